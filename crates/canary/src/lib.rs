@@ -1,0 +1,2 @@
+//! Rollout statistics: anytime-valid tests, verdicts. Pure.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The `portcullis` binary.
+#![forbid(unsafe_code)]
+
+fn main() {}

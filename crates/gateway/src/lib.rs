@@ -1,0 +1,2 @@
+//! git, model endpoints and egress; forwards only with a recorded permit.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Verifying outside tokens, issuing SVIDs and tokens, proof of possession, key custody.
+#![forbid(unsafe_code)]

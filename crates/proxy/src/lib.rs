@@ -1,0 +1,2 @@
+//! The data plane: seeded, weighted assignment that outlives the control plane.
+#![forbid(unsafe_code)]

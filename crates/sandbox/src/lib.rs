@@ -1,0 +1,1 @@
+//! The launcher: an agent's process, its isolation and its one way out.

@@ -1,0 +1,4 @@
+//! Development tasks: `cargo xtask test`.
+fn main() {
+    println!("cargo xtask test");
+}
