@@ -129,9 +129,6 @@ index_id!(
 index_id!(
     /// The steps that move traffic to a release.
     RolloutId, "rollout");
-index_id!(
-    /// A credential or right lent to a run.
-    LeaseId, "lease");
 
 /// A task, by the digest of its signed payload: `task-` and 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
