@@ -1,2 +1,29 @@
-//! Verifying outside tokens, issuing SVIDs and tokens, proof of possession, key custody.
+//! Who is calling, and how they prove it.
+//!
+//! Four things, in the order in which a run meets them:
+//!
+//! 1. A host signs that it starts this task with this run key: [`host`].
+//! 2. The launcher makes the run's key and proves that it holds it: [`client`].
+//! 3. The server issues the run's identity for that key: an X.509-SVID ([`svid`]) and a token that
+//!    is worth nothing without the key ([`token`]).
+//! 4. Each request of the run carries a fresh proof, checked once and remembered: [`dpop`].
+//!
+//! The keys that the server itself needs live in files: [`custody`]. It is the only module here
+//! that touches the disk; no module reads a clock.
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod custody;
+pub mod dpop;
+pub mod host;
+mod jws;
+pub mod key;
+pub mod replay;
+pub mod spiffe;
+pub mod svid;
+pub mod token;
+
+pub use client::{RunCredential, RunKey};
+pub use key::{Ed25519Key, P256Key, P256PublicKey, Thumbprint};
+pub use replay::{ReplayCache, ReplayLimits};
+pub use spiffe::{SpiffeId, TrustDomain};
