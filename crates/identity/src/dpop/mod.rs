@@ -108,11 +108,14 @@ pub fn verify_call(
     bound: &Thumbprint,
     now: Timestamp,
 ) -> Result<Proof, Refusal> {
-    verify(replay, proof, call, Some((token, bound)), now)
+    verify(replay, proof, call, Some(token), bound, now)
 }
 
-/// Verifies the proof in a request that asks for an identity, when there is no token yet. The
-/// answer's key is what the identity is then bound to.
+/// Verifies the proof in a request that asks for an identity, when there is no token yet.
+/// `claimed` is the key that the request names and the identity is then bound to.
+///
+/// Anyone can make keys, and each key's proofs take room in `replay`. So verify the host's start
+/// ([`crate::host::verify_start`]), which names the same key, before this.
 ///
 /// # Errors
 /// As [`verify_call`]; a proof made to go with a token is refused (`dpop-token`).
@@ -120,9 +123,10 @@ pub fn verify_possession(
     replay: &ReplayCache,
     proof: &str,
     call: Call<'_>,
+    claimed: &Thumbprint,
     now: Timestamp,
 ) -> Result<Proof, Refusal> {
-    verify(replay, proof, call, None, now)
+    verify(replay, proof, call, None, claimed, now)
 }
 
 /// Makes a proof with `key` for one request, to go with `token` if there is one.
@@ -174,7 +178,8 @@ fn verify(
     replay: &ReplayCache,
     text: &str,
     call: Call<'_>,
-    token: Option<(&str, &Thumbprint)>,
+    token: Option<&str>,
+    bound: &Thumbprint,
     now: Timestamp,
 ) -> Result<Proof, Refusal> {
     let proof = UnverifiedJws::<Header, ProofClaims>::read(WHAT, text, PROOF_MAX_BYTES)?;
@@ -186,19 +191,16 @@ fn verify(
     }
     check_target(&proof.claims, call)?;
     check_time(proof.claims.iat, now)?;
-    let expected = token.map(|(token, _)| token_digest(token));
-    if proof.claims.ath != expected {
+    if proof.claims.ath != token.map(token_digest) {
         return Err(Refusal::denied(
             "dpop-token",
             "this proof was made for another token than the one it came with",
         ));
     }
-    if let Some((_, bound)) = token
-        && proof.header.jwk.thumbprint() != bound
-    {
+    if proof.header.jwk.thumbprint() != bound {
         return Err(Refusal::denied(
             "dpop-key",
-            "this token belongs to another key than the one that proves it",
+            "this request is bound to another key than the one that proves it",
         )
         .expected(&bound.to_string())
         .received(&proof.header.jwk.thumbprint().to_string()));

@@ -210,15 +210,19 @@ fn possession_is_proved_before_there_is_a_token() {
         method: "POST",
         url,
     };
-    let proved = verify_possession(&replay, proof.expose(), start, NOW).unwrap();
+    let bound = *key.thumbprint();
+    let stranger = *P256Key::generate().unwrap().public().thumbprint();
+    let refusal = verify_possession(&replay, proof.expose(), start, &stranger, NOW).unwrap_err();
+    assert_eq!(refusal.code, "dpop-key");
+    let proved = verify_possession(&replay, proof.expose(), start, &bound, NOW).unwrap();
     assert_eq!(proved.key, *key.public());
-    let again = verify_possession(&replay, proof.expose(), start, NOW).unwrap_err();
+    let again = verify_possession(&replay, proof.expose(), start, &bound, NOW).unwrap_err();
     assert_eq!(again.code, "dpop-replayed");
     let [_, (_, other)] = key
         .with_token(Secret::new("token".to_owned()))
         .headers("POST", url, NOW)
         .unwrap();
-    let refusal = verify_possession(&replay, other.expose(), start, NOW).unwrap_err();
+    let refusal = verify_possession(&replay, other.expose(), start, &bound, NOW).unwrap_err();
     assert_eq!(refusal.code, "dpop-token");
 }
 
@@ -233,7 +237,11 @@ fn resigned(change: impl Fn(&mut Value, &mut Value)) -> String {
     });
     change(&mut header, &mut claims);
     let text = jws::sign(&key, &header, &claims).unwrap();
-    match verify_possession(&replay(), &text, call(URL), NOW) {
+    let bound = serde_json::from_value(header["jwk"].clone())
+        .map_or(*key.public().thumbprint(), |key: P256PublicKey| {
+            *key.thumbprint()
+        });
+    match verify_possession(&replay(), &text, call(URL), &bound, NOW) {
         Ok(_) => "ok".to_owned(),
         Err(refusal) => refusal.code,
     }
@@ -290,8 +298,8 @@ fn a_signature_in_its_other_form_is_still_the_same_proof() {
         bytes[32 + at] = u8::try_from(difference.rem_euclid(256)).unwrap();
     }
     let twin = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(bytes));
-    assert!(verify_possession(&replay, proof.expose(), call(URL), NOW).is_ok());
-    let refusal = verify_possession(&replay, &twin, call(URL), NOW).unwrap_err();
+    assert!(verify_possession(&replay, proof.expose(), call(URL), key.thumbprint(), NOW).is_ok());
+    let refusal = verify_possession(&replay, &twin, call(URL), key.thumbprint(), NOW).unwrap_err();
     assert_eq!(refusal.code, "dpop-replayed");
 }
 
@@ -304,7 +312,10 @@ fn the_example_of_the_rfc_is_read() {
         url: "https://server.example.com/token",
     };
     let then = Timestamp::from_ms(1_562_262_616_000);
-    let proved = verify_possession(&replay(), proof, token_call, then).unwrap();
+    let bound = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+        .parse()
+        .unwrap();
+    let proved = verify_possession(&replay(), proof, token_call, &bound, then).unwrap();
     assert_eq!(proved.id, "-BwC3ESc6acc2lTc");
 }
 
@@ -312,6 +323,7 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC{0,200}|[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{86}") {
-        proptest::prop_assert!(verify_possession(&replay(), &text, call(URL), NOW).is_err());
+        let bound = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".parse().unwrap();
+        proptest::prop_assert!(verify_possession(&replay(), &text, call(URL), &bound, NOW).is_err());
     }
 }

@@ -85,7 +85,8 @@ pub struct ExpectedStart<'a> {
     pub host_key: &'a PublicKey,
     /// The task in the same request, after its own signature was verified.
     pub task: TaskId,
-    /// The key that the same request proved ([`crate::dpop::verify_possession`]).
+    /// The key that the same request names, and then proves
+    /// ([`crate::dpop::verify_possession`]).
     pub run_key: &'a P256PublicKey,
 }
 
