@@ -7,5 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod classes;
+pub mod diff;
 pub mod path;
+pub mod scope;
 pub mod secrets;
