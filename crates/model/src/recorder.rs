@@ -116,5 +116,5 @@ pub trait Fold: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The type is unknown or the bytes are not an event.
-    fn decode(bytes: &[u8]) -> Result<Self::Event, Refusal>;
+    fn decode(index: LedgerIndex, bytes: &[u8]) -> Result<Self::Event, Refusal>;
 }

@@ -1,0 +1,303 @@
+//! Effects on the world outside: intent, attempt, outcome.
+//!
+//! The intent is the grant: whatever it takes is checked here, before anything happens. A restart
+//! finds every intent without an outcome, observes the world, and only then repeats.
+
+use std::sync::Arc;
+
+use portcullis_model::event::{
+    CheckVerdict, Effect, EffectAttempted, EffectConcluded, EffectIntended, EffectOutcome,
+    TestVerdict,
+};
+use portcullis_model::statement::Carry;
+use portcullis_model::{Event, LedgerIndex, Mode, Refusal};
+
+use crate::change::{
+    ChangeStatus, Segment, SegmentProof, landing_floor, subject_of as approval_subject,
+};
+use crate::state::{State, change_in, find};
+use crate::{approval, breaker};
+
+/// Most tries of one effect before it is an incident: a defect does not heal by repetition.
+pub const ATTEMPTS_MAX: u32 = 5;
+
+/// An effect under way.
+#[derive(Clone, Debug)]
+pub struct EffectState {
+    /// Index of its intent.
+    pub id: LedgerIndex,
+    /// What.
+    pub effect: Effect,
+    /// Tries so far.
+    pub attempts: u32,
+}
+
+/// What the effect with this id does, while it is under way.
+pub fn subject_of(state: &State, id: LedgerIndex) -> Option<&Effect> {
+    state.effects.get(&id).map(|effect| &effect.effect)
+}
+
+/// Something outside is about to be changed.
+pub(crate) fn intended(
+    state: &mut State,
+    event: &Event,
+    body: &EffectIntended,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
+    let key = body.effect.idempotency_key();
+    if state
+        .effects
+        .values()
+        .any(|other| other.effect.idempotency_key() == key)
+    {
+        return Err(Refusal::conflict(
+            "effect-under-way",
+            format!("{key} is under way already"),
+        ));
+    }
+    match &body.effect {
+        Effect::Land { .. } => {
+            let decision = body
+                .decision
+                .as_ref()
+                .ok_or_else(|| Refusal::denied("decision-missing", "a landing takes a decision"))?;
+            state.check_decision(decision)?;
+            check_landing(state, event, &body.effect)?;
+        }
+        Effect::StartRelease { release } => {
+            let release = find("release", &state.releases, release)?;
+            if release.revoked {
+                return Err(Refusal::denied(
+                    "release-revoked",
+                    format!("{} is revoked", release.id),
+                ));
+            }
+        }
+        Effect::StopRelease { release } => {
+            let release = find("release", &state.releases, release)?;
+            let environment = find("environment", &state.environments, &release.environment)?;
+            if environment.stable == Some(release.id) {
+                return Err(Refusal::denied(
+                    "release-serving",
+                    format!("{} serves all traffic", release.id),
+                ));
+            }
+        }
+        Effect::SetTraffic {
+            rollout,
+            epoch,
+            weight,
+        } => {
+            let rollout = find("rollout", &state.rollouts, rollout)?;
+            if rollout.epoch != *epoch || rollout.weight != *weight {
+                return Err(Refusal::conflict("stale-epoch", "the rollout has moved on")
+                    .expected(&format!(
+                        "epoch {} weight {}",
+                        rollout.epoch, rollout.weight
+                    ))
+                    .received(&format!("epoch {epoch} weight {weight}")));
+            }
+        }
+    }
+    let effect = EffectState {
+        id: event.index,
+        effect: body.effect.clone(),
+        attempts: 0,
+    };
+    state.effects.insert(event.index, Arc::new(effect));
+    Ok(())
+}
+
+/// A landing takes: the newest revision, checks that don't block, tests that passed or that the
+/// base does not configure, the approvals that the request asks, the branch where the revision
+/// stands, and no breaker over an agent's work.
+fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<(), Refusal> {
+    let Effect::Land {
+        change,
+        revision,
+        repository,
+        branch,
+        old,
+        new,
+        tree,
+        request,
+    } = effect
+    else {
+        return Ok(());
+    };
+    let change = Arc::clone(find("change", &state.changes, change)?);
+    let latest = change.latest();
+    let pushed = &latest.pushed;
+    if change.status != ChangeStatus::Open
+        || latest.number != *revision
+        || change.repository != *repository
+        || change.branch != *branch
+        || pushed.head != *new
+        || pushed.tree != *tree
+        || pushed.base != *old
+    {
+        return Err(Refusal::conflict(
+            "revision-superseded",
+            "what lands is not the newest revision",
+        ));
+    }
+    let enforced = event.mode == Mode::Enforce;
+    let blocked = latest
+        .checks
+        .as_ref()
+        .is_none_or(|checks| checks.verdict == CheckVerdict::Block);
+    let untested = latest.tests.as_ref().is_none_or(|tests| {
+        !matches!(
+            tests.verdict,
+            TestVerdict::Passed | TestVerdict::NotConfigured
+        )
+    });
+    if enforced && (blocked || untested) {
+        return Err(
+            Refusal::denied("not-landable", format!("{} can't land", change.id))
+                .expected("checks that do not block, and tests that passed")
+                .received(&format!(
+                    "checks {:?}, tests {:?}",
+                    latest.checks.as_ref().map(|checks| checks.verdict),
+                    latest.tests.as_ref().map(|tests| tests.verdict)
+                )),
+        );
+    }
+    match request {
+        Some(id) => {
+            let request = approval::require_satisfied(state, *id, event.time)?;
+            if request.subject != approval_subject(&change) {
+                return Err(Refusal::denied(
+                    "statement-mismatch",
+                    "the approvals are for something else",
+                ));
+            }
+        }
+        None if landing_floor(state, &change).is_some() => {
+            return Err(Refusal::denied(
+                "production-needs-a-human",
+                "landing here deploys to production",
+            )
+            .expected("a human's approval"));
+        }
+        None => {}
+    }
+    if change.by_agent() {
+        for agent in change.agents() {
+            breaker::require_closed(state, Some(agent), [repository], None)?;
+        }
+        breaker::require_closed(state, None, [repository], None)?;
+    }
+    let key = (repository.clone(), branch.clone());
+    let known = state
+        .branches
+        .get_mut(&key)
+        .ok_or_else(|| Refusal::not_found("branch", branch))?;
+    if known.tip != *old || known.landing.is_some() {
+        return Err(
+            Refusal::conflict("base-moved", format!("{branch} moved meanwhile"))
+                .expected(old.as_str())
+                .received(known.tip.as_str())
+                .next("fetch, rebase onto the branch and push again"),
+        );
+    }
+    Arc::make_mut(known).landing = Some(event.index);
+    Ok(())
+}
+
+/// The change outside is being tried.
+pub(crate) fn attempted(state: &mut State, body: &EffectAttempted) -> Result<(), Refusal> {
+    let effect = find("effect", &state.effects, &body.effect)?;
+    if body.attempt != effect.attempts + 1 || body.attempt > ATTEMPTS_MAX {
+        return Err(
+            Refusal::conflict("attempts", "the attempts are counted one by one")
+                .expected(&format!(
+                    "attempt {} of at most {ATTEMPTS_MAX}",
+                    effect.attempts + 1
+                ))
+                .received(&body.attempt.to_string()),
+        );
+    }
+    change_in("effect", &mut state.effects, &body.effect, |effect| {
+        effect.attempts += 1
+    })
+}
+
+/// How an effect ended; its consequences are state from here on.
+pub(crate) fn concluded(
+    state: &mut State,
+    event: &Event,
+    body: &EffectConcluded,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
+    let effect = Arc::clone(find("effect", &state.effects, &body.effect)?);
+    state.effects.remove(&body.effect);
+    if let Effect::Land {
+        change,
+        repository,
+        branch,
+        old,
+        new,
+        request,
+        ..
+    } = &effect.effect
+    {
+        let key = (repository.clone(), branch.clone());
+        if let Some(known) = state.branches.get_mut(&key) {
+            let known = Arc::make_mut(known);
+            known.landing = None;
+            if body.outcome == EffectOutcome::Done {
+                known.tip = new.clone();
+                known.segments.push_back(Segment {
+                    from: Some(old.clone()),
+                    to: new.clone(),
+                    proof: SegmentProof::Landed(*change),
+                });
+            }
+        }
+        if body.outcome == EffectOutcome::Done {
+            if let Some(request) = request {
+                approval::use_up(state, *request)?;
+            }
+            let landed = ChangeStatus::Landed {
+                commit: new.clone(),
+                entry: event.index,
+            };
+            change_in("change", &mut state.changes, change, |change| {
+                change.status = landed
+            })?;
+        }
+    }
+    match (&effect.effect, body.outcome) {
+        (Effect::StartRelease { release }, outcome) => {
+            change_in("release", &mut state.releases, release, |release| {
+                release.started = outcome == EffectOutcome::Done;
+                release.start_failed = outcome != EffectOutcome::Done;
+            })
+        }
+        (Effect::SetTraffic { rollout, epoch, .. }, EffectOutcome::Done) => {
+            let time = event.time;
+            change_in("rollout", &mut state.rollouts, rollout, |rollout| {
+                if rollout.epoch == *epoch {
+                    rollout.applied = true;
+                    rollout.step_since = time;
+                }
+            })
+        }
+        (Effect::StopRelease { release }, EffectOutcome::Done) => {
+            change_in("release", &mut state.releases, release, |release| {
+                release.started = false
+            })
+        }
+        (Effect::SetTraffic { .. } | Effect::StopRelease { .. } | Effect::Land { .. }, _) => Ok(()),
+    }
+}
+
+/// Whether every approval that counts for a request may move to a later base.
+pub fn may_carry(request: &approval::Request) -> bool {
+    !request.approvals.is_empty()
+        && request
+            .approvals
+            .iter()
+            .all(|approval| approval.carry == Carry::SameDiff)
+}

@@ -1,0 +1,292 @@
+//! Runs: one execution of an agent under one task, and what is lent to it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use portcullis_model::event::{
+    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded, RunStarted,
+};
+use portcullis_model::statement::Command;
+use portcullis_model::{
+    AgentId, Containment, Event, HostId, HumanId, LedgerIndex, Principal, Refusal, RunId, TaskId,
+    Timestamp,
+};
+
+use crate::cause::containment_on;
+use crate::inventory::mismatch;
+use crate::state::{State, change_in, find};
+use crate::task::check_timely;
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its task.
+    pub task: TaskId,
+    /// Its agent.
+    pub agent: AgentId,
+    /// Who signed the task.
+    pub signer: HumanId,
+    /// Where it runs.
+    pub host: HostId,
+    /// Thumbprint of its key.
+    pub key: String,
+    /// How much we control of it.
+    pub containment: Containment,
+    /// When it began.
+    pub started: Timestamp,
+    /// When the launcher ends it.
+    pub deadline: Timestamp,
+    /// What is lent to it.
+    pub leases: Vec<LeaseKind>,
+    /// Which of them were refused after its end.
+    pub refused: BTreeSet<LeaseKind>,
+    /// What it used.
+    pub used: Used,
+    /// How it ended, if it did.
+    pub end: Option<(Timestamp, RunEnd)>,
+}
+
+/// What a run used of its budgets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    /// Accepted pushes.
+    pub pushes: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Denials.
+    pub denials: u64,
+}
+
+impl Run {
+    /// Checks that the run goes on at `now`.
+    ///
+    /// # Errors
+    /// It ended, or its deadline is over.
+    pub fn require_active(&self, now: Timestamp) -> Result<(), Refusal> {
+        if let Some((at, end)) = &self.end {
+            return Err(
+                Refusal::denied("run-ended", format!("{} ended at {at}", self.id))
+                    .expected("an active run")
+                    .received(&format!("{end:?}"))
+                    .next("what was lent to it is void; start a new run under a new task"),
+            );
+        }
+        if now >= self.deadline {
+            return Err(Refusal::denied(
+                "run-deadline",
+                format!("{} is past its deadline", self.id),
+            )
+            .expected(&format!("a time before {}", self.deadline))
+            .received(&now.to_string()));
+        }
+        Ok(())
+    }
+
+    /// The commit identity that the run writes under: name and mail address.
+    pub fn commit_identity(&self, trust_domain: &str) -> (String, String) {
+        (
+            format!("{} ({})", self.agent, self.id),
+            format!("{}+{}@agents.{trust_domain}", self.agent, self.id),
+        )
+    }
+
+    /// Its SPIFFE id.
+    pub fn spiffe_id(&self, trust_domain: &str) -> String {
+        format!(
+            "spiffe://{trust_domain}/agent/{}/run/{}",
+            self.agent, self.id
+        )
+    }
+}
+
+/// A run begins: the host signed for it, its task stands, its agent is active, no breaker is
+/// tripped.
+pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Result<(), Refusal> {
+    let host = match &event.actor.principal {
+        Principal::Host(id) if *id == body.host => id.clone(),
+        other => {
+            return Err(
+                Refusal::denied("wrong-host", "a run is started by the host it runs on")
+                    .expected(&format!("host:{}", body.host))
+                    .received(&other.to_string()),
+            );
+        }
+    };
+    state.inventory.host(&host, event.time)?;
+    match state.take_command(event, &body.envelope)? {
+        Command::StartRun {
+            run_key,
+            gaps,
+            task,
+            ..
+        } if run_key == body.run_key
+            && gaps == body.gaps
+            && portcullis_model::Digest::of(&task.payload_bytes()?) == body.task.0 => {}
+        other => return Err(mismatch("start-run with this task and key", &other)),
+    }
+    state.check_decision(&body.decision)?;
+    let task = Arc::clone(find("task", &state.tasks, &body.task)?);
+    let payload = &task.payload;
+    check_timely(payload, event.time)?;
+    state.inventory.human(&payload.signer)?;
+    let agent = state.inventory.agent(&payload.agent, event.time)?;
+    if body.agent != payload.agent {
+        return Err(
+            Refusal::denied("wrong-agent", "the task is for another agent")
+                .expected(payload.agent.as_str())
+                .received(body.agent.as_str()),
+        );
+    }
+    crate::breaker::require_closed(
+        state,
+        Some(&body.agent),
+        payload.targets.iter().map(|target| &target.repository),
+        None,
+    )?;
+    let wider = crate::task::wider_than_agent(payload, agent);
+    if !wider.is_empty() {
+        return Err(Refusal::denied(
+            "task-wider-than-agent",
+            "the task allows more than its agent may do",
+        )
+        .received(&wider.join(", "))
+        .next("narrow the task, or have the agent's record widened by a quorum"));
+    }
+    if task.runs >= payload.budgets.runs {
+        return Err(
+            Refusal::denied("task-used-up", "the task's runs are used up")
+                .expected(&format!("at most {} runs", payload.budgets.runs))
+                .received(&format!("{} started already", task.runs))
+                .next("sign a new task; one task is good for as many runs as it says"),
+        );
+    }
+    let containment = containment_on(state, &host);
+    if containment < payload.containment {
+        return Err(
+            Refusal::denied("containment-too-weak", "the task demands more containment")
+                .expected(&payload.containment.to_string())
+                .received(&containment.to_string())
+                .next("start it on a managed host"),
+        );
+    }
+    let unexpected: Vec<_> = body
+        .gaps
+        .difference(&payload.allowed_gaps)
+        .cloned()
+        .collect();
+    if !unexpected.is_empty() {
+        return Err(Refusal::denied(
+            "protection-missing",
+            "the host lacks protections of the sandbox",
+        )
+        .expected("every protection, or gaps that the task's signature allows")
+        .received(&unexpected.join(", "))
+        .next("see `portcullis doctor`; or allow the gap in the task with --allow-gap NAME"));
+    }
+    let run = Run {
+        id: RunId(event.index),
+        task: body.task,
+        agent: body.agent.clone(),
+        signer: payload.signer.clone(),
+        host,
+        key: body.run_key.clone(),
+        containment,
+        started: event.time,
+        deadline: body.deadline.min(payload.expires),
+        leases: body.leases.clone(),
+        refused: BTreeSet::new(),
+        used: Used::default(),
+        end: None,
+    };
+    state.runs.insert(run.id, Arc::new(run));
+    change_in("task", &mut state.tasks, &body.task, |task| task.runs += 1)
+}
+
+/// A run ends, by its host, by the server, or by a person.
+pub(crate) fn ended(state: &mut State, event: &Event, body: &RunEnded) -> Result<(), Refusal> {
+    let run = find("run", &state.runs, &body.run)?;
+    if run.end.is_some() {
+        return Err(Refusal::conflict(
+            "run-ended",
+            format!("{} has ended already", body.run),
+        ));
+    }
+    let allowed = match &event.actor.principal {
+        Principal::Host(id) => *id == run.host,
+        Principal::Human(id) => state.inventory.human(id).is_ok(),
+        Principal::Service(_) => true,
+        Principal::Agent(..) | Principal::Unknown => false,
+    };
+    if !allowed {
+        return Err(Refusal::denied(
+            "not-allowed",
+            "only its host, the server or a person ends a run",
+        )
+        .received(&event.actor.principal.to_string()));
+    }
+    let (time, end) = (event.time, body.end.clone());
+    change_in("run", &mut state.runs, &body.run, |run| {
+        run.end = Some((time, end))
+    })
+}
+
+/// Ends every active run that matches.
+pub(crate) fn end_all(
+    state: &mut State,
+    now: Timestamp,
+    end: &RunEnd,
+    which: impl Fn(&Run) -> bool,
+) {
+    let ids: Vec<RunId> = state
+        .runs
+        .iter()
+        .filter(|(_, run)| run.end.is_none() && which(run))
+        .map(|(id, _)| *id)
+        .collect();
+    for id in ids {
+        if let Some(run) = state.runs.get_mut(&id) {
+            Arc::make_mut(run).end = Some((now, end.clone()));
+        }
+    }
+}
+
+/// Something was denied; the count is state, the rest is told by the entry.
+pub(crate) fn denied(state: &mut State, body: &RequestDenied) -> Result<(), Refusal> {
+    match body.run {
+        Some(id) => change_in("run", &mut state.runs, &id, |run| run.used.denials += 1),
+        None => Ok(()),
+    }
+}
+
+/// A call was made; only its count is state.
+pub(crate) fn call_observed(state: &mut State, body: &CallObserved) -> Result<(), Refusal> {
+    let run = find("run", &state.runs, &body.run)?;
+    if !run.leases.contains(&body.lease) {
+        return Err(Refusal::denied(
+            "not-lent",
+            format!("{} was not lent to {}", body.lease, body.run),
+        ));
+    }
+    change_in("run", &mut state.runs, &body.run, |run| run.used.calls += 1)
+}
+
+/// Something lent to a run that ended was refused for the first time.
+pub(crate) fn lease_refused(
+    state: &mut State,
+    _at: LedgerIndex,
+    body: &LeaseRefused,
+) -> Result<(), Refusal> {
+    let run = find("run", &state.runs, &body.run)?;
+    if run.end.is_none() || run.refused.contains(&body.lease) || !run.leases.contains(&body.lease) {
+        return Err(Refusal::conflict(
+            "not-first-refusal",
+            "this is not the first refusal of a void lease",
+        ));
+    }
+    let lease = body.lease.clone();
+    change_in("run", &mut state.runs, &body.run, |run| {
+        run.refused.insert(lease);
+    })
+}

@@ -1,0 +1,347 @@
+//! The fold of the ledger.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet, Vector};
+use portcullis_model::event::{Body, GenesisCreated, IncidentOpened};
+use portcullis_model::recorder::Fold;
+use portcullis_model::statement::{BreakerScope, Envelope, SignedCommand};
+use portcullis_model::{
+    ArtifactId, ChangeId, Digest, EnvironmentId, Event, JobId, LedgerIndex, Principal, Refusal,
+    ReleaseId, RepositoryId, RequestId, RolloutId, RunId, TaskId, Timestamp,
+};
+
+use crate::approval::Request;
+use crate::breaker::Trip;
+use crate::change::{Branch, Change};
+use crate::command::Command;
+use crate::effect::EffectState;
+use crate::inventory::Inventory;
+use crate::job::{Artifact, Job};
+use crate::release::{EnvironmentState, Release};
+use crate::rollout::Rollout;
+use crate::run::Run;
+use crate::task::TaskState;
+use crate::{approval, breaker, change, effect, inventory, job, release, rollout, run, task};
+
+/// Version of this fold. A ledger names the version that reads it; another is refused.
+pub const FOLD_VERSION: u32 = 1;
+
+/// Everything that the ledger explains. Cloning is cheap: the maps are persistent.
+#[derive(Clone, Debug)]
+pub struct State {
+    next: LedgerIndex,
+    time: Timestamp,
+    genesis: Option<Arc<GenesisCreated>>,
+    /// Who and what is known, and the policy in force.
+    pub inventory: Inventory,
+    /// Signed tasks.
+    pub tasks: OrdMap<TaskId, Arc<TaskState>>,
+    /// Nonces of tasks; a nonce counts once.
+    pub task_nonces: OrdSet<String>,
+    /// Nonces of commands and approvals, with the time after which they are worthless anyway.
+    pub nonces: OrdMap<String, Timestamp>,
+    /// Runs.
+    pub runs: OrdMap<RunId, Arc<Run>>,
+    /// Changes.
+    pub changes: OrdMap<ChangeId, Arc<Change>>,
+    /// Branches that we govern, by repository and name.
+    pub branches: OrdMap<(RepositoryId, String), Arc<Branch>>,
+    /// Jobs.
+    pub jobs: OrdMap<JobId, Arc<Job>>,
+    /// Requests to humans.
+    pub requests: OrdMap<RequestId, Arc<Request>>,
+    /// Artifacts.
+    pub artifacts: OrdMap<ArtifactId, Arc<Artifact>>,
+    /// Releases.
+    pub releases: OrdMap<ReleaseId, Arc<Release>>,
+    /// What runs where.
+    pub environments: OrdMap<EnvironmentId, Arc<EnvironmentState>>,
+    /// Rollouts.
+    pub rollouts: OrdMap<RolloutId, Arc<Rollout>>,
+    /// Effects that are under way, by the index of their intent.
+    pub effects: OrdMap<LedgerIndex, Arc<EffectState>>,
+    /// Tripped breakers.
+    pub breakers: OrdMap<BreakerScope, Trip>,
+    /// Incidents, newest last.
+    pub incidents: Vector<(LedgerIndex, IncidentOpened)>,
+}
+
+impl Fold for State {
+    type Command = Command;
+    type Event = Event;
+
+    fn empty() -> Self {
+        Self {
+            next: 0,
+            time: Timestamp::from_ms(0),
+            genesis: None,
+            inventory: Inventory::default(),
+            tasks: OrdMap::new(),
+            task_nonces: OrdSet::new(),
+            nonces: OrdMap::new(),
+            runs: OrdMap::new(),
+            changes: OrdMap::new(),
+            branches: OrdMap::new(),
+            jobs: OrdMap::new(),
+            requests: OrdMap::new(),
+            artifacts: OrdMap::new(),
+            releases: OrdMap::new(),
+            environments: OrdMap::new(),
+            rollouts: OrdMap::new(),
+            effects: OrdMap::new(),
+            breakers: OrdMap::new(),
+            incidents: Vector::new(),
+        }
+    }
+
+    fn next_index(&self) -> LedgerIndex {
+        self.next
+    }
+
+    fn decide(&self, command: &Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+        crate::command::decide(self, command, now)
+    }
+
+    fn reduces_authority(command: &Command) -> bool {
+        command.bodies.iter().all(Body::reduces_authority)
+    }
+
+    fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
+        self.check_order(event)?;
+        let at = event.index;
+        match &event.body {
+            Body::GenesisCreated(body) => inventory::genesis(self, body),
+            Body::ActivationProposed(body) => inventory::proposed(self, event, body),
+            Body::ActivationCompleted(body) => inventory::completed(self, event, body),
+            Body::PrincipalEnded(body) => inventory::ended(self, event, body),
+            Body::TaskAccepted(body) => task::accepted(self, event, body),
+            Body::RunStarted(body) => run::started(self, event, body),
+            Body::RunEnded(body) => run::ended(self, event, body),
+            Body::RequestDenied(body) => run::denied(self, body),
+            Body::CallObserved(body) => run::call_observed(self, body),
+            Body::LeaseRefused(body) => run::lease_refused(self, at, body),
+            Body::ChangePushed(body) => change::pushed(self, event, body),
+            Body::ChecksCompleted(body) => change::checks_completed(self, body),
+            Body::TestsCompleted(body) => change::tests_completed(self, body),
+            Body::ChangeClosed(body) => change::closed(self, event, body),
+            Body::JobRequested(body) => job::requested(self, event, body),
+            Body::JobClaimed(body) => job::claimed(self, event, body),
+            Body::JobFinished(body) => job::finished(self, event, body),
+            Body::RequestOpened(body) => approval::opened(self, event, body),
+            Body::ApprovalGiven(body) => approval::given(self, event, body),
+            Body::RequestRejected(body) => approval::rejected(self, event, body),
+            Body::RequestWithdrawn(body) => approval::withdrawn(self, body),
+            Body::EffectIntended(body) => effect::intended(self, event, body),
+            Body::EffectAttempted(body) => effect::attempted(self, body),
+            Body::EffectConcluded(body) => effect::concluded(self, event, body),
+            Body::CommitsUnproven(body) => change::unproven(self, event, body),
+            Body::ArtifactBuilt(body) => job::artifact_built(self, at, body),
+            Body::ReleaseAdmitted(body) => release::admitted(self, event, body),
+            Body::ReleaseRevoked(body) => release::revoked(self, event, body),
+            Body::RolloutStarted(body) => rollout::started(self, at, body),
+            Body::RolloutStepped(body) => rollout::stepped(self, event, body),
+            Body::RolloutEnded(body) => rollout::ended(self, event, body),
+            Body::EnvironmentReverted(body) => release::reverted(self, event, body),
+            Body::BreakerTripped(body) => breaker::tripped(self, event, body),
+            Body::BreakerReset(body) => breaker::reset(self, body),
+            Body::IncidentOpened(body) => {
+                self.incidents.push_back((at, body.clone()));
+                Ok(())
+            }
+            Body::ServerStarted(_) => Ok(()),
+        }?;
+        if let Body::GenesisCreated(body) = &event.body {
+            self.genesis = Some(Arc::new(body.clone()));
+        }
+        self.next += 1;
+        self.time = event.time;
+        Ok(())
+    }
+
+    fn encode(event: &Event) -> Result<Vec<u8>, Refusal> {
+        event.encode()
+    }
+
+    fn decode(index: LedgerIndex, bytes: &[u8]) -> Result<Event, Refusal> {
+        Event::decode(index, bytes)
+    }
+}
+
+impl State {
+    /// Number of entries folded.
+    pub const fn size(&self) -> LedgerIndex {
+        self.next
+    }
+
+    /// Time of the newest entry.
+    pub const fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Entry 0.
+    ///
+    /// # Errors
+    /// The ledger is empty.
+    pub fn genesis(&self) -> Result<&GenesisCreated, Refusal> {
+        self.genesis.as_deref().ok_or_else(|| {
+            Refusal::unavailable("no-genesis", "this ledger is empty")
+                .next("make one with `portcullis init`")
+        })
+    }
+
+    /// Whether one person declared to work alone.
+    pub fn solo(&self) -> bool {
+        self.genesis.as_ref().is_some_and(|genesis| genesis.solo)
+    }
+
+    fn check_order(&self, event: &Event) -> Result<(), Refusal> {
+        let first = matches!(event.body, Body::GenesisCreated(_));
+        if event.index != self.next || first != (self.next == 0) || event.time < self.time {
+            return Err(Refusal::conflict(
+                "out-of-order",
+                "this entry does not follow the one before",
+            )
+            .expected(&format!("index {} at or after {}", self.next, self.time))
+            .received(&format!(
+                "{} at index {}, {}",
+                event.body.type_name(),
+                event.index,
+                event.time
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes the signed command behind an event: it is by the event's actor, for this ledger,
+    /// timely, and its nonce is new. The signature itself is checked at the edge and by verifiers.
+    pub(crate) fn take_command(
+        &mut self,
+        event: &Event,
+        envelope: &Envelope,
+    ) -> Result<portcullis_model::statement::Command, Refusal> {
+        let command = SignedCommand::read(envelope)?;
+        let life = command.expires.ms_since(command.issued);
+        if command.origin != self.genesis()?.origin {
+            return Err(Refusal::denied(
+                "wrong-ledger",
+                "this command is meant for another ledger",
+            )
+            .expected(&self.genesis()?.origin)
+            .received(&command.origin));
+        }
+        if command.principal != event.actor.principal || event.actor.key.is_none() {
+            return Err(Refusal::denied(
+                "wrong-actor",
+                "the entry's actor did not sign its command",
+            )
+            .expected(&command.principal.to_string())
+            .received(&event.actor.principal.to_string()));
+        }
+        if life > SignedCommand::MAX_LIFE_MS || event.time >= command.expires {
+            return Err(
+                Refusal::denied("command-expired", "this command has expired")
+                    .expected(&format!(
+                        "a command at most {} ms old",
+                        SignedCommand::MAX_LIFE_MS
+                    ))
+                    .received(&format!(
+                        "issued {}, expires {}",
+                        command.issued, command.expires
+                    ))
+                    .next("give the command again; if it persists, compare the two clocks"),
+            );
+        }
+        self.take_nonce(command.nonce, command.expires, event.time)?;
+        Ok(command.command)
+    }
+
+    /// Takes a nonce, and forgets those that are worthless by now.
+    pub(crate) fn take_nonce(
+        &mut self,
+        nonce: String,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.nonces.contains_key(&nonce) {
+            return Err(
+                Refusal::denied("nonce-replayed", "this was already used once")
+                    .expected("a nonce that was never used")
+                    .next("sign it again"),
+            );
+        }
+        // Forgetting is part of the fold, so it depends on the entries' times alone.
+        const FORGET_ABOVE: usize = 4_096;
+        if self.nonces.len() > FORGET_ABOVE {
+            let standing = self.nonces.iter().filter(|(_, until)| **until > now);
+            self.nonces = standing
+                .map(|(nonce, until)| (nonce.clone(), *until))
+                .collect();
+        }
+        self.nonces.insert(nonce, expires);
+        Ok(())
+    }
+
+    /// The act is only for a person who is active.
+    pub(crate) fn require_active_human(&self, event: &Event) -> Result<(), Refusal> {
+        let human = event.actor.require_human()?;
+        self.inventory.human(human)?;
+        Ok(())
+    }
+
+    /// The act is only for the server itself, which signs the log.
+    pub(crate) fn require_service(&self, event: &Event) -> Result<(), Refusal> {
+        match &event.actor.principal {
+            Principal::Service(id) => self.inventory.service(id, event.time).map(|_| ()),
+            Principal::Human(_)
+            | Principal::Agent(..)
+            | Principal::Host(_)
+            | Principal::Unknown => {
+                Err(Refusal::denied("not-a-service", "only a service does this")
+                    .received(&event.actor.principal.to_string()))
+            }
+        }
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<Digest> {
+        self.inventory.policy.as_ref().map(|policy| policy.digest)
+    }
+
+    /// Checks that a decision was made under the policy in force.
+    pub(crate) fn check_decision(
+        &self,
+        decision: &portcullis_model::event::DecisionRecord,
+    ) -> Result<(), Refusal> {
+        if Some(decision.policy) == self.policy() && decision.at <= self.next {
+            return Ok(());
+        }
+        Err(
+            Refusal::conflict("policy-changed", "another policy came into force meanwhile")
+                .next("try again: the request is decided anew"),
+        )
+    }
+}
+
+/// Looks an entity up.
+pub(crate) fn find<'a, K: Ord + std::fmt::Display, V>(
+    what: &str,
+    map: &'a OrdMap<K, Arc<V>>,
+    id: &K,
+) -> Result<&'a Arc<V>, Refusal> {
+    map.get(id).ok_or_else(|| Refusal::not_found(what, id))
+}
+
+/// Changes an entity in place.
+pub(crate) fn change_in<K: Ord + Clone + std::fmt::Display, V: Clone>(
+    what: &str,
+    map: &mut OrdMap<K, Arc<V>>,
+    id: &K,
+    edit: impl FnOnce(&mut V),
+) -> Result<(), Refusal> {
+    let entity = map
+        .get_mut(id)
+        .ok_or_else(|| Refusal::not_found(what, id))?;
+    edit(Arc::make_mut(entity));
+    Ok(())
+}
