@@ -6,8 +6,10 @@
 //! repository scanner ask the same questions with the same answers.
 #![forbid(unsafe_code)]
 
+pub mod analyse;
 pub mod classes;
 pub mod diff;
 pub mod path;
+pub mod rules;
 pub mod scope;
 pub mod secrets;
