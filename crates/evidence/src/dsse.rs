@@ -11,6 +11,7 @@ mod tests;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use portcullis_model::statement::{Envelope, EnvelopeSignature as WireSignature};
 use portcullis_model::{KeyClass, PublicKey, Refusal, canonical};
 use serde::{Deserialize, Serialize};
 
@@ -30,20 +31,18 @@ pub const KEY_ID_MAX_BYTES: usize = 128;
 /// Largest single signature in bytes, decoded; an SSHSIG has up to 4 KiB.
 pub const SIGNATURE_MAX_BYTES: usize = crate::sshsig::SSHSIG_MAX_BYTES;
 
-/// Payload type of every in-toto statement (in-toto attestation framework v1).
+/// Payload type of every in-toto statement (in-toto attestation framework v1): approvals by people,
+/// attestations by services.
 pub const PAYLOAD_IN_TOTO: &str = "application/vnd.in-toto+json";
 /// Payload type of a signed task.
-pub const PAYLOAD_TASK: &str = "application/vnd.portcullis.task.v1+json";
-/// Payload type of a command that changes the server's state.
-pub const PAYLOAD_COMMAND: &str = "application/vnd.portcullis.command.v1+json";
-/// Payload type of a genesis.
-pub const PAYLOAD_GENESIS: &str = "application/vnd.portcullis.genesis.v1+json";
-/// Payload type of what a host or a service reports about a run or a job.
-pub const PAYLOAD_REPORT: &str = "application/vnd.portcullis.report.v1+json";
+pub const PAYLOAD_TASK: &str = portcullis_model::task::Task::PAYLOAD_TYPE;
+/// Payload type of a command that a person, host or service signs.
+pub const PAYLOAD_COMMAND: &str = portcullis_model::statement::SignedCommand::PAYLOAD_TYPE;
 
-/// An envelope that was read or made; none of its signatures is checked. Serialises as its JSON.
+/// An envelope that was read or made; none of its signatures is checked. Serialises as its JSON,
+/// whose plain form is [`portcullis_model::statement::Envelope`]; conversions go both ways.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WireEnvelope", into = "WireEnvelope")]
+#[serde(try_from = "Envelope", into = "Envelope")]
 pub struct UnverifiedEnvelope {
     payload_type: String,
     payload: Vec<u8>,
@@ -246,23 +245,7 @@ fn malformed(received: &str) -> Refusal {
         .received(received)
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireEnvelope {
-    payload: String,
-    #[serde(rename = "payloadType")]
-    payload_type: String,
-    signatures: Vec<WireSignature>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireSignature {
-    keyid: String,
-    sig: String,
-}
-
-impl From<UnverifiedEnvelope> for WireEnvelope {
+impl From<UnverifiedEnvelope> for Envelope {
     fn from(envelope: UnverifiedEnvelope) -> Self {
         Self {
             payload: STANDARD.encode(envelope.payload),
@@ -279,10 +262,10 @@ impl From<UnverifiedEnvelope> for WireEnvelope {
     }
 }
 
-impl TryFrom<WireEnvelope> for UnverifiedEnvelope {
+impl TryFrom<Envelope> for UnverifiedEnvelope {
     type Error = Refusal;
 
-    fn try_from(wire: WireEnvelope) -> Result<Self, Refusal> {
+    fn try_from(wire: Envelope) -> Result<Self, Refusal> {
         let decode = |text: &str| {
             STANDARD
                 .decode(text)

@@ -183,6 +183,15 @@ impl ResourceDescriptor {
         }
     }
 
+    /// A tree of a repository.
+    pub fn git_tree(uri: &str, tree: &GitOid) -> Self {
+        Self {
+            uri: Some(uri.to_owned()),
+            digest: BTreeMap::from([("gitTree".to_owned(), tree.to_string())]),
+            ..Self::default()
+        }
+    }
+
     /// The `sha256` digest, if there is one.
     pub fn sha256(&self) -> Option<Digest> {
         format!("sha256:{}", self.digest.get("sha256")?)
@@ -251,6 +260,7 @@ pub(crate) fn check_all(descriptors: &[ResourceDescriptor], max: usize) -> Resul
 mod tests {
     use super::*;
     use crate::test_result::{TestOutcome, TestResult};
+    use proptest::prelude::*;
 
     fn subject() -> ResourceDescriptor {
         ResourceDescriptor::git_commit("git+file:///repo", &"d20a".repeat(10).parse().unwrap())
@@ -300,6 +310,18 @@ mod tests {
             assert_ne!(changed, json, "{from}");
             let read = Statement::<TestResult>::parse(changed.as_bytes());
             assert!(read.is_err(), "{changed}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_the_same(at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = sample().to_json().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(read) = Statement::<TestResult>::parse(&bytes) {
+                prop_assert_eq!(read.to_json().unwrap(), bytes);
+            }
         }
     }
 

@@ -8,7 +8,8 @@
 //! - [`sshsig`]: signatures by people's SSH keys, hardware keys included;
 //! - [`dsse`]: the envelope around every signed payload;
 //! - [`intoto`], [`slsa`], [`test_result`], [`vsa`]: what attestations say;
-//! - [`statement`]: what people sign, one namespace per type.
+//! - [`statement`]: what people sign, one namespace per type; [`approval`]: the one statement by
+//!   which they approve anything.
 //!
 //! Types tell what is trusted: a parser makes `UnverifiedX`, and only a check against keys that the
 //! caller trusts makes a [`statement::Verified`], a [`note::VerifiedNote`], a
@@ -16,6 +17,7 @@
 //! Nothing here does I/O or reads a clock.
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod checkpoint;
 pub mod dsse;
 pub mod intoto;

@@ -16,40 +16,32 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::dsse::{
-    self, ENVELOPE_MAX_SIGNATURES, EnvelopeSignature, PAYLOAD_COMMAND, PAYLOAD_GENESIS,
-    PAYLOAD_IN_TOTO, PAYLOAD_TASK, UnverifiedEnvelope,
+    self, ENVELOPE_MAX_SIGNATURES, EnvelopeSignature, PAYLOAD_COMMAND, PAYLOAD_IN_TOTO,
+    PAYLOAD_TASK, UnverifiedEnvelope,
 };
 use crate::sshsig::{
     Attestation, SshPrivateKey, SshProof, UnverifiedSshSignature, agent_sign_request,
     agent_signature,
 };
 
-/// Predicate type of the statement that approves or rejects a request.
-pub const PREDICATE_APPROVAL: &str = "urn:portcullis:predicate:approval:v1";
-
 /// What kind of thing a person signs. One namespace each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatementType {
-    /// The first entry of a ledger, signed by each first administrator: who they are and the
-    /// quorum.
-    Genesis,
     /// An order to an agent, with its scope.
     Task,
     /// A command that changes the server's state: inventory, policy, mode, breaker, rollout.
     Command,
-    /// The answer, yes or no, to exactly one request: an in-toto statement whose predicate type is
-    /// [`PREDICATE_APPROVAL`].
+    /// The yes to exactly one request: the in-toto statement that [`crate::approval`] makes.
     Approval,
 }
 
 impl StatementType {
     /// Every type.
-    pub const ALL: [Self; 4] = [Self::Genesis, Self::Task, Self::Command, Self::Approval];
+    pub const ALL: [Self; 3] = [Self::Task, Self::Command, Self::Approval];
 
     /// The SSHSIG namespace: what `ssh-keygen -Y sign -n` is given.
     pub const fn namespace(self) -> &'static str {
         match self {
-            Self::Genesis => "genesis@portcullis",
             Self::Task => "task@portcullis",
             Self::Command => "command@portcullis",
             Self::Approval => "approval@portcullis",
@@ -59,7 +51,6 @@ impl StatementType {
     /// The envelope's payload type.
     pub const fn payload_type(self) -> &'static str {
         match self {
-            Self::Genesis => PAYLOAD_GENESIS,
             Self::Task => PAYLOAD_TASK,
             Self::Command => PAYLOAD_COMMAND,
             Self::Approval => PAYLOAD_IN_TOTO,
@@ -69,7 +60,6 @@ impl StatementType {
     /// What it is called in messages.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Genesis => "genesis",
             Self::Task => "task",
             Self::Command => "command",
             Self::Approval => "approval",
@@ -282,17 +272,27 @@ impl<T> Verified<T> {
     }
 }
 
+impl<T> Verified<T> {
+    /// The same proofs over what `read` makes of the payload.
+    pub(crate) fn try_map<U>(
+        self,
+        read: impl FnOnce(T) -> Result<U, Refusal>,
+    ) -> Result<Verified<U>, Refusal> {
+        Ok(Verified {
+            payload: read(self.payload)?,
+            first: self.first,
+            others: self.others,
+        })
+    }
+}
+
 impl Verified<Vec<u8>> {
     /// Reads the signed bytes as canonical JSON of a `T`; `what` names it in refusals.
     ///
     /// # Errors
     /// Not canonical, not a `T`, unknown fields.
     pub fn read<T: DeserializeOwned + Serialize>(self, what: &str) -> Result<Verified<T>, Refusal> {
-        Ok(Verified {
-            payload: canonical::from_slice(what, &self.payload)?,
-            first: self.first,
-            others: self.others,
-        })
+        self.try_map(|payload| canonical::from_slice(what, &payload))
     }
 }
 

@@ -2,6 +2,8 @@ use super::*;
 use portcullis_model::Secret;
 use proptest::prelude::*;
 
+const PAYLOAD_REPORT: &str = "application/vnd.example.report+json";
+
 fn signer(seed: u8) -> Signer {
     Signer::from_seed(&Secret::new([seed; 32])).unwrap()
 }
@@ -88,6 +90,37 @@ fn other_spellings_are_refused() {
     assert!(UnverifiedEnvelope::new("a", vec![0; ENVELOPE_MAX_BYTES], Vec::new()).is_err());
     let many = vec![sample().signatures[0].clone(); ENVELOPE_MAX_SIGNATURES + 1];
     assert!(UnverifiedEnvelope::new("a", Vec::new(), many).is_err());
+}
+
+#[test]
+fn the_models_plain_form_has_the_same_bytes_and_digest() {
+    let plain = Envelope::from(sample());
+    let json = sample().to_json().unwrap();
+    assert_eq!(canonical::to_vec(&plain).unwrap(), json);
+    assert_eq!(plain.digest().unwrap(), portcullis_model::Digest::of(&json));
+    assert_eq!(
+        UnverifiedEnvelope::try_from(plain.clone()).unwrap(),
+        sample()
+    );
+    let mut bad = plain;
+    bad.payload.push('=');
+    assert!(UnverifiedEnvelope::try_from(bad).is_err());
+}
+
+#[test]
+fn the_largest_envelope_that_can_be_made_can_be_read() {
+    let signature = EnvelopeSignature {
+        key_id: "k".repeat(KEY_ID_MAX_BYTES),
+        signature: vec![0; SIGNATURE_MAX_BYTES],
+    };
+    let largest = UnverifiedEnvelope::new(
+        &"t".repeat(PAYLOAD_TYPE_MAX_BYTES),
+        vec![0; ENVELOPE_MAX_BYTES / 2],
+        vec![signature; ENVELOPE_MAX_SIGNATURES],
+    )
+    .unwrap();
+    let json = largest.to_json().unwrap();
+    assert_eq!(UnverifiedEnvelope::parse(&json).unwrap(), largest);
 }
 
 proptest! {
