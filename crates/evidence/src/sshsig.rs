@@ -22,7 +22,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{agent_sign_request, agent_signature};
+pub use agent::{
+    AGENT_KEYS_MAX, AGENT_MESSAGE_MAX_BYTES, agent_keys, agent_list_request, agent_sign_request,
+    agent_signature,
+};
 pub use private_key::SshPrivateKey;
 
 use portcullis_model::{KeyClass, PublicKey, Refusal};

@@ -20,7 +20,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use portcullis_evidence::signer::Signer;
 use portcullis_evidence::sshsig::{
-    Attestation, MessageHash, SshPrivateKey, UnverifiedSshSignature, to_be_signed,
+    Attestation, MessageHash, SshPrivateKey, UnverifiedSshSignature, agent_keys,
+    agent_list_request, to_be_signed,
 };
 use portcullis_evidence::statement::{StatementType, TrustedKey, UnsignedStatement, verify};
 use portcullis_model::{KeyClass, PublicKey, Secret};
@@ -156,6 +157,8 @@ fn a_real_agent_signs_a_statement() {
             .env("SSH_AUTH_SOCK", &agent.socket)
             .status();
         assert!(added.unwrap().success());
+        let listed = agent_keys(&agent.ask(&agent_list_request())).unwrap();
+        assert!(listed.contains(&(public.clone(), "someone@somewhere".to_owned())));
         let envelope = statement
             .attach_agent_answer(&public, &agent.ask(&request))
             .unwrap();

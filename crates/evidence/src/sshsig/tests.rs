@@ -268,6 +268,32 @@ fn agent_messages_have_the_protocols_form() {
     }
 }
 
+#[test]
+fn an_agents_list_shows_the_keys_that_we_can_use() {
+    let list = |entries: &[(&[u8], &[u8])], claimed: u32| {
+        let mut body = Writer::default();
+        body.u8(12);
+        body.u32(claimed);
+        for (blob, comment) in entries {
+            body.string(blob);
+            body.string(comment);
+        }
+        let mut framed = Writer::default();
+        framed.string(&body.finish());
+        framed.finish()
+    };
+    let blob = raw::public_key_blob(key(1).public_key());
+    let entries: [(&[u8], &[u8]); 2] = [(b"\0\0\0\x07ssh-rsa", b"old"), (&blob, b"ada")];
+    let keys = agent_keys(&list(&entries, 2)).unwrap();
+    assert_eq!(keys, [(key(1).public_key().clone(), "ada".to_owned())]);
+    assert!(agent_keys(&list(&[], 0)).unwrap().is_empty());
+    for (entries, claimed) in [(&entries[..], 1), (&entries, 3), (&[], u32::MAX)] {
+        assert!(agent_keys(&list(entries, claimed)).is_err());
+    }
+    assert!(agent_keys(&[0, 0, 0, 1, 5]).is_err());
+    assert!(agent_keys(&[]).is_err());
+}
+
 proptest! {
     #[test]
     fn one_changed_byte_never_verifies(at in any::<prop::sample::Index>(), byte: u8, noise in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -282,6 +308,9 @@ proptest! {
         let _ = UnverifiedSshSignature::from_binary(&noise);
         let _ = UnverifiedSshSignature::from_binary(&[b"SSHSIG\0\0\0\x01", &noise[..]].concat());
         let _ = UnverifiedSshSignature::from_armored(&noise);
+        let length = u32::try_from(noise.len()).unwrap().to_be_bytes();
+        let _ = agent_keys(&[&length[..], &noise].concat());
+        let _ = agent_signature(key(1).public_key(), NAMESPACE, &[&length[..], &noise].concat());
         let _ = raw::RawSignature::from_blob(&noise);
         let _ = SshPrivateKey::from_openssh(armor::encode("OPENSSH PRIVATE KEY", &[b"openssh-key-v1\0", &noise[..]].concat()).as_bytes());
     }
