@@ -1,0 +1,1 @@
+//! The launcher's half of the one way out.

@@ -1,0 +1,245 @@
+//! The filter over system calls: what an agent has no business with.
+//!
+//! A list of what is denied, with everything newer than the list answered by "not there", which
+//! programs take as an old kernel. Written here rather than with a library because one program
+//! needs several answers (`EPERM`, `ENOSYS`, `EAFNOSUPPORT`), and because the second numbering of
+//! x86-64 (x32) must be shut, or every number could be called by another name.
+
+use libc::sock_filter;
+
+/// Number of the newest system call that this list was made with (`file_setattr`, Linux 6.17).
+const NEWEST: u32 = 469;
+
+const EPERM: u32 = libc::EPERM as u32;
+const ENOSYS: u32 = libc::ENOSYS as u32;
+const EAFNOSUPPORT: u32 = libc::EAFNOSUPPORT as u32;
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Namespace flags of `clone` and `unshare`: all `CLONE_NEW…`.
+const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32
+    | 0x80; // CLONE_NEWTIME; for `clone` part of the exit signal, which never has this bit
+
+/// Denied whatever the arguments: rights over the machine, other processes' memory, kernel
+/// surface that no build tool needs.
+#[rustfmt::skip]
+const DENIED: &[i64] = &[
+    // Other processes, keyrings.
+    libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp, libc::SYS_process_madvise, libc::SYS_add_key, libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Kernel programs, tracing, faults served by programs.
+    libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_syslog,
+    libc::SYS_lookup_dcookie,
+    // Mounts, roots, namespaces, file handles, quotas.
+    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
+    libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig,
+    libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_mount_setattr, OPEN_TREE_ATTR,
+    libc::SYS_setns, libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init, libc::SYS_fanotify_mark, libc::SYS_quotactl, libc::SYS_quotactl_fd,
+    libc::SYS_acct, libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_nfsservctl,
+    // Modules, other kernels, clocks, power, consoles.
+    libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module,
+    libc::SYS_kexec_load, libc::SYS_kexec_file_load, libc::SYS_reboot, libc::SYS_settimeofday,
+    libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_adjtimex, libc::SYS_vhangup,
+    libc::SYS_sethostname, libc::SYS_setdomainname,
+    // Memory of other nodes and processes.
+    libc::SYS_move_pages, libc::SYS_migrate_pages,
+];
+const OPEN_TREE_ATTR: i64 = 467;
+
+#[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
+const DENIED_HERE: &[i64] = &[
+    libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS_ustat,
+    libc::SYS_sysfs, libc::SYS__sysctl, 174, 177, 178, // create_module, get_kernel_syms, query_module
+];
+#[cfg(target_arch = "aarch64")]
+const DENIED_HERE: &[i64] = &[];
+
+/// Answered as if the kernel had them not, so that programs take their other way: `clone3` hides
+/// its flags from any filter, io_uring does its work past it.
+const ABSENT: &[i64] = &[
+    libc::SYS_clone3,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
+
+/// The program; the tests run it over each kind of call.
+pub(super) fn filter() -> Vec<sock_filter> {
+    let mut program = vec![load(OFFSET_ARCHITECTURE)];
+    program.extend([
+        jump(EQUAL, ARCHITECTURE, 1, 0),
+        answer(libc::SECCOMP_RET_KILL_PROCESS),
+    ]);
+    program.push(load(OFFSET_NUMBER));
+    program.extend([jump(GREATER, NEWEST, 0, 1), refuse(ENOSYS)]);
+    for number in ABSENT {
+        program.extend([jump(EQUAL, call(*number), 0, 1), refuse(ENOSYS)]);
+    }
+    for number in DENIED.iter().chain(DENIED_HERE) {
+        program.extend([jump(EQUAL, call(*number), 0, 1), refuse(EPERM)]);
+    }
+    for (number, check) in by_argument() {
+        // The jump past a block is relative and at most 255; each block ends with a return, so
+        // the number is still loaded only where the block was passed over.
+        let length = u8::try_from(check.len()).unwrap_or(u8::MAX);
+        program.push(jump(EQUAL, call(number), 0, length));
+        program.extend(check);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+/// Calls that are denied for some arguments. Each block returns.
+fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
+    let allow = || answer(libc::SECCOMP_RET_ALLOW);
+    let deny_bits = |argument: u32, bits: u32| {
+        vec![
+            load(low(argument)),
+            jump(ANY_BIT, bits, 0, 1),
+            refuse(EPERM),
+            allow(),
+        ]
+    };
+    let deny_values = |argument: u32, values: &[u32]| {
+        let mut block = vec![load(low(argument))];
+        for value in values {
+            block.extend([jump(EQUAL, *value, 0, 1), refuse(EPERM)]);
+        }
+        block.push(allow());
+        block
+    };
+    let allow_values = |argument: u32, values: &[u32], error: u32| {
+        let mut block = vec![load(low(argument))];
+        for value in values {
+            block.extend([jump(EQUAL, *value, 0, 1), allow()]);
+        }
+        block.push(refuse(error));
+        block
+    };
+    const PTRACE_ATTACH: u32 = 16;
+    const PTRACE_SEIZE: u32 = 0x4206;
+    const TIOCSTI: u32 = 0x5412;
+    const TIOCSETD: u32 = 0x5423;
+    const TIOCLINUX: u32 = 0x541c;
+    const TIOCCONS: u32 = 0x541d;
+    vec![
+        (libc::SYS_clone, deny_bits(0, NEW_NAMESPACES & !0xff)),
+        (libc::SYS_unshare, deny_bits(0, NEW_NAMESPACES)),
+        // A child that asks to be traced may be; nobody can lay hands on a running process.
+        (
+            libc::SYS_ptrace,
+            deny_values(0, &[PTRACE_ATTACH, PTRACE_SEIZE]),
+        ),
+        // The kernel reads 32 bits of the request, so we do.
+        (
+            libc::SYS_ioctl,
+            deny_values(1, &[TIOCSTI, TIOCSETD, TIOCLINUX, TIOCCONS]),
+        ),
+        // Init's limits are not for changing, though it has our user id.
+        (libc::SYS_prlimit64, deny_values(0, &[1])),
+        (
+            libc::SYS_personality,
+            allow_values(0, &[0, 8, 0x20000, 0x20008, 0x4_0000, u32::MAX], EPERM),
+        ),
+        (
+            libc::SYS_socketpair,
+            allow_values(0, &[libc::AF_UNIX as u32], EAFNOSUPPORT),
+        ),
+        (libc::SYS_socket, sockets()),
+    ]
+}
+
+/// Unix, TCP and UDP, route netlink. Nothing else: no raw or packet sockets, no ICMP, no vsock.
+fn sockets() -> Vec<sock_filter> {
+    const TYPE_MASK: u32 = 0xf;
+    const SOCK_PACKET: u32 = 10;
+    const EPROTONOSUPPORT: u32 = libc::EPROTONOSUPPORT as u32;
+    let allow = || answer(libc::SECCOMP_RET_ALLOW);
+    vec![
+        load(low(0)),
+        jump(EQUAL, libc::AF_UNIX as u32, 0, 1),
+        allow(),
+        jump(EQUAL, libc::AF_NETLINK as u32, 0, 4),
+        load(low(2)),
+        jump(EQUAL, libc::NETLINK_ROUTE as u32, 0, 1),
+        allow(),
+        refuse(EPROTONOSUPPORT),
+        jump(EQUAL, libc::AF_INET as u32, 2, 0),
+        jump(EQUAL, libc::AF_INET6 as u32, 1, 0),
+        refuse(EAFNOSUPPORT),
+        load(low(1)),
+        statement(
+            (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16,
+            TYPE_MASK,
+        ),
+        jump(EQUAL, libc::SOCK_RAW as u32, 0, 1),
+        refuse(EPERM),
+        jump(EQUAL, SOCK_PACKET, 0, 1),
+        refuse(EPERM),
+        load(low(2)),
+        jump(EQUAL, 0, 2, 0),
+        jump(EQUAL, libc::IPPROTO_TCP as u32, 1, 0),
+        jump(EQUAL, libc::IPPROTO_UDP as u32, 0, 1),
+        allow(),
+        refuse(EPROTONOSUPPORT),
+    ]
+}
+
+const OFFSET_NUMBER: u32 = 0;
+const OFFSET_ARCHITECTURE: u32 = 4;
+const OFFSET_ARGUMENTS: u32 = 16;
+
+/// Offset of the low half of an argument; both architectures are little-endian.
+const fn low(argument: u32) -> u32 {
+    OFFSET_ARGUMENTS + 8 * argument
+}
+
+const EQUAL: u32 = libc::BPF_JEQ;
+const GREATER: u32 = libc::BPF_JGT;
+const ANY_BIT: u32 = libc::BPF_JSET;
+
+const fn call(number: i64) -> u32 {
+    number as u32
+}
+
+const fn load(offset: u32) -> sock_filter {
+    statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, offset)
+}
+
+const fn jump(test: u32, value: u32, yes: u8, no: u8) -> sock_filter {
+    sock_filter {
+        code: (libc::BPF_JMP | test | libc::BPF_K) as u16,
+        jt: yes,
+        jf: no,
+        k: value,
+    }
+}
+
+const fn answer(action: u32) -> sock_filter {
+    statement((libc::BPF_RET | libc::BPF_K) as u16, action)
+}
+
+const fn refuse(error: u32) -> sock_filter {
+    answer(libc::SECCOMP_RET_ERRNO | error)
+}
+
+const fn statement(code: u16, value: u32) -> sock_filter {
+    sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k: value,
+    }
+}

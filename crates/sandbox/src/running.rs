@@ -1,0 +1,330 @@
+//! A sandbox that runs.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use portcullis_model::Refusal;
+use rustix::process::{Signal, pidfd_send_signal};
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
+
+use crate::plan::{Control, Report};
+use crate::spec::{Spec, Terminal};
+use crate::{Captured, Ending, Outcome, Protection, wire};
+
+/// A running sandbox. All methods may be called from any thread, and at the same time; share it in
+/// an `Arc`. Dropped, it is killed with everything in it.
+pub struct Running {
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    pub(crate) by: BTreeMap<Protection, String>,
+    pub(crate) gaps: BTreeMap<Protection, String>,
+    pub(crate) init: OwnedFd,
+    pub(crate) listener: Option<TcpListener>,
+    pub(crate) master: Option<OwnedFd>,
+    pub(crate) captured: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) control: Mutex<Arc<UnixStream>>,
+    pub(crate) ended: Mutex<Ended>,
+}
+
+/// What is known of the end, and what it is learnt from.
+pub(crate) struct Ended {
+    events: UnixStream,
+    supervisor: Option<Child>,
+    outcome: Option<Outcome>,
+    capture_bytes: u64,
+    socket: Option<PathBuf>,
+    /// The caller's terminal as it was, given back if the supervisor could not do it.
+    terminal: Option<(OwnedFd, Termios)>,
+}
+
+impl Running {
+    pub(crate) fn not_ended(
+        events: UnixStream,
+        supervisor: Option<Child>,
+        spec: &Spec,
+        terminal: Option<(OwnedFd, Termios)>,
+    ) -> Mutex<Ended> {
+        Mutex::new(Ended {
+            events,
+            supervisor,
+            outcome: None,
+            capture_bytes: match spec.terminal {
+                Terminal::Capture { max_bytes } => max_bytes,
+                Terminal::Inherit | Terminal::Pty { .. } | Terminal::Log { .. } => 0,
+            },
+            socket: spec.expose.as_ref().map(|expose| expose.socket.clone()),
+            terminal,
+        })
+    }
+
+    /// Host pid of the sandbox's first process.
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Host user id of the run.
+    pub const fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// What protects it, and by which means: for the ledger.
+    pub const fn protections(&self) -> &BTreeMap<Protection, String> {
+        &self.by
+    }
+
+    /// Which of the allowed gaps are gaps in fact, and why: for the ledger.
+    pub const fn gaps(&self) -> &BTreeMap<Protection, String> {
+        &self.gaps
+    }
+
+    /// The channel's listener, bound inside at 127.0.0.1 on [`Spec::capture`]; a new handle on the
+    /// same socket at each call. `None` where none was asked for.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn listener(&self) -> io::Result<Option<TcpListener>> {
+        self.listener
+            .as_ref()
+            .map(TcpListener::try_clone)
+            .transpose()
+    }
+
+    /// The master side of the pty, for [`Terminal::Pty`].
+    pub fn terminal(&self) -> Option<PtyMaster<'_>> {
+        self.master.as_ref().map(|master| PtyMaster(master.as_fd()))
+    }
+
+    /// Waits for the end: the command's own, the deadline, or a kill. By then nothing of the run
+    /// is left: no process, mount, cgroup or socket.
+    ///
+    /// # Errors
+    /// None in practice; a supervisor that was killed counts as [`Ending::Killed`].
+    pub fn wait(&self) -> Result<Outcome, Refusal> {
+        let mut ended = lock(&self.ended);
+        if let Some(outcome) = &ended.outcome {
+            return Ok(outcome.clone());
+        }
+        let report = match wire::receive::<Report>(&ended.events) {
+            Ok(Some((report, _))) => report,
+            // The supervisor was killed; the kernel has killed the rest with it.
+            Ok(None) | Err(_) => {
+                self.clean_up_after_supervisor(&mut ended);
+                Report {
+                    ending: Ending::Killed,
+                    stdout_bytes: 0,
+                    stderr_bytes: 0,
+                    memory_kills: 0,
+                }
+            }
+        };
+        if let Some(mut supervisor) = ended.supervisor.take() {
+            let _ = supervisor.wait();
+        }
+        let outcome = Outcome {
+            ending: report.ending,
+            captured: self.read_captured(&report, ended.capture_bytes),
+            memory_kills: report.memory_kills,
+        };
+        ended.outcome = Some(outcome.clone());
+        Ok(outcome)
+    }
+
+    /// The outcome if it has ended.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn try_wait(&self) -> Result<Option<Outcome>, Refusal> {
+        let ended = match self.ended.try_lock() {
+            Ok(ended) => ended,
+            // Another thread waits for it, so it hasn't.
+            Err(std::sync::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        let known = ended.outcome.is_some();
+        let mut ready = [rustix::event::PollFd::new(
+            &ended.events,
+            rustix::event::PollFlags::IN,
+        )];
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let told = rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0);
+        drop(ended);
+        if known || told {
+            self.wait().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Stops every process of the run where it is, until [`Self::thaw`]; the deadline goes on. By
+    /// the cgroup freezer, else by `SIGSTOP` to all at once.
+    ///
+    /// # Errors
+    /// `run-ended` when there is nothing to freeze; `sandbox-freeze` when the kernel didn't.
+    pub fn freeze(&self) -> Result<(), Refusal> {
+        self.ask(Control::Freeze)
+    }
+
+    /// Lets a frozen run go on.
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub fn thaw(&self) -> Result<(), Refusal> {
+        self.ask(Control::Thaw)
+    }
+
+    /// Sends a signal to the command's process group (15 asks it to end). Refused while frozen.
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub fn signal(&self, signal: i32) -> Result<(), Refusal> {
+        self.ask(Control::Signal(signal))
+    }
+
+    /// Ends everything in it at once, frozen or not, orphans included. Needs neither the
+    /// supervisor nor anybody inside, and returns without waiting.
+    pub fn kill(&self) {
+        // An error means that it has ended already.
+        let _ = pidfd_send_signal(&self.init, Signal::KILL);
+    }
+
+    fn ask(&self, order: Control) -> Result<(), Refusal> {
+        let control = lock(&self.control);
+        let ended = || Refusal::conflict("run-ended", "the run has ended");
+        wire::send(&control, &order, &[]).map_err(|_| ended())?;
+        match wire::receive::<Result<(), String>>(&control) {
+            Ok(Some((Ok(()), _))) => Ok(()),
+            Ok(Some((Err(why), _))) => Err(Refusal::unavailable(
+                "sandbox-freeze",
+                "the run did not do what it was told to",
+            )
+            .received(&why)),
+            Ok(None) | Err(_) => Err(ended()),
+        }
+    }
+
+    fn read_captured(&self, report: &Report, most: u64) -> Option<Captured> {
+        let (stdout, stderr) = self.captured.as_ref()?;
+        let read = |descriptor: &OwnedFd| -> io::Result<Vec<u8>> {
+            let file = File::from(descriptor.try_clone()?);
+            let length = file.metadata()?.len().min(most);
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        let (stdout, stderr) = (
+            read(stdout).unwrap_or_default(),
+            read(stderr).unwrap_or_default(),
+        );
+        Some(Captured {
+            stdout_bytes: report.stdout_bytes.max(stdout.len() as u64),
+            stderr_bytes: report.stderr_bytes.max(stderr.len() as u64),
+            stdout,
+            stderr,
+        })
+    }
+
+    /// What a supervisor does that nobody killed.
+    fn clean_up_after_supervisor(&self, ended: &mut Ended) {
+        self.kill();
+        let mut ready = [rustix::event::PollFd::new(
+            &self.init,
+            rustix::event::PollFlags::IN,
+        )];
+        let patience = rustix::time::Timespec {
+            tv_sec: 5,
+            tv_nsec: 0,
+        };
+        let _ = rustix::event::poll(&mut ready, Some(&patience));
+        for directory in &self.cgroups {
+            crate::sys::wait_until(Duration::from_secs(1), || {
+                fs::remove_dir(directory).is_ok() || !directory.exists()
+            });
+        }
+        if let Some(socket) = &ended.socket {
+            let _ = fs::remove_file(socket);
+        }
+        if let Some((terminal, before)) = ended.terminal.take() {
+            let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+        // Reaps the supervisor, which cleans up first.
+        let _ = self.wait();
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("pid", &self.pid)
+            .field("uid", &self.uid)
+            .field("gaps", &self.gaps)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The caller's terminal and its settings, before the supervisor changes them.
+pub(crate) fn callers_terminal(spec: &Spec) -> Option<(OwnedFd, Termios)> {
+    if spec.terminal != Terminal::Inherit {
+        return None;
+    }
+    [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ]
+    .into_iter()
+    .find_map(|descriptor| {
+        let settings = tcgetattr(descriptor).ok()?;
+        Some((descriptor.try_clone_to_owned().ok()?, settings))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The master side of a run's pty: what is written to it is typed, what is read from it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct PtyMaster<'run>(BorrowedFd<'run>);
+
+impl PtyMaster<'_> {
+    /// Tells the programs inside a new size.
+    ///
+    /// # Errors
+    /// The run has ended.
+    pub fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        Ok(tcsetwinsize(self.0, size)?)
+    }
+
+    /// A handle of its own, to read and write. Reading fails or ends when the run has ended.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn file(&self) -> io::Result<File> {
+        Ok(File::from(self.0.try_clone_to_owned()?))
+    }
+}
