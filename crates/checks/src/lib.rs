@@ -11,5 +11,7 @@ pub mod classes;
 pub mod diff;
 pub mod path;
 pub mod rules;
+pub mod sarif;
 pub mod scope;
 pub mod secrets;
+pub mod testreport;

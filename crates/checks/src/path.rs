@@ -11,8 +11,14 @@ use unicode_normalization::UnicodeNormalization;
 /// composed, lower case, without invisible characters, trailing dots or spaces, and alternate
 /// streams. Two paths with the same fold may be the same file somewhere.
 pub fn fold(path: &str) -> String {
-    let mut folded = String::with_capacity(path.len());
-    for part in path.split(['/', '\\']) {
+    // The whole path first: composition turns some characters (`／`, `﹨`) into separators.
+    let text = if path.is_ascii() {
+        path.to_ascii_lowercase()
+    } else {
+        fold_unicode(path)
+    };
+    let mut folded = String::with_capacity(text.len());
+    for part in text.split(['/', '\\']) {
         let part = fold_part(part);
         if part.is_empty() || part == "." {
             continue;
@@ -20,34 +26,30 @@ pub fn fold(path: &str) -> String {
         if !folded.is_empty() {
             folded.push('/');
         }
-        folded.push_str(&part);
+        folded.push_str(part);
     }
     folded
 }
 
-/// One part of a path, folded.
-fn fold_part(part: &str) -> String {
-    let text = if part.is_ascii() {
-        part.to_ascii_lowercase()
-    } else {
-        fold_unicode(part)
-    };
-    if text == ".." {
-        return text;
+/// One part of a path in lower case, without what Windows drops from its end.
+fn fold_part(part: &str) -> &str {
+    if part == ".." {
+        return part;
     }
-    let text = text.split(':').next().unwrap_or_default();
+    let text = part.split(':').next().unwrap_or_default();
     let text = text.trim_end_matches([' ', '.']);
-    short_name(text).unwrap_or(text).to_owned()
+    short_name(text).unwrap_or(text)
 }
 
-fn fold_unicode(part: &str) -> String {
-    part.chars()
+fn fold_unicode(path: &str) -> String {
+    path.chars()
         .filter(|c| !is_ignorable(*c))
         .collect::<String>()
         .nfkc()
         // Upper before lower: `ſ` has no lower case of its own, yet opens `s`.
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
+        .nfkc()
         .filter(|c| !is_ignorable(*c))
         .collect()
 }
@@ -103,6 +105,7 @@ mod tests {
             ".\u{ff47}ithub/workflows/ci.yml",
             ".github/workflows/ci.yml::$DATA",
             "GITHUB~1/workflows/ci.yml",
+            ".github\u{ff0f}workflows\u{fe68}ci.yml",
         ] {
             assert_eq!(fold(twin), ".github/workflows/ci.yml", "{twin:?}");
         }
