@@ -165,6 +165,24 @@ fn a_step_needs_its_time_its_requests_and_its_evidence() {
 }
 
 #[test]
+fn each_step_stakes_its_part_and_no_more() {
+    let config = config(&[100, 200, 400]);
+    let fresh = begin(&config);
+    let milli = |state: &State| evidence(&config, state).harm.e_value_milli;
+    assert!((999..=1_000).contains(&milli(&fresh)), "wealth starts at 1");
+    let bad = look(&config, &fresh, &at(1, 1, (900, 0), (100, 3))).state;
+    let after_first = milli(&bad);
+    assert!(after_first > 1_500, "{after_first}");
+    // A new step keeps what was won, and does not multiply it.
+    let second = bad.advance(&config, 2, 1_000).unwrap();
+    assert!(milli(&second).abs_diff(after_first) <= 1);
+    // What this step loses is its own stake of a third; what was won before stays.
+    let good = look(&config, &second, &at(2, 2, (90_000, 900), (10_000, 0))).state;
+    let lost = after_first - milli(&good);
+    assert!((1..=334).contains(&lost), "{lost}");
+}
+
+#[test]
 fn thresholds_do_not_move_with_the_data() {
     let config = config(&[100]);
     let mut other = config.clone();

@@ -77,10 +77,10 @@ async fn without_a_heartbeat_the_canary_gets_nothing() {
     let (stable, canary) = (Release::tcp("stable").await, Release::tcp("canary").await);
     let proxy = Running::start().await;
     let mut watched = routing(1, &stable.backend, Some(&canary.backend), 1000);
-    watched.heartbeat_ttl_ms = 400;
+    watched.heartbeat_ttl_ms = 1_000;
     proxy.control.configure(&watched).await.unwrap();
-    for _ in 0..6 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..7 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
         proxy.control.heartbeat(1).await.unwrap();
         assert_eq!(proxy.get("/").await.1, "canary");
     }
@@ -88,7 +88,7 @@ async fn without_a_heartbeat_the_canary_gets_nothing() {
         proxy.control.heartbeat(2).await.unwrap_err().code,
         "proxy-epoch-differs"
     );
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(proxy.get("/").await.1, "stable");
     let stats = proxy.stats().await;
     assert_eq!(stats.fallback, Some(Fallback::HeartbeatLapsed));

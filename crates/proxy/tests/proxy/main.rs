@@ -13,4 +13,5 @@ mod control;
 mod counting;
 mod http;
 mod restart;
+mod rollout;
 mod support;
