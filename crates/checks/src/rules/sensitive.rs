@@ -10,8 +10,9 @@ const CHECK: &str = "sensitive-file";
 const APPROVE: &str = "a person who may approve this kind of file must say so explicitly; \
     if the task does not need it, take the file out of the change";
 
-/// A file that runs on a server when something is pushed, merged or scheduled is changed. Example: a workflow gets a step that prints the deployment token. Reason:
-/// a pipeline runs with credentials that its author may not have.
+/// A file that runs on a server when something is pushed, merged or scheduled is changed. Example:
+/// a workflow gets a step that prints the deployment token. Reason: a pipeline runs with
+/// credentials that its author may not have.
 static PIPELINE: Rule = Rule {
     id: "pipeline-edit",
     check: CHECK,
@@ -20,8 +21,9 @@ static PIPELINE: Rule = Rule {
     next: APPROVE,
 };
 
-/// The configuration of a bot that acts on the repository is changed. Example: `.mergify.yml` starts to merge what a label asks for. Reason:
-/// a bot's rules are a way to merge or publish without a person.
+/// The configuration of a bot that acts on the repository is changed. Example: `.mergify.yml`
+/// starts to merge what a label asks for. Reason: a bot's rules are a way to merge or publish
+/// without a person.
 static AUTOMATION: Rule = Rule {
     id: "automation-edit",
     check: CHECK,
@@ -30,8 +32,9 @@ static AUTOMATION: Rule = Rule {
     next: APPROVE,
 };
 
-/// A package manifest is changed: dependencies, scripts or what is published. Example: `package.json` gets a new dependency. Reason:
-/// a dependency brings other people's code, and a script runs at installation.
+/// A package manifest is changed: dependencies, scripts or what is published. Example:
+/// `package.json` gets a new dependency. Reason: a dependency brings other people's code, and a
+/// script runs at installation.
 static MANIFEST: Rule = Rule {
     id: "manifest-edit",
     check: CHECK,
@@ -40,8 +43,9 @@ static MANIFEST: Rule = Rule {
     next: APPROVE,
 };
 
-/// A lock file is changed: which bytes of the dependencies are used. Example: `Cargo.lock` points a crate at another registry. Reason:
-/// one changed hash exchanges a whole dependency and hides in a long diff.
+/// A lock file is changed: which bytes of the dependencies are used. Example: `Cargo.lock` points
+/// a crate at another registry. Reason: one changed hash exchanges a whole dependency and hides in
+/// a long diff.
 static LOCK: Rule = Rule {
     id: "lock-edit",
     check: CHECK,
@@ -50,8 +54,8 @@ static LOCK: Rule = Rule {
     next: APPROVE,
 };
 
-/// A file that executes at build, packaging or installation is changed. Example: `build.rs` downloads and runs a program. Reason:
-/// it runs on every developer's machine and in the builder.
+/// A file that executes at build, packaging or installation is changed. Example: `build.rs`
+/// downloads and runs a program. Reason: it runs on every developer's machine and in the builder.
 static PACKAGING: Rule = Rule {
     id: "packaging-edit",
     check: CHECK,
@@ -60,8 +64,8 @@ static PACKAGING: Rule = Rule {
     next: APPROVE,
 };
 
-/// A file that says who owns or must review is changed. Example: `CODEOWNERS` loses the line for `deploy/`. Reason:
-/// it decides whose look later changes need.
+/// A file that says who owns or must review is changed. Example: `CODEOWNERS` loses the line for
+/// `deploy/`. Reason: it decides whose look later changes need.
 static OWNERSHIP: Rule = Rule {
     id: "ownership-edit",
     check: CHECK,
@@ -70,8 +74,8 @@ static OWNERSHIP: Rule = Rule {
     next: APPROVE,
 };
 
-/// Instructions or configuration of coding agents are changed. Example: `CLAUDE.md` tells the next agent to skip reviews. Reason:
-/// the next run obeys them, with its own authority.
+/// Instructions or configuration of coding agents are changed. Example: `CLAUDE.md` tells the next
+/// agent to skip reviews. Reason: the next run obeys them, with its own authority.
 static AGENT_INSTRUCTIONS: Rule = Rule {
     id: "agent-instructions-edit",
     check: CHECK,
@@ -80,8 +84,8 @@ static AGENT_INSTRUCTIONS: Rule = Rule {
     next: APPROVE,
 };
 
-/// Portcullis's own configuration in this repository is changed. Example: `.portcullis/tests.toml` loses a test command. Reason:
-/// it decides how later changes are looked at.
+/// Portcullis's own configuration in this repository is changed. Example: `.portcullis/tests.toml`
+/// loses a test command. Reason: it decides how later changes are looked at.
 static PORTCULLIS: Rule = Rule {
     id: "portcullis-edit",
     check: CHECK,
@@ -90,8 +94,9 @@ static PORTCULLIS: Rule = Rule {
     next: APPROVE,
 };
 
-/// A file that changes what git does or shows is changed. Example: `.gitattributes` hides a directory from diffs. Reason:
-/// attributes, submodules and hooks change what people see and what runs on checkout.
+/// A file that changes what git does or shows is changed. Example: `.gitattributes` hides a
+/// directory from diffs. Reason: attributes, submodules and hooks change what people see and what
+/// runs on checkout.
 static GIT_CONTROL: Rule = Rule {
     id: "git-control-edit",
     check: CHECK,
@@ -100,8 +105,9 @@ static GIT_CONTROL: Rule = Rule {
     next: APPROVE,
 };
 
-/// A file that executes on a developer's machine when a folder is opened is changed. Example: `.vscode/tasks.json` gets a task that runs on opening. Reason:
-/// it runs as the person who reviews the change.
+/// A file that executes on a developer's machine when a folder is opened is changed. Example:
+/// `.vscode/tasks.json` gets a task that runs on opening. Reason: it runs as the person who
+/// reviews the change.
 static WORKSTATION: Rule = Rule {
     id: "workstation-edit",
     check: CHECK,
@@ -110,8 +116,8 @@ static WORKSTATION: Rule = Rule {
     next: APPROVE,
 };
 
-/// A description of where and how things run is changed. Example: a Terraform file opens a port to the world. Reason:
-/// it changes production without a line of the product's code.
+/// A description of where and how things run is changed. Example: a Terraform file opens a port to
+/// the world. Reason: it changes production without a line of the product's code.
 static INFRASTRUCTURE: Rule = Rule {
     id: "infrastructure-edit",
     check: CHECK,

@@ -9,7 +9,7 @@ use super::plausible::{COMMON_WORDS, entropy_bits, is_placeholder, is_reference}
 
 /// A quoted value, in any language.
 pub(super) const QUOTED: &str = concat!(
-    r#"(?i)(?P<n>[a-z0-9_.\-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|credential|"#,
+    r#"(?i)(?P<n>[a-z0-9_.:\-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|credential|"#,
     r#"api[_\-.]?key|access[_\-.]?key|secret[_\-.]?key|private[_\-.]?key|auth[_\-.]?key|"#,
     r#"signing[_\-.]?key|encryption[_\-.]?key|master[_\-.]?key|client[_\-.]?key))"#,
     r#"(?:["'`\]\)]{0,2})\s{0,8}(?::\s{0,4}[a-z&<>'\[\]_ ]{1,24}=|:=|=>|==?|:|,|\()\s{0,8}"#,
@@ -18,7 +18,7 @@ pub(super) const QUOTED: &str = concat!(
 
 /// An unquoted value, in formats that have them.
 pub(super) const UNQUOTED: &str = concat!(
-    r#"(?i)(?P<n>[a-z0-9_.\-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|credential|"#,
+    r#"(?i)(?P<n>[a-z0-9_.:\-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|credential|"#,
     r#"api[_\-.]?key|access[_\-.]?key|secret[_\-.]?key|private[_\-.]?key|auth[_\-.]?key|"#,
     r#"signing[_\-.]?key|encryption[_\-.]?key|master[_\-.]?key|client[_\-.]?key))"#,
     r#"\s{0,8}[=:]\s{0,8}(?P<s>[^\s"'`#;,]{8,256})"#
@@ -62,14 +62,40 @@ pub(super) const WORDS: &[&str] = &[
 ];
 
 pub(super) fn quoted(candidate: &Candidate<'_>) -> bool {
-    !is_generated(candidate.path) && is_secret_like(candidate.secret)
+    !is_public_name(candidate.name)
+        && !is_generated(candidate.path)
+        && is_secret_like(candidate.secret)
 }
 
 pub(super) fn unquoted(candidate: &Candidate<'_>) -> bool {
     has_unquoted_values(candidate.path)
         && !is_generated(candidate.path)
         && !candidate.secret.contains('(')
+        && !is_public_name(candidate.name)
         && is_secret_like(candidate.secret)
+}
+
+/// Names that end in the word and hold nothing secret: resource types (`AWS::IAM::AccessKey`) and
+/// the marks that interfaces hand out to continue or to repeat a request (`NextToken`).
+fn is_public_name(name: &str) -> bool {
+    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let plain = plain.to_ascii_lowercase();
+    let lower = name.to_ascii_lowercase();
+    let marks = [
+        "next",
+        "change",
+        "request",
+        "continuation",
+        "purchase",
+        "page",
+        "output",
+        "input",
+        "idempotency",
+    ];
+    lower.trim_start_matches('"').starts_with("aws::")
+        || plain
+            .strip_suffix("token")
+            .is_some_and(|front| marks.iter().any(|mark| front.ends_with(mark)))
 }
 
 /// Files whose values need no quotes.

@@ -98,9 +98,7 @@ pub(super) fn private_key(candidate: &Candidate<'_>) -> bool {
         .unwrap_or_default();
     // Five lines: a header may be followed by `Proc-Type`, `DEK-Info` and an empty line.
     for piece in after.lines().take(6).flat_map(|line| line.split("\\n")) {
-        let piece: &str = piece.trim_matches(|c: char| {
-            c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '+' | ',' | '`' | '#' | '/' | '*')
-        });
+        let piece = piece.trim_matches(|c: char| c.is_whitespace() || DECORATION.contains(c));
         let material = piece
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
@@ -110,6 +108,9 @@ pub(super) fn private_key(candidate: &Candidate<'_>) -> bool {
     }
     false
 }
+
+/// What stands around a line of key material in source: quotes, comment marks, operators.
+const DECORATION: &str = "\"'`\\,;+#/*!>|";
 
 /// Docker's `auth`: base64 of `user:password`.
 pub(super) fn docker_auth(candidate: &Candidate<'_>) -> bool {
@@ -134,10 +135,33 @@ pub(super) fn url_password(candidate: &Candidate<'_>) -> bool {
         .split_once("://")
         .and_then(|(_, rest)| rest.split_once(':'))
         .map_or("", |(user, _)| user);
+    let host = candidate.rest.get(password.len() + 1..).unwrap_or_default();
+    let end = host.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-'));
+    let host = host.get(..end.unwrap_or(host.len())).unwrap_or_default();
     !is_placeholder(password)
+        && !is_reserved_host(host)
         && !is_reference(password)
         && !COMMON_WORDS.contains(&lower.as_str())
         && lower != user.to_ascii_lowercase()
+}
+
+/// Names that RFC 2606 reserves for examples and tests.
+fn is_reserved_host(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let within = |domain: &str| {
+        host.strip_suffix(domain)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    [
+        "example.com",
+        "example.org",
+        "example.net",
+        "example",
+        "test",
+        "invalid",
+    ]
+    .into_iter()
+    .any(within)
 }
 
 /// Words that stand for a password in examples and on development machines.

@@ -542,6 +542,9 @@ fn references_words_and_digests_are_no_secrets() {
         "tokenizer = \"bert-base-uncased-v12\"",
         "ssh://git@github.com:22/org/repo",
         "https://user:pass@host/",
+        "https://aladdin:opensesame9@proxy.example.com/",
+        "\"AWS::IAM::AccessKey\": \"62d91b17309e76c8\",",
+        "\"NextToken\": \"eyJNYXJrZXIiOiBudWxsLCA3\",",
         "http://localhost:8080/a@b",
         "see https://example.com:443/@scope",
     ] {
@@ -603,6 +606,14 @@ fn a_key_that_spans_added_lines_is_seen() {
     );
     let escaped = format!("\"private_key\": \"{}\\n{}\\n\"", key_header(""), an(64));
     assert_eq!(scan_text("k.json", &escaped)[0].rule, "private-key");
+}
+
+#[test]
+fn a_key_in_a_comment_is_seen() {
+    for mark in ["//! ", "# ", "> ", " * ", "\t\"", "+ "] {
+        let text = format!("{mark}{}\n{mark}{}\n", key_header("EC "), an(64));
+        assert_eq!(scan_text("a.rs", &text).len(), 1, "{mark:?}");
+    }
 }
 
 #[test]
