@@ -48,8 +48,8 @@ pub fn decide(set: &PolicySet, request: &Request, at: LedgerIndex) -> Decision {
             ))
         }
         Verdict::Failed(errors) => Decision::Deny(failed(basis, &errors)),
-        Verdict::Forbidden(rules) => match ask(set, request) {
-            Some(needed) => Decision::Ask(Ask {
+        Verdict::Forbidden(rules) => match hypothesis(set, request) {
+            Hypothesis::Permitted(needed) => Decision::Ask(Ask {
                 basis,
                 needed,
                 reason: joined_reason(&rules),
@@ -58,9 +58,46 @@ pub fn decide(set: &PolicySet, request: &Request, at: LedgerIndex) -> Decision {
                 in_every_mode: rules.iter().any(|rule| rule.always),
                 rules: references(&rules),
             }),
-            None => Decision::Deny(forbidden(basis, &rules, &facts)),
+            // What no approval lifts is the reason to tell; the rest would send people to collect
+            // approvals for nothing.
+            Hypothesis::Forbidden(lasting) => Decision::Deny(forbidden(basis, &lasting, &facts)),
+            Hypothesis::NoPermit => {
+                let every = rules.iter().any(|rule| rule.always);
+                Decision::Deny(no_permit(
+                    set,
+                    request,
+                    &facts,
+                    &evaluation.input,
+                    basis,
+                    every,
+                ))
+            }
+            Hypothesis::NotAskable => Decision::Deny(forbidden(basis, &rules, &facts)),
         },
-        Verdict::NoPermit => no_permit(set, request, &facts, &evaluation.input, basis),
+        Verdict::NoPermit => match hypothesis(set, request) {
+            Hypothesis::Permitted(needed) => {
+                let denial = no_permit(set, request, &facts, &evaluation.input, basis, false);
+                Decision::Ask(Ask {
+                    basis,
+                    needed,
+                    rules: denial.rules,
+                    reason: denial.reason,
+                    facts: denial.facts,
+                    next: denial.next,
+                    in_every_mode: false,
+                })
+            }
+            Hypothesis::Forbidden(_) | Hypothesis::NoPermit | Hypothesis::NotAskable => {
+                Decision::Deny(no_permit(
+                    set,
+                    request,
+                    &facts,
+                    &evaluation.input,
+                    basis,
+                    false,
+                ))
+            }
+        },
     }
 }
 
@@ -134,21 +171,35 @@ impl PolicySet {
     }
 }
 
-/// The smallest number of further approvals with which the request would be permitted.
-fn ask(set: &PolicySet, request: &Request) -> Option<Needed> {
-    request.action.approvals()?;
-    let administrators = request.action.asks_administrators();
-    let permits = |more: Needed| {
-        let facts = Facts::of(request, Some(more));
-        matches!(
-            Evaluation::of(set, request, &facts).map(|evaluation| evaluation.verdict),
-            Ok(Verdict::Permitted(_))
-        )
-    };
-    if !permits(approvals::strongest(administrators)) {
-        return None;
+/// What further approvals would change.
+enum Hypothesis<'a> {
+    /// These are the fewest with which it would be permitted.
+    Permitted(Needed),
+    /// With any number of them these rules still forbid it.
+    Forbidden(Vec<&'a Rule>),
+    /// With any number of them no rule permits it.
+    NoPermit,
+    /// Approvals are no fact of such a request, or a rule fails with them.
+    NotAskable,
+}
+
+fn hypothesis<'a>(set: &'a PolicySet, request: &Request) -> Hypothesis<'a> {
+    if request.action.approvals().is_none() {
+        return Hypothesis::NotAskable;
     }
-    approvals::hypotheses(administrators).find(|more| permits(*more))
+    let administrators = request.action.asks_administrators();
+    let verdict = |more: Needed| {
+        let facts = Facts::of(request, Some(more));
+        Evaluation::of(set, request, &facts).map(|evaluation| evaluation.verdict)
+    };
+    match verdict(approvals::strongest(administrators)) {
+        Ok(Verdict::Permitted(_)) => approvals::hypotheses(administrators)
+            .find(|more| matches!(verdict(*more), Ok(Verdict::Permitted(_))))
+            .map_or(Hypothesis::NotAskable, Hypothesis::Permitted),
+        Ok(Verdict::Forbidden(rules)) => Hypothesis::Forbidden(rules),
+        Ok(Verdict::NoPermit) => Hypothesis::NoPermit,
+        Ok(Verdict::Failed(_)) | Err(_) => Hypothesis::NotAskable,
+    }
 }
 
 fn forbidden(basis: Basis, rules: &[&Rule], facts: &Facts) -> Denial {
@@ -170,7 +221,8 @@ fn no_permit(
     facts: &Facts,
     input: &Input,
     basis: Basis,
-) -> Decision {
+    in_every_mode: bool,
+) -> Denial {
     let nearest = explain::nearest_permit(set, request, facts, input);
     let what = facts.action;
     let (rules, needed, against, next) = match &nearest {
@@ -187,27 +239,16 @@ fn no_permit(
             format!("Ask an administrator for a permit for {what} in the organisation's policy."),
         ),
     };
-    if let Some(needed) = ask(set, request) {
-        return Decision::Ask(Ask {
-            basis,
-            needed,
-            reason: format!("No rule permits {what} without an approval."),
-            facts: against,
-            next,
-            in_every_mode: false,
-            rules,
-        });
-    }
-    Decision::Deny(Denial {
+    Denial {
         basis,
         cause: DenialCause::NoPermit,
         reason: format!("No rule permits {what} here."),
         needed,
         facts: against,
         next,
-        in_every_mode: false,
+        in_every_mode,
         rules,
-    })
+    }
 }
 
 fn failed(basis: Basis, errors: &[(Option<&Rule>, String)]) -> Denial {
@@ -269,7 +310,7 @@ fn first_next(rules: &[&Rule]) -> String {
 }
 
 impl Input {
-    /// Puts the facts in Cedar's terms, checked against the schema.
+    /// Puts the facts in Cedar's terms.
     pub(crate) fn of(vocabulary: &Vocabulary, facts: &Facts) -> Result<Self, String> {
         let mut entities = Vec::with_capacity(facts.things.len());
         for thing in &facts.things {
@@ -289,6 +330,9 @@ impl Input {
             Entities::from_entities(entities, None).map_err(|error| error.to_string())?;
         let context = Context::from_pairs(fields(vocabulary, &facts.context)?)
             .map_err(|error| error.to_string())?;
+        // Rules are validated strictly, so a request of another shape ends in an evaluation error,
+        // and that denies. Builds with debug assertions, and so every test, look at the shape too.
+        let checked = cfg!(debug_assertions).then_some(&vocabulary.schema);
         let action = vocabulary
             .actions
             .get(facts.action)
@@ -298,7 +342,7 @@ impl Input {
             action.clone(),
             uid(vocabulary, &facts.resource)?,
             context,
-            Some(&vocabulary.schema),
+            checked,
         )
         .map_err(|error| error.to_string())?;
         Ok(Self { request, entities })

@@ -104,7 +104,7 @@ pub enum Answer {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Permit => "permit",
             Self::Deny => "deny",
             Self::Ask => "ask",

@@ -1,7 +1,6 @@
 //! Why a decision is as it is: the facts a rule looked at, the permit that came nearest, and the
 //! whole story for `portcullis policy explain`.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::decide::{Evaluation, Input, Verdict, decide};
@@ -12,14 +11,29 @@ use crate::rule::{Clause, Rule};
 use crate::set::PolicySet;
 use crate::source::Layer;
 
-/// The facts that the rules looked at, as `name is value`.
+/// The facts that the rules looked at, as `name is value`, those of the first rule first. Who acts
+/// and what the genesis says is left out where there is more to say.
 pub(crate) fn facts_of(rules: &[&Rule], facts: &Facts) -> Vec<String> {
-    let paths: BTreeSet<&String> = rules
-        .iter()
-        .flat_map(|rule| &rule.clauses)
-        .flat_map(|clause| &clause.facts)
-        .collect();
-    shown(paths, facts)
+    let clauses = rules.iter().flat_map(|rule| &rule.clauses);
+    telling(clauses, facts)
+}
+
+fn telling<'a>(clauses: impl Iterator<Item = &'a Clause>, facts: &Facts) -> Vec<String> {
+    let mut paths: Vec<&String> = Vec::new();
+    for path in clauses.flat_map(|clause| &clause.facts) {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    let (background, telling): (Vec<&String>, Vec<&String>) = paths
+        .into_iter()
+        .partition(|path| *path == "context.kind" || path.starts_with("context.genesis."));
+    let chosen = if telling.is_empty() {
+        background
+    } else {
+        telling
+    };
+    shown(chosen, facts)
 }
 
 fn shown<'a>(paths: impl IntoIterator<Item = &'a String>, facts: &Facts) -> Vec<String> {
@@ -35,13 +49,17 @@ fn shown<'a>(paths: impl IntoIterator<Item = &'a String>, facts: &Facts) -> Vec<
 
 /// What stands under `unless` in the rules, if anything does.
 pub(crate) fn lifted_by(rules: &[&Rule]) -> Option<String> {
-    let lifting: Vec<&str> = rules
-        .iter()
-        .flat_map(|rule| &rule.clauses)
-        .filter(|clause| clause.unless)
-        .map(|clause| clause.text.as_str())
-        .collect();
-    (!lifting.is_empty()).then(|| lifting.join(" or "))
+    let of_rule = |rule: &&Rule| {
+        let lifting: Vec<&str> = rule
+            .clauses
+            .iter()
+            .filter(|clause| clause.unless)
+            .map(|clause| clause.text.as_str())
+            .collect();
+        (!lifting.is_empty()).then(|| lifting.join(" or "))
+    };
+    let lifting: Vec<String> = rules.iter().filter_map(of_rule).collect();
+    (!lifting.is_empty()).then(|| lifting.join("; and "))
 }
 
 /// The permit whose scope fits and of whose conditions the fewest fail.
@@ -77,10 +95,9 @@ pub(crate) fn nearest_permit<'a>(
             )
         })
         .min_by_key(|(distance, order, ..)| (*distance, *order))?;
-    let paths: BTreeSet<&String> = failing.iter().flat_map(|clause| &clause.facts).collect();
     Some(Nearest {
         rule,
-        against: shown(paths, facts),
+        against: telling(failing.into_iter(), facts),
     })
 }
 

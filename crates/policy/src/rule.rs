@@ -156,7 +156,7 @@ fn clause(body: &Value, unless: bool) -> Result<Clause, String> {
         .split_once('{')
         .and_then(|(_, rest)| rest.rsplit_once('}'))
         .map_or_else(String::new, |(inside, _)| {
-            inside.split_whitespace().collect::<Vec<_>>().join(" ")
+            as_written(&inside.split_whitespace().collect::<Vec<_>>().join(" "))
         });
     let mut facts = BTreeSet::new();
     collect_facts(body, &mut facts);
@@ -166,6 +166,35 @@ fn clause(body: &Value, unless: bool) -> Result<Clause, String> {
         unless,
         probe,
     })
+}
+
+/// Cedar keeps `a > b` as `!(a <= b)`; this puts it back as people write it.
+fn as_written(text: &str) -> String {
+    const PAIRS: [(&str, &str); 3] = [(" <= ", " > "), (" < ", " >= "), (" == ", " != ")];
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("!(") {
+        out.push_str(before);
+        rest = after;
+        let plain = after
+            .split_once(')')
+            .filter(|(inside, _)| !inside.contains(['(', '&', '|', '"', '!']))
+            .and_then(|(inside, tail)| {
+                let (positive, negative) = PAIRS
+                    .into_iter()
+                    .find(|(positive, _)| inside.contains(positive))?;
+                Some((inside.replacen(positive, negative, 1), tail))
+            });
+        match plain {
+            Some((inside, tail)) => {
+                out.push_str(&inside);
+                rest = tail;
+            }
+            None => out.push_str("!("),
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 fn probe(json: Value) -> Result<(PolicySet, Policy), String> {

@@ -208,7 +208,7 @@ impl PolicySet {
 }
 
 impl Vocabulary {
-    fn of_schema() -> Result<Self, Problem> {
+    pub(crate) fn of_schema() -> Result<Self, Problem> {
         let file = PolicyFile::new("schema.cedarschema", "");
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA)
             .map_err(|error| source::problem(&file, 0, error.to_string(), DEFECT))?;
