@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 mod parse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use parse::parse;
 

@@ -472,6 +472,46 @@ fn a_report_has_one_spelling() {
     assert_eq!(read.digest().unwrap(), Digest::of(&bytes));
 }
 
+/// The whole way with the real git: a change that tries five things at once, and hides one of them
+/// behind an attribute of its own.
+#[test]
+fn a_hostile_change_through_git() {
+    let r = crate::diff::tests::Repository::new();
+    r.write("src/lib.rs", "pub fn a() {}\n");
+    r.write(
+        "tests/a.rs",
+        "#[test]\nfn works() {\n    assert_eq!(1 + 1, 2);\n}\n",
+    );
+    let base = r.commit();
+    r.write(".gitattributes", "* -diff -text\n");
+    r.write("src/lib.rs", "pub fn a() {} // \u{202e}\n");
+    r.write("tests/a.rs", "fn works() {}\n");
+    r.write(".GitHub/workflows/x.yml", "on: push\n");
+    std::os::unix::fs::symlink("/etc", r.path().join("src/etc")).unwrap();
+    let head = r.commit();
+    let scope = Scope::over(&["src/**".into(), "tests/**".into()]);
+    let report = analyse(&r.diff(&base, &head), Some(&scope), &Context::default());
+    let own = |rules: &[&str]| {
+        rules
+            .iter()
+            .map(|rule| (*rule).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(report.blocks, own(&["scope-outside", "scope-operation"]));
+    assert_eq!(
+        report.escalations,
+        own(&[
+            "assertions-removed",
+            "bidi-control",
+            "git-control-edit",
+            "pipeline-edit",
+            "scope-widening",
+            "symlink-outside",
+            "test-removed",
+        ])
+    );
+}
+
 /// Every rule is found by some test here: the list of rules and this file stay together.
 #[test]
 fn every_rule_is_tested() {
