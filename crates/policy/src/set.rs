@@ -10,7 +10,7 @@ use portcullis_model::{Digest, Refusal, RefusalKind, canonical};
 use serde_json::json;
 
 use crate::rule::{self, Rule, RuleRef};
-use crate::source::{self, Layer, PolicyFile, Problem, RULES_MAX, RuleText};
+use crate::source::{self, FILES_MAX, Layer, PolicyFile, Problem, RULES_MAX, RuleText};
 
 /// The schema that every policy is validated against, strictly.
 pub const SCHEMA: &str = include_str!("../policies/schema.cedarschema");
@@ -125,7 +125,7 @@ impl PolicySet {
         let vocabulary = Vocabulary::of_schema().map_err(|problem| vec![problem])?;
         let mut loading = Loading::default();
         loading.name_clashes(&files);
-        for (layer, file) in &files {
+        for (layer, file) in files.iter().take(FILES_MAX) {
             loading.file(*layer, file);
         }
         loading.validate(&vocabulary);
@@ -305,6 +305,14 @@ struct Loading<'a> {
 
 impl<'a> Loading<'a> {
     fn name_clashes(&mut self, files: &[(Layer, &'a PolicyFile)]) {
+        if let Some((_, file)) = files.get(FILES_MAX) {
+            self.problems.push(source::problem(
+                file,
+                0,
+                format!("there are more than {FILES_MAX} policy files"),
+                "Put the rules into fewer files.",
+            ));
+        }
         for (at, (_, file)) in files.iter().enumerate() {
             if files
                 .iter()

@@ -12,6 +12,9 @@ pub const RULE_MAX_DEPTH: usize = 32;
 /// Most rules of all layers together: each rule of an action is evaluated at every request.
 pub const RULES_MAX: usize = 1_000;
 
+/// Most files of all layers together; a directory of more is no policy.
+pub const FILES_MAX: usize = 200;
+
 /// A policy file as it stands in git.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
