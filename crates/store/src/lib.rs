@@ -1,2 +1,55 @@
-//! SQLite behind the sequencer: the only writer of the ledger.
+//! SQLite behind the sequencer: the only writer of the ledger, and the source of truth.
+//!
+//! Start at [`Ledger::open`]; everyone else holds a [`LedgerHandle`], which is a
+//! [`portcullis_model::Recorder`]. The ledger is generic over the [`portcullis_model::Fold`] whose
+//! events it keeps: it knows when an event is durable, not what it means.
+//!
+//! A data directory holds
+//! - `lock`: held by the one server, which writes its process id into it;
+//! - `ledger.db`: entries, full tiles, signed checkpoints (`database.rs`, `tree.rs`);
+//! - `reserve.journal`: space set aside for acts that reduce authority (`reserve.rs`);
+//! - `private.db`: what can be erased: people, blob keys, local values (`private.rs`);
+//! - `blobs/`: bodies by digest (`blobs.rs`).
+//!
+//! How a write gets to the disk, and what a restart finds after each step, is told at the top of
+//! `sequencer.rs`; for the reserve in `reserve.rs`, for a blob in `blobs.rs`.
+//!
+//! A restart, step by step: take the lock (or name who has it); read what the reserve has; fold the
+//! database's entries from the first, comparing leaf hashes, and the root where the last signed
+//! checkpoint stands; fold the reserve's entries behind them; move those into the database; sign,
+//! if entries are durable that no checkpoint covers. Any entry that is missing, altered or of an
+//! unknown type ends it: a server that does not know its state has none.
 #![forbid(unsafe_code)]
+
+mod backup;
+mod blobs;
+mod checkpoint;
+mod clock;
+mod database;
+mod disk;
+mod entry;
+mod faults;
+mod handle;
+mod ledger;
+mod lock;
+mod private;
+mod queue;
+mod receipt;
+mod reserve;
+mod sequencer;
+mod tree;
+mod verify;
+
+pub mod limits;
+
+pub use blobs::Blobs;
+pub use checkpoint::{CheckpointSigner, LogKey, SignedCheckpoint};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use entry::Entry;
+pub use faults::{Faults, Step};
+pub use handle::{LedgerHandle, Tail};
+pub use ledger::{Ledger, LedgerOptions, OpenReport};
+pub use private::{Person, PrivateStore};
+pub use queue::QueueDepth;
+pub use receipt::{Receipt, RecordedIn};
+pub use verify::{BlobsNamedBy, Finding, VerifyOptions, VerifyReport, verify};

@@ -1,0 +1,341 @@
+//! Bodies by digest: what is too large, too private or too erasable for an entry.
+//!
+//! A *plain* blob is a file named by the SHA-256 of its bytes. A *sealed* blob is encrypted with
+//! AES-256-GCM under a key of its own, and named by a commitment, SHA-256 over a random salt and
+//! the bytes: whoever has only the entry learns nothing from the name, not even by guessing the
+//! bytes. Key and salt stand in the private database; without them the file is noise, and that
+//! is how a sealed blob is erased.
+//!
+//! A put, step by step: the bytes go to a file without the final name and are synced (a restart
+//! finds a stray file and removes it); the file gets its name and the directory is synced (a
+//! restart finds the blob); for a sealed one the key is stored (before that a restart finds noise
+//! under a name that no entry has). Only then the caller has the digest to put into an entry.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use portcullis_model::digest::decode_hex;
+use portcullis_model::{Digest, Refusal, Secret, Timestamp};
+
+use crate::disk::{create_private_directory, io_refusal, private_file, sync_directory};
+use crate::limits::BLOB_MAX_BYTES;
+use crate::private::{BlobKey, PrivateStore};
+
+/// The blobs of a data directory. Calls go to the disk: make them from a blocking task.
+pub struct Blobs {
+    plain: PathBuf,
+    sealed: PathBuf,
+    strays: PathBuf,
+    counter: AtomicU64,
+    private: Arc<PrivateStore>,
+}
+
+/// First byte of a sealed blob's file: the version of its form, which goes on with the nonce and
+/// the ciphertext with its tag.
+const SEALED_VERSION: u8 = 1;
+const TAG_BYTES: usize = 16;
+
+impl Blobs {
+    /// Opens the blobs of `dir` for writing, and removes what unfinished puts left behind.
+    pub(crate) fn open(dir: &Path, private: Arc<PrivateStore>) -> Result<Self, Refusal> {
+        let blobs = Self::at(dir, private);
+        blobs
+            .prepare()
+            .map_err(|error| io_refusal("prepare the directory of blobs", &error))?;
+        Ok(blobs)
+    }
+
+    /// The blobs of `dir`, for reading alone.
+    pub(crate) fn at(dir: &Path, private: Arc<PrivateStore>) -> Self {
+        Self {
+            plain: dir.join("blobs").join("plain"),
+            sealed: dir.join("blobs").join("sealed"),
+            strays: dir.join("blobs").join("unfinished"),
+            counter: AtomicU64::new(0),
+            private,
+        }
+    }
+
+    /// Stores `bytes` under their digest, durably. A second put of the same bytes does nothing.
+    ///
+    /// # Errors
+    /// Larger than [`BLOB_MAX_BYTES`], or the disk can't be written (`disk-full`,
+    /// `disk-read-only`, `storage-failed`); then there is no such blob.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest, Refusal> {
+        check_length(bytes.len())?;
+        let digest = Digest::of(bytes);
+        let erased = self.private.erased_at(&digest)?.is_some();
+        if !erased && read_bounded(&place(&self.plain, &digest)).is_ok_and(|found| found == bytes) {
+            return Ok(digest);
+        }
+        self.write(&self.plain, &digest, bytes)?;
+        if erased {
+            self.private.clear_erasure(&digest)?;
+        }
+        Ok(digest)
+    }
+
+    /// Stores `bytes` encrypted, durably, and gives the commitment that names them. Putting the
+    /// same bytes again makes another blob.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), or the system has no randomness.
+    pub fn put_sealed(&self, bytes: &[u8]) -> Result<Digest, Refusal> {
+        check_length(bytes.len())?;
+        let key = BlobKey {
+            key: Secret::new(random()?),
+            salt: Secret::new(random()?),
+        };
+        let digest = commitment(&key, bytes);
+        let file = seal(&key, &digest, bytes)?;
+        self.write(&self.sealed, &digest, &file)?;
+        self.private.set_blob_key(&digest, &key)?;
+        Ok(digest)
+    }
+
+    /// The bytes of a blob, plain or sealed, checked against `digest`.
+    ///
+    /// # Errors
+    /// `blob-erased`, `blob-missing`, `blob-altered`, or the disk can't be read.
+    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, Refusal> {
+        if let Some(at) = self.private.erased_at(digest)? {
+            return Err(Refusal::new(
+                portcullis_model::RefusalKind::NotFound,
+                "blob-erased",
+                format!("the blob {digest} was erased at {at}"),
+            ));
+        }
+        match self.private.blob_key(digest)? {
+            Some(key) => unseal(&key, digest, self.file(&self.sealed, digest)?),
+            None => {
+                let bytes = self.file(&self.plain, digest)?;
+                if Digest::of(&bytes) == *digest {
+                    Ok(bytes)
+                } else {
+                    Err(altered(digest))
+                }
+            }
+        }
+    }
+
+    /// Erases a blob: its key first, then its file. Record the erasure as an event too.
+    ///
+    /// # Errors
+    /// The disk can't be written. If only the file could not be removed, a sealed blob is
+    /// unreadable all the same, and the next call removes it.
+    pub fn erase(&self, digest: &Digest, at: Timestamp) -> Result<(), Refusal> {
+        self.private.erase_blob(digest, at)?;
+        for root in [&self.plain, &self.sealed] {
+            match std::fs::remove_file(place(root, digest)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_refusal("remove an erased blob", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `found` for every blob that is altered or missing, and gives the number of blobs
+    /// read.
+    pub(crate) fn verify(&self, mut found: impl FnMut(Refusal)) -> Result<u64, Refusal> {
+        let mut count = 0;
+        let plain = digests(&self.plain)
+            .map_err(|error| io_refusal("list the directory of blobs", &error))?;
+        let sealed = self.private.sealed_blobs()?;
+        for digest in plain.iter().chain(&sealed) {
+            count += 1;
+            match self.get(digest) {
+                Ok(_) => {}
+                Err(refusal) if refusal.code == "blob-erased" => {}
+                Err(refusal) => found(refusal),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Copies every file to the same place below `to`.
+    pub(crate) fn copy_to(&self, to: &Path) -> io::Result<()> {
+        let copy = Self::at(to, Arc::clone(&self.private));
+        copy.prepare()?;
+        for (from, to) in [(&self.plain, &copy.plain), (&self.sealed, &copy.sealed)] {
+            for digest in digests(from)? {
+                let target = place(to, &digest);
+                if let Some(parent) = target.parent() {
+                    create_private_directory(parent)?;
+                }
+                match std::fs::copy(place(from, &digest), &target) {
+                    Ok(_) => std::fs::File::open(&target)?.sync_all()?,
+                    // Erased while the copy was made.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        for dir in [&self.plain, &self.sealed, &self.strays] {
+            create_private_directory(dir)?;
+        }
+        for stray in std::fs::read_dir(&self.strays)? {
+            std::fs::remove_file(stray?.path())?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, root: &Path, digest: &Digest, bytes: &[u8]) -> Result<(), Refusal> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let stray = self.strays.join(number.to_string());
+        let target = place(root, digest);
+        let write = || -> io::Result<()> {
+            let mut file = private_file().create_new(true).open(&stray)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            let parent = target.parent().unwrap_or(root);
+            if !parent.is_dir() {
+                create_private_directory(parent)?;
+                sync_directory(root)?;
+            }
+            std::fs::rename(&stray, &target)?;
+            sync_directory(parent)
+        };
+        write().map_err(|error| {
+            if let Err(error) = std::fs::remove_file(&stray) {
+                tracing::debug!(%error, "an unfinished blob stays until the next start");
+            }
+            io_refusal("store a blob", &error)
+        })
+    }
+
+    fn file(&self, root: &Path, digest: &Digest) -> Result<Vec<u8>, Refusal> {
+        read_bounded(&place(root, digest)).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                Refusal::new(
+                    portcullis_model::RefusalKind::NotFound,
+                    "blob-missing",
+                    format!("there is no blob {digest}"),
+                )
+            } else {
+                io_refusal("read a blob", &error)
+            }
+        })
+    }
+}
+
+fn check_length(length: usize) -> Result<(), Refusal> {
+    if length <= BLOB_MAX_BYTES {
+        return Ok(());
+    }
+    Err(
+        Refusal::limit("blob-too-large", format!("a blob of {length} bytes"))
+            .expected(&format!("at most {BLOB_MAX_BYTES} bytes")),
+    )
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let most = (BLOB_MAX_BYTES + 1 + NONCE_LEN + TAG_BYTES) as u64;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other("the file is larger than any blob"));
+    }
+    Ok(bytes)
+}
+
+/// The file of a blob: two hex digits as a directory, so that no directory gets too many files.
+fn place(root: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.hex();
+    let prefix = hex.get(..2).unwrap_or_default();
+    root.join(prefix).join(&hex)
+}
+
+/// The digests of all files below `root`, in order.
+fn digests(root: &Path) -> io::Result<Vec<Digest>> {
+    let mut found = Vec::new();
+    let prefixes = match std::fs::read_dir(root) {
+        Ok(prefixes) => prefixes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for prefix in prefixes {
+        for file in std::fs::read_dir(prefix?.path())? {
+            let name = file?.file_name();
+            let digest = decode_hex(&name.to_string_lossy())
+                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+                .map(Digest::from_bytes);
+            found.extend(digest);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn commitment(key: &BlobKey, bytes: &[u8]) -> Digest {
+    Digest::of_parts(&[b"portcullis sealed blob v1\0", key.salt.expose(), bytes])
+}
+
+fn seal(key: &BlobKey, digest: &Digest, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let rejected = |_| Refusal::internal("a blob could not be encrypted");
+    let nonce: [u8; NONCE_LEN] = random()?;
+    let mut body = Vec::with_capacity(bytes.len() + TAG_BYTES);
+    body.extend_from_slice(bytes);
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.key.expose()).map_err(rejected)?)
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(digest.as_bytes()),
+            &mut body,
+        )
+        .map_err(rejected)?;
+    let mut file = Vec::with_capacity(1 + NONCE_LEN + body.len());
+    file.push(SEALED_VERSION);
+    file.extend_from_slice(&nonce);
+    file.append(&mut body);
+    Ok(file)
+}
+
+fn unseal(key: &BlobKey, digest: &Digest, file: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    let open = || -> Option<Vec<u8>> {
+        let (version, rest) = file.split_first()?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
+        if *version != SEALED_VERSION {
+            return None;
+        }
+        let mut body = body.to_vec();
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.key.expose()).ok()?);
+        let length = cipher
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(digest.as_bytes()),
+                &mut body,
+            )
+            .ok()?
+            .len();
+        body.truncate(length);
+        (commitment(key, &body) == *digest).then_some(body)
+    };
+    open().ok_or_else(|| altered(digest))
+}
+
+fn altered(digest: &Digest) -> Refusal {
+    Refusal::conflict(
+        "blob-altered",
+        format!("the stored bytes of the blob {digest} are not what it names"),
+    )
+    .next("restore the file from a backup")
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| Refusal::unavailable("no-randomness", "the system gives no random numbers"))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Every bound of the store, each with its unit and the reason for its size.
+
+/// Most commands that may wait for the sequencer; twice the 4,096 writers it is measured with.
+pub const QUEUE_MAX_COMMANDS: usize = 8_192;
+/// Most waiting commands that reduce authority. They have a queue of their own, so that a flood
+/// of others can't keep a breaker from tripping.
+pub const URGENT_MAX_COMMANDS: usize = 1_024;
+/// Most commands in one durable commit; more would make the first of them wait for the last.
+pub const BATCH_MAX_COMMANDS: usize = 1_024;
+/// Most entry bytes in one durable commit (8 MiB): a commit stays well below the WAL's size limit.
+pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Most events of one command; a command that needs more is several commands.
+pub const COMMAND_MAX_EVENTS: usize = 256;
+/// Size of the reserve journal in bytes (4 MiB): thousands of ordinary entries, and more than
+/// sixty of the largest.
+pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+/// Most entries held in memory alone, when neither the database nor the reserve can be written.
+pub const PENDING_MAX_ENTRIES: usize = 4_096;
+/// How long to wait before the database is tried again while entries wait for it, in milliseconds.
+pub const RETRY_MS: u64 = 200;
+/// How long a signed checkpoint may wait for the next commit before it is stored by itself, in
+/// milliseconds.
+pub const CHECKPOINT_IDLE_MS: u64 = 50;
+/// Most entries that one read returns.
+pub const READ_MAX_ENTRIES: usize = 1_000;
+/// Bytes after which one read stops taking more entries (16 MiB).
+pub const READ_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Most idle read connections that are kept; more readers at once open their own.
+pub const READERS_MAX_IDLE: usize = 8;
+/// How long a connection waits for another's lock, in milliseconds.
+pub const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// Size to which the write-ahead log is cut back after a checkpoint, in bytes (64 MiB).
+pub const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
+/// Largest blob in bytes (128 MiB): it is held in memory while it is hashed or sealed.
+pub const BLOB_MAX_BYTES: usize = 128 * 1024 * 1024;
+/// Longest name or mail address of a person, in bytes (RFC 5321 allows 254 for an address).
+pub const PERSON_FIELD_MAX_BYTES: usize = 320;
+/// Longest key of a local value, in bytes.
+pub const LOCAL_KEY_MAX_BYTES: usize = 128;
+/// Largest local value, in bytes (64 KiB).
+pub const LOCAL_VALUE_MAX_BYTES: usize = 64 * 1024;
+/// Most findings that one verification lists; after that the ledger is plainly bad.
+pub const FINDINGS_MAX: usize = 100;
+/// How long the clock may run before the guard compares anew, in milliseconds (one hour): slow
+/// drift is followed, a jump is not.
+pub const CLOCK_ANCHOR_MAX_MS: u64 = 3_600_000;

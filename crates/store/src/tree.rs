@@ -1,0 +1,201 @@
+//! The Merkle tree's hashes in the database, in the shape in which tiles are served.
+//!
+//! Stored are the leaf hash in every entry's row, and each *full* tile: the 256 hashes at tile
+//! level L (tree level 8·L) that share a parent at tree level 8·L + 8, with that parent, the
+//! tile's root. A full tile never changes. The partial tiles at the right edge are not stored:
+//! their hashes are leaf hashes or roots of full tiles, and are read from there. So an append
+//! writes 32 bytes for the tree, and every 256th one a tile besides.
+//!
+//! Source of the tile shape: C2SP tlog-tiles.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use portcullis_evidence::merkle::{Frontier, HashReader, Node, node_hash};
+use portcullis_model::{Digest, Refusal};
+use rusqlite::Connection;
+
+use crate::database::{self, digest_from_sql, sql_integer};
+use crate::disk::sqlite_refusal;
+
+/// Tree levels that one tile spans, and the hashes in a full tile (C2SP tlog-tiles).
+const TILE_HEIGHT: u8 = 8;
+const TILE_WIDTH: u64 = 1 << TILE_HEIGHT;
+const HASH_BYTES: usize = 32;
+
+/// The right edge of the tree: all that appending needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    frontier: Frontier,
+    /// The hashes of the partial tile of each tile level, from the left; fewer than 256 each.
+    partial: Vec<Vec<Digest>>,
+}
+
+/// A full tile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub(crate) level: u8,
+    pub(crate) index: u64,
+    pub(crate) root: Digest,
+    pub(crate) hashes: Vec<u8>,
+}
+
+impl Tree {
+    pub(crate) fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    pub(crate) fn root(&self) -> Digest {
+        self.frontier.root()
+    }
+
+    /// Appends a leaf and gives the tiles that it filled.
+    pub(crate) fn append(&mut self, leaf: Digest) -> Result<Vec<Tile>, Refusal> {
+        let mut tiles = Vec::new();
+        for (node, hash) in self.frontier.append(leaf)? {
+            if !node.level.is_multiple_of(TILE_HEIGHT) {
+                continue;
+            }
+            let level = node.level / TILE_HEIGHT;
+            if let Some(below) = level.checked_sub(1)
+                && let Some(filled) = self.partial.get_mut(usize::from(below))
+            {
+                tiles.push(Tile {
+                    level: below,
+                    index: node.index,
+                    root: hash,
+                    hashes: join(&std::mem::take(filled)),
+                });
+            }
+            if self.partial.len() <= usize::from(level) {
+                self.partial.push(Vec::new());
+            }
+            if let Some(edge) = self.partial.get_mut(usize::from(level)) {
+                edge.push(hash);
+            }
+        }
+        Ok(tiles)
+    }
+}
+
+impl Tile {
+    /// The tile of level 0 that a leaf stands in, and its place there.
+    pub(crate) const fn of_leaf(index: u64) -> (u64, u64) {
+        (index / TILE_WIDTH, index % TILE_WIDTH)
+    }
+
+    /// The hash at `place`, from 0.
+    pub(crate) fn hash(&self, place: u64) -> Option<Digest> {
+        self.range(place, 1)?.pop()
+    }
+
+    fn range(&self, start: u64, count: u64) -> Option<Vec<Digest>> {
+        let start = usize::try_from(start).ok()?.checked_mul(HASH_BYTES)?;
+        let length = usize::try_from(count).ok()?.checked_mul(HASH_BYTES)?;
+        let bytes = self.hashes.get(start..start.checked_add(length)?)?;
+        let (hashes, _) = bytes.as_chunks::<HASH_BYTES>();
+        Some(hashes.iter().copied().map(Digest::from_bytes).collect())
+    }
+}
+
+/// Number of full tiles of `level` in a tree of `size` leaves.
+pub(crate) fn full_tiles(level: u8, size: u64) -> u64 {
+    let shift = u32::from(TILE_HEIGHT) * (u32::from(level) + 1);
+    size.checked_shr(shift).unwrap_or(0)
+}
+
+/// Tile levels that can exist below [`portcullis_evidence::merkle::TREE_MAX_SIZE`].
+pub(crate) const TILE_LEVELS: u8 = 63_u8.div_ceil(TILE_HEIGHT);
+
+/// The stored hashes, read through one connection; best inside one read transaction.
+pub(crate) struct StoredTree<'a>(pub(crate) &'a Connection);
+
+impl HashReader for StoredTree<'_> {
+    fn read(&self, nodes: &[Node]) -> Result<Vec<Digest>, Refusal> {
+        let mut tiles = HashMap::new();
+        nodes
+            .iter()
+            .map(|node| self.node(*node, &mut tiles))
+            .collect()
+    }
+}
+
+impl StoredTree<'_> {
+    fn node(
+        &self,
+        node: Node,
+        tiles: &mut HashMap<(u8, u64), Option<Tile>>,
+    ) -> Result<Digest, Refusal> {
+        let missing = || {
+            Refusal::not_found(
+                "tree-node",
+                format_args!("at level {} index {}", node.level, node.index),
+            )
+        };
+        let level = node.level / TILE_HEIGHT;
+        let height = node.level % TILE_HEIGHT;
+        let count = 1_u64 << height;
+        let start = node.index.checked_mul(count).ok_or_else(missing)?;
+        let place = (level, start / TILE_WIDTH);
+        let tile = match tiles.entry(place) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(database::tile(self.0, place.0, place.1)?),
+        };
+        let hashes = match tile {
+            Some(tile) => tile.range(start % TILE_WIDTH, count),
+            None => Some(self.edge(level, start, count)?),
+        };
+        hashes
+            .filter(|hashes| hashes.len() as u64 == count)
+            .and_then(|hashes| subtree(&hashes))
+            .ok_or_else(missing)
+    }
+
+    /// Hashes of a tile that isn't full: leaf hashes, or roots of the tiles below.
+    fn edge(&self, level: u8, start: u64, count: u64) -> Result<Vec<Digest>, Refusal> {
+        let read = || -> rusqlite::Result<Vec<Digest>> {
+            let from = sql_integer(start)?;
+            let below = sql_integer(start.saturating_add(count))?;
+            match level.checked_sub(1) {
+                None => self
+                    .0
+                    .prepare_cached(
+                        "SELECT leaf FROM entries WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
+                    )?
+                    .query_map((from, below), |row| digest_from_sql(row, 0))?
+                    .collect(),
+                Some(level) => self
+                    .0
+                    .prepare_cached(
+                        "SELECT root FROM tiles WHERE level = ?1 AND idx >= ?2 AND idx < ?3
+                         ORDER BY idx",
+                    )?
+                    .query_map((level, from, below), |row| digest_from_sql(row, 0))?
+                    .collect(),
+            }
+        };
+        read().map_err(|error| sqlite_refusal("read hashes of the ledger", &error))
+    }
+}
+
+fn join(hashes: &[Digest]) -> Vec<u8> {
+    hashes.iter().flat_map(|hash| *hash.as_bytes()).collect()
+}
+
+/// The root of a complete subtree over `hashes`, a power of two of them.
+fn subtree(hashes: &[Digest]) -> Option<Digest> {
+    let mut level = hashes.to_vec();
+    while level.len() > 1 {
+        level = level
+            .chunks_exact(2)
+            .filter_map(|pair| match pair {
+                [left, right] => Some(node_hash(left, right)),
+                _ => None,
+            })
+            .collect();
+    }
+    level.pop()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! Verifying a data directory from its bytes alone: every leaf, tile, root, signed checkpoint and
+//! blob, and the fold itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis_evidence::merkle::leaf_hash;
+use portcullis_evidence::note::VerifierKey;
+use portcullis_model::{Digest, Fold, LedgerIndex, Refusal};
+use rusqlite::Connection;
+
+use crate::blobs::Blobs;
+use crate::checkpoint::SignedCheckpoint;
+use crate::database;
+use crate::disk::sqlite_refusal;
+use crate::entry::Entry;
+use crate::handle::LedgerHandle;
+use crate::ledger::{apply, at_entry, check_place, where_reserve_begins, wrong_root};
+use crate::limits::FINDINGS_MAX;
+use crate::private::PrivateStore;
+use crate::reserve;
+use crate::tree::{Tile, Tree};
+
+/// What to verify against.
+pub struct VerifyOptions<'a, F: Fold> {
+    /// The log's public key, its origin being its name.
+    pub key: &'a VerifierKey,
+    /// A checkpoint note that the verifier kept from earlier: the ledger must contain it.
+    pub held: Option<&'a str>,
+    /// The blobs that an event names, which must be there or be erased.
+    pub blobs_named_by: Option<&'a BlobsNamedBy<F>>,
+}
+
+/// The blobs that an event names.
+pub type BlobsNamedBy<F> = dyn Fn(&<F as Fold>::Event) -> Vec<Digest>;
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Entries that hold: all of them, if there are no findings.
+    pub size: u64,
+    /// The root over those of them that are in the database.
+    pub root: Digest,
+    /// Entries among them that still are in the reserve.
+    pub reserved: u64,
+    /// Stored checkpoints whose signature and root hold.
+    pub checkpoints: u64,
+    /// Blobs whose bytes were read.
+    pub blobs: u64,
+    /// What does not hold, at most [`FINDINGS_MAX`]. Entries first, in order; after the first bad
+    /// one no later entry is looked at.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The entry where it shows, if it is about one.
+    pub index: Option<LedgerIndex>,
+    /// What is wrong, with what was expected and found.
+    pub reason: Refusal,
+}
+
+impl VerifyReport {
+    /// Whether everything holds.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// The first bad entry and why.
+    pub fn first_bad(&self) -> Option<(LedgerIndex, &Refusal)> {
+        self.findings
+            .iter()
+            .find_map(|finding| finding.index.map(|index| (index, &finding.reason)))
+    }
+}
+
+impl<F: Fold> LedgerHandle<F> {
+    /// As [`verify`], of this open ledger.
+    ///
+    /// # Errors
+    /// As [`verify`].
+    pub fn verify(&self, options: &VerifyOptions<'_, F>) -> Result<VerifyReport, Refusal> {
+        verify(self.dir(), options)
+    }
+}
+
+/// Verifies the ledger in `dir`, whether a server has it open or not; reads only. What a server
+/// adds meanwhile is not looked at.
+///
+/// # Errors
+/// The files can't be read, or the held checkpoint isn't of this log. Whatever is wrong with the
+/// ledger is a finding, not an error.
+pub fn verify<F: Fold>(
+    dir: &Path,
+    options: &VerifyOptions<'_, F>,
+) -> Result<VerifyReport, Refusal> {
+    let held = options
+        .held
+        .map(|note| SignedCheckpoint::verify(note, options.key))
+        .transpose()?;
+    // Before the database: entries move from here to there, never back.
+    let records = reserve::read(dir)?;
+    let private = Arc::new(PrivateStore::open_reader(dir)?);
+    let blobs = Blobs::at(dir, private);
+    let connection = database::open_reader(&database::path(dir))?;
+    let moment = connection
+        .unchecked_transaction()
+        .map_err(|error| sqlite_refusal("read the ledger", &error))?;
+    let mut verifier = Verifier::<F> {
+        connection: &moment,
+        options,
+        held: held.as_ref(),
+        blobs: &blobs,
+        state: F::empty(),
+        tree: Tree::default(),
+        tile: None,
+        signed_size: 0,
+        checkpoints: 0,
+        findings: Vec::new(),
+    };
+    let stored = database::size(&moment)?;
+    let base = where_reserve_begins(&moment, stored, &records)?;
+    verifier.database(base)?;
+    let mut reserved = 0;
+    if verifier.findings.is_empty() {
+        for record in records.into_iter().filter(|record| record.index >= base) {
+            let entry = Entry::new(record.index, record.time, record.bytes);
+            let index = entry.index;
+            if let Err(refusal) = verifier.fold(&entry) {
+                verifier.find(Some(index), refusal);
+                break;
+            }
+            reserved += 1;
+        }
+    }
+    let mut lost = Vec::new();
+    let count = blobs.verify(|refusal| lost.push(refusal))?;
+    for refusal in lost {
+        verifier.find(None, refusal);
+    }
+    Ok(VerifyReport {
+        size: verifier.tree.size().saturating_add(reserved),
+        root: verifier.tree.root(),
+        reserved,
+        checkpoints: verifier.checkpoints,
+        blobs: count,
+        findings: verifier.findings,
+    })
+}
+
+struct Verifier<'a, F: Fold> {
+    connection: &'a Connection,
+    options: &'a VerifyOptions<'a, F>,
+    held: Option<&'a SignedCheckpoint>,
+    blobs: &'a Blobs,
+    state: F,
+    tree: Tree,
+    /// The stored tile that the present entry's leaf stands in, if it is full.
+    tile: Option<Tile>,
+    /// Size of the last checkpoint that held.
+    signed_size: u64,
+    checkpoints: u64,
+    findings: Vec<Finding>,
+}
+
+impl<F: Fold> Verifier<'_, F> {
+    /// Verifies the first `size` entries and all stored checkpoints.
+    fn database(&mut self, size: u64) -> Result<(), Refusal> {
+        let connection = self.connection;
+        let mut bad = None;
+        database::each_entry(connection, 0, size, |entry| {
+            let index = self.tree.size();
+            match self.entry(&entry) {
+                Ok(()) => Ok(true),
+                Err(refusal) => {
+                    bad = Some((index, refusal));
+                    Ok(false)
+                }
+            }
+        })?;
+        if bad.is_none() && self.tree.size() != size {
+            let missing = Refusal::conflict("entry-missing", "entries are missing");
+            bad = Some((self.tree.size(), missing));
+        }
+        if let Some((index, refusal)) = bad {
+            self.find(Some(index), at_entry(index, refusal));
+            return Ok(());
+        }
+        let newest = database::last_checkpoint(connection)?;
+        for checkpoint in newest.iter().chain(self.held) {
+            if checkpoint.size > size {
+                let refusal = Refusal::conflict(
+                    "ledger-truncated",
+                    format!("the ledger has {size} entries, and a checkpoint over more was signed"),
+                )
+                .expected(&format!("at least {} entries", checkpoint.size));
+                self.find(Some(size), refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        check_place(entry, self.tree.size())?;
+        self.check_tile(entry)?;
+        for tile in self.tree.append(entry.leaf)? {
+            let stored = database::tile(self.connection, tile.level, tile.index)?;
+            if stored.as_ref() != Some(&tile) {
+                return Err(Refusal::conflict(
+                    "tile-altered",
+                    format!(
+                        "tile {} of level {} is not that of its entries",
+                        tile.index, tile.level
+                    ),
+                ));
+            }
+        }
+        self.check_signed()?;
+        self.fold(entry)
+    }
+
+    /// Compares the leaf with the stored full tile, which knows it by its place.
+    fn check_tile(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let (tile, place) = Tile::of_leaf(entry.index);
+        if place == 0 {
+            self.tile = database::tile(self.connection, 0, tile)?;
+        }
+        let expected = self.tile.as_ref().and_then(|tile| tile.hash(place));
+        match expected {
+            Some(hash) if hash != entry.leaf => Err(Refusal::conflict(
+                "entry-altered",
+                "it is not the entry that its tile has",
+            )
+            .expected(&format!("leaf hash {hash}"))
+            .received(&format!("leaf hash {}", leaf_hash(&entry.bytes)))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Compares the root with the stored and the held checkpoint of this size.
+    fn check_signed(&mut self) -> Result<(), Refusal> {
+        let size = self.tree.size();
+        let stored = database::checkpoint(self.connection, size)?;
+        let held = self.held.filter(|held| held.size == size);
+        for checkpoint in stored.iter().chain(held) {
+            checkpoint.check(self.options.key)?;
+            if checkpoint.root != self.tree.root() {
+                let mut refusal = wrong_root(checkpoint, &self.tree);
+                refusal.message = format!(
+                    "{}; one of the entries from {} to {} was changed",
+                    refusal.message,
+                    self.signed_size,
+                    size.saturating_sub(1)
+                );
+                return Err(refusal);
+            }
+        }
+        if stored.is_some() {
+            self.checkpoints += 1;
+            self.signed_size = size;
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        apply(&mut self.state, entry)?;
+        let Some(named_by) = self.options.blobs_named_by else {
+            return Ok(());
+        };
+        for digest in named_by(&F::decode(entry.index, &entry.bytes)?) {
+            match self.blobs.get(&digest) {
+                Ok(_) => {}
+                Err(refusal) if refusal.code == "blob-erased" => {}
+                Err(refusal) => self.find(None, at_entry(entry.index, refusal)),
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, index: Option<LedgerIndex>, reason: Refusal) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { index, reason });
+        }
+    }
+}

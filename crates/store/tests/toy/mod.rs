@@ -1,0 +1,209 @@
+//! A fold that is small enough to see through: grants with nonces that count once, and a switch
+//! that stops them.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "shared by test binaries that each use a part, and may panic"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis_evidence::signer::Signer;
+use portcullis_model::{Digest, Fold, LedgerIndex, Refusal, Secret, Timestamp};
+use portcullis_store::{
+    CheckpointSigner, Faults, Ledger, LedgerOptions, LogKey, ManualClock, OpenReport, VerifyOptions,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Toy {
+    next: LedgerIndex,
+    used: imbl::OrdSet<u64>,
+    tripped: bool,
+    /// Digest over all events in order: two states with the same chain saw the same.
+    pub(crate) chain: Digest,
+    pub(crate) newest: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    /// A grant; its nonce counts once.
+    Grant { nonce: u64, body: String },
+    /// Two entries that stand or fall together.
+    Pair { nonce: u64 },
+    /// Changes nothing.
+    Look,
+    /// Takes authority away.
+    Trip { why: String },
+    /// A defect in a fold: it panics.
+    Panic,
+    /// A defect in a fold: it writes what it can't read.
+    Unreadable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Event {
+    Granted {
+        nonce: u64,
+        body: String,
+        time: Timestamp,
+    },
+    Tripped {
+        why: String,
+        time: Timestamp,
+    },
+}
+
+impl Toy {
+    pub(crate) fn is_tripped(&self) -> bool {
+        self.tripped
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.len()
+    }
+}
+
+impl Fold for Toy {
+    type Command = Command;
+    type Event = Event;
+
+    fn empty() -> Self {
+        Self {
+            next: 0,
+            used: imbl::OrdSet::new(),
+            tripped: false,
+            chain: Digest::of(b""),
+            newest: Timestamp::from_ms(0),
+        }
+    }
+
+    fn next_index(&self) -> LedgerIndex {
+        self.next
+    }
+
+    fn decide(&self, command: &Command, time: Timestamp) -> Result<Vec<Event>, Refusal> {
+        let granted = |nonce: u64, body: &str| -> Result<Event, Refusal> {
+            if self.tripped {
+                return Err(Refusal::denied("tripped", "nothing is granted now"));
+            }
+            if self.used.contains(&nonce) {
+                return Err(Refusal::conflict("nonce-used", "this nonce was used"));
+            }
+            Ok(Event::Granted {
+                nonce,
+                body: body.to_owned(),
+                time,
+            })
+        };
+        match command {
+            Command::Grant { nonce, body } => Ok(vec![granted(*nonce, body)?]),
+            Command::Pair { nonce } => Ok(vec![
+                granted(*nonce, "first")?,
+                granted(nonce + 1, "second")?,
+            ]),
+            Command::Look => Ok(Vec::new()),
+            Command::Trip { why } => Ok(vec![Event::Tripped {
+                why: why.clone(),
+                time,
+            }]),
+            Command::Panic => panic!("a defect"),
+            Command::Unreadable => Ok(vec![granted(u64::MAX, "unreadable")?]),
+        }
+    }
+
+    fn reduces_authority(command: &Command) -> bool {
+        matches!(command, Command::Trip { .. })
+    }
+
+    fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
+        let time = match event {
+            Event::Granted { nonce, time, .. } => {
+                if self.used.insert(*nonce).is_some() {
+                    return Err(Refusal::conflict("nonce-used", "this nonce was used"));
+                }
+                *time
+            }
+            Event::Tripped { time, .. } => {
+                self.tripped = true;
+                *time
+            }
+        };
+        if time < self.newest {
+            return Err(Refusal::conflict("time-backwards", "time went backwards"));
+        }
+        self.newest = time;
+        self.chain = Digest::of_parts(&[self.chain.as_bytes(), &Self::encode(event)?]);
+        self.next += 1;
+        Ok(())
+    }
+
+    fn encode(event: &Event) -> Result<Vec<u8>, Refusal> {
+        if matches!(
+            event,
+            Event::Granted {
+                nonce: u64::MAX,
+                ..
+            }
+        ) {
+            return Ok(b"{}".to_vec());
+        }
+        portcullis_model::canonical::to_vec(event)
+    }
+
+    fn decode(_index: LedgerIndex, bytes: &[u8]) -> Result<Event, Refusal> {
+        portcullis_model::canonical::from_slice("event", bytes)
+    }
+}
+
+pub(crate) const START: Timestamp = Timestamp::from_ms(1_795_000_000_000);
+
+pub(crate) fn key() -> LogKey {
+    LogKey::new(
+        "portcullis.example/test".parse().unwrap(),
+        Signer::from_seed(&Secret::new([7; 32])).unwrap(),
+    )
+}
+
+/// Options with a clock that stands still.
+pub(crate) fn options(faults: Faults) -> LedgerOptions {
+    LedgerOptions {
+        clock: Arc::new(ManualClock::new(START)),
+        faults,
+        ..LedgerOptions::new(key())
+    }
+}
+
+pub(crate) fn open(dir: &Path) -> (Ledger<Toy>, OpenReport) {
+    Ledger::open(dir, options(Faults::default())).unwrap()
+}
+
+pub(crate) fn grant(nonce: u64) -> Command {
+    Command::Grant {
+        nonce,
+        body: format!("grant {nonce}"),
+    }
+}
+
+pub(crate) fn trip(why: &str) -> Command {
+    Command::Trip {
+        why: why.to_owned(),
+    }
+}
+
+/// Verifies `dir` with nothing held.
+pub(crate) fn check(dir: &Path) -> portcullis_store::VerifyReport {
+    let key = key();
+    portcullis_store::verify::<Toy>(
+        dir,
+        &VerifyOptions {
+            key: key.verifier(),
+            held: None,
+            blobs_named_by: None,
+        },
+    )
+    .unwrap()
+}
