@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -78,7 +79,8 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
                 master: next(master),
                 captured: next(captured).zip(next(captured)),
                 cgroups: cgroups.iter().map(crate::plan::Os::to_path).collect(),
-                control: Mutex::new(control),
+                control,
+                asking: Mutex::new(()),
                 ended: Running::not_ended(events, child, spec, terminal),
             })
         }
@@ -127,6 +129,7 @@ impl Helper {
             .map_err(unavailable)?;
         let program = program.unwrap_or_else(|| Path::new("/proc/self/exe"));
         let child = Command::new(program)
+            .arg0("portcullis-sandbox")
             .arg(HELPER_ARGUMENT)
             .env_clear()
             .env(HELPER_VARIABLE, "1")

@@ -32,7 +32,9 @@ pub struct Running {
     pub(crate) master: Option<OwnedFd>,
     pub(crate) captured: Option<(OwnedFd, OwnedFd)>,
     pub(crate) cgroups: Vec<PathBuf>,
-    pub(crate) control: Mutex<Arc<UnixStream>>,
+    pub(crate) control: Arc<UnixStream>,
+    /// One question at a time.
+    pub(crate) asking: Mutex<()>,
     pub(crate) ended: Mutex<Ended>,
 }
 
@@ -198,13 +200,16 @@ impl Running {
     pub fn kill(&self) {
         // An error means that it has ended already.
         let _ = pidfd_send_signal(&self.init, Signal::KILL);
+        // The supervisor learns that nobody waits for the last of the output.
+        let _ = self.control.shutdown(std::net::Shutdown::Both);
     }
 
     fn ask(&self, order: Control) -> Result<(), Refusal> {
-        let control = lock(&self.control);
+        let _one = lock(&self.asking);
+        let control = &self.control;
         let ended = || Refusal::conflict("run-ended", "the run has ended");
-        wire::send(&control, &order, &[]).map_err(|_| ended())?;
-        match wire::receive::<Result<(), String>>(&control) {
+        wire::send(control, &order, &[]).map_err(|_| ended())?;
+        match wire::receive::<Result<(), String>>(control) {
             Ok(Some((Ok(()), _))) => Ok(()),
             Ok(Some((Err(why), _))) => Err(Refusal::unavailable(
                 "sandbox-freeze",

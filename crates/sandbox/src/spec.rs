@@ -312,6 +312,8 @@ pub fn rust_toolchain(home: &Path) -> Toolchain {
             bind(cargo, "/opt/cargo/bin"),
             bind(rustup.join("toolchains"), "/opt/rustup/toolchains"),
             bind(rustup.join("settings.toml"), "/opt/rustup/settings.toml"),
+            // rustup makes it where it is missing, which a read-only place refuses.
+            bind(rustup.join("update-hashes"), "/opt/rustup/update-hashes"),
         ],
         path: vec!["/opt/cargo/bin".into()],
         environment: [

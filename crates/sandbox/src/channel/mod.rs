@@ -1,1 +1,138 @@
 //! The launcher's half of the one way out.
+//!
+//! It owns the listener inside the sandbox, speaks HTTP/1.1 to whatever runs there, and forwards
+//! every request to the server's gateway, adding the proof of possession that only the launcher
+//! can make. What arrives at the listener comes from the run by construction: nobody else is in
+//! its network. So there is no key and no token inside; the channel is the identity.
+//!
+//! | inside asks | the gateway gets |
+//! |---|---|
+//! | `/git/…`, `/model/…`, `/ask…` | the same under `<server>/gateway/v1` |
+//! | `GET http://host/…` (as to a proxy) | `<server>/gateway/v1/egress`, `portcullis-target: http://host/…` |
+//! | `CONNECT host:port` | `GET <server>/gateway/v1/tunnel`, `upgrade: portcullis-tunnel`, `portcullis-target: host:port` |
+//!
+//! A program's own `authorization` for another host arrives as `portcullis-target-authorization`.
+//!
+//! It decides nothing: what the gateway refuses comes back as it is, with its reason.
+
+mod forward;
+mod route;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_model::Refusal;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use forward::Forwarder;
+pub use forward::Prover;
+
+/// Most connections from inside at a time: far above what builds open, and bounded memory.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Largest head of a request in bytes, and the most that is buffered of a body.
+const BUFFER_MAX_BYTES: usize = 128 * 1024;
+/// Most headers of one request.
+const HEADERS_MAX: usize = 128;
+/// Longest that a request's head may take to arrive.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the gateway is and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Base URL of the server, `http://127.0.0.1:8080` or `https://host`.
+    pub server: String,
+    /// TLS settings for an `https` server; `None`: the public web's authorities.
+    pub tls: Option<rustls::ClientConfig>,
+}
+
+/// A channel at work; dropped, it and every connection through it end.
+#[derive(Debug)]
+pub struct Channel {
+    accepting: JoinHandle<()>,
+    address: SocketAddr,
+}
+
+impl Channel {
+    /// Starts serving a sandbox's listener ([`Running::listener`](crate::Running::listener)) on
+    /// the current tokio runtime.
+    ///
+    /// # Errors
+    /// `malformed-server-url` for a base that isn't one; `channel-listener` for a listener that
+    /// can't be used.
+    pub fn start(
+        listener: TcpListener,
+        gateway: &Gateway,
+        prover: Arc<dyn Prover>,
+    ) -> Result<Self, Refusal> {
+        let refused = |error: std::io::Error| {
+            Refusal::unavailable("channel-listener", "the channel's listener can't be used")
+                .received(&error.to_string())
+        };
+        let address = listener.local_addr().map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(refused)?;
+        let forwarder = Arc::new(Forwarder::new(gateway, prover, address)?);
+        let accepting = tokio::spawn(accept(listener, forwarder));
+        Ok(Self { accepting, address })
+    }
+
+    /// Where it listens inside.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // The task owns the connections, which end with it.
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, forwarder: Arc<Forwarder>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        // Past the bound, new connections wait in the kernel's queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(error = %error, "the channel could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let forwarder = Arc::clone(&forwarder);
+        connections.spawn(async move {
+            let serve = service_fn(|request| {
+                let forwarder = Arc::clone(&forwarder);
+                async move { Ok::<_, std::convert::Infallible>(forwarder.answer(request).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_PATIENCE)
+                .max_buf_size(BUFFER_MAX_BYTES)
+                .max_headers(HEADERS_MAX)
+                .half_close(true)
+                .serve_connection(TokioIo::new(stream), serve)
+                .with_upgrades();
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "a connection through the channel broke off");
+            }
+            drop(place);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,8 @@ impl Cgroups {
             }
             sweep(parent);
             let directory = parent.join(name);
+            // One of this very pid can only be left over.
+            let _ = fs::remove_dir(&directory);
             if fs::create_dir(&directory).is_err() || !writable(&directory) {
                 let _ = fs::remove_dir(&directory);
                 continue;
@@ -348,14 +350,14 @@ mod tests {
         let found = hierarchies(mounts, own);
         let paths: Vec<_> = found
             .iter()
-            .map(|hierarchy| (hierarchy.unified, hierarchy.own.to_str().unwrap_or("")))
+            .map(|hierarchy| (hierarchy.unified, hierarchy.own.as_path()))
             .collect();
         assert_eq!(
             paths,
             [
-                (false, "/sys/fs/cgroup/pids"),
-                (false, "/sys/fs/cgroup/memory/a/b"),
-                (true, "/sys/fs/cgroup/unified/user"),
+                (false, Path::new("/sys/fs/cgroup/pids")),
+                (false, Path::new("/sys/fs/cgroup/memory/a/b")),
+                (true, Path::new("/sys/fs/cgroup/unified/user")),
             ]
         );
     }

@@ -200,7 +200,7 @@ fn listen(port: u16) -> Result<TcpListener, Refusal> {
             "the channel's port can't be opened inside",
         )
         .received(&format!("port {port}: {error}"))
-        .next("use a port of 1024 or above, or 0")
+        .next("choose another port, or 0 for any")
     })
 }
 

@@ -79,6 +79,11 @@ impl Pump {
         self.outward && !self.done
     }
 
+    /// Whether somebody outside must take what it delivers.
+    pub(super) const fn can_block(&self) -> bool {
+        matches!(self.to, Sink::Descriptor { .. })
+    }
+
     /// Whether it waits for its source, not for its sink.
     pub(super) fn reads(&self) -> bool {
         !self.pending()

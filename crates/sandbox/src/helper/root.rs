@@ -303,6 +303,8 @@ fn proc_at(place: &Path) -> io::Result<()> {
         let directory = place.join(name);
         if directory.is_dir() {
             tmpfs(&directory, 4096, 0o555)?;
+            let top = open(&directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            sys::mount_attributes(top.as_fd(), MOUNT_READ_ONLY, None, false)?;
         }
     }
     for name in PROC_READ_ONLY {

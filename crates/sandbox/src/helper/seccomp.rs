@@ -243,3 +243,145 @@ const fn statement(code: u16, value: u32) -> sock_filter {
         k: value,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+
+    /// Runs the program as the kernel would over one call; the error it is answered, or 0.
+    fn answered(architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend((number as u32).to_le_bytes());
+        data.extend(architecture.to_le_bytes());
+        data.extend([0; 8]);
+        data.extend(arguments.iter().flat_map(|argument| argument.to_le_bytes()));
+        let program = filter();
+        let (mut at, mut loaded) = (0, 0_u32);
+        loop {
+            let step = program[at];
+            at += 1;
+            let code = u32::from(step.code);
+            if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
+                let offset = step.k as usize;
+                loaded = u32::from_le_bytes(data[offset..offset + 4].try_into().expect("word"));
+            } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
+                loaded &= step.k;
+            } else if code == libc::BPF_RET | libc::BPF_K {
+                return match step.k {
+                    libc::SECCOMP_RET_ALLOW => 0,
+                    KILL => KILL,
+                    other => other & 0xffff,
+                };
+            } else {
+                let test = code & !(libc::BPF_JMP | libc::BPF_K);
+                let yes = match test {
+                    EQUAL => loaded == step.k,
+                    GREATER => loaded > step.k,
+                    ANY_BIT => loaded & step.k != 0,
+                    other => panic!("unknown test {other}"),
+                };
+                at += usize::from(if yes { step.jt } else { step.jf });
+            }
+        }
+    }
+
+    fn call_with(number: i64, arguments: &[u64]) -> u32 {
+        let mut all = [0; 6];
+        all[..arguments.len()].copy_from_slice(arguments);
+        answered(ARCHITECTURE, number, all)
+    }
+
+    #[test]
+    fn what_has_no_business_here_is_denied_and_the_rest_is_not() {
+        for number in DENIED.iter().chain(DENIED_HERE) {
+            assert_eq!(call_with(*number, &[]), EPERM, "{number}");
+        }
+        for number in ABSENT {
+            assert_eq!(call_with(*number, &[]), ENOSYS, "{number}");
+        }
+        for number in [
+            libc::SYS_read,
+            libc::SYS_openat,
+            libc::SYS_execve,
+            libc::SYS_futex,
+            libc::SYS_mmap,
+            libc::SYS_wait4,
+            libc::SYS_kill,
+            libc::SYS_landlock_create_ruleset,
+            libc::SYS_rseq,
+        ] {
+            assert_eq!(call_with(number, &[]), 0, "{number}");
+        }
+    }
+
+    #[test]
+    fn other_numberings_and_future_calls_lead_nowhere() {
+        assert_eq!(answered(0x4000_0003, 11, [0; 6]), KILL);
+        assert_eq!(call_with(0x4000_0000 | libc::SYS_mount, &[]), ENOSYS);
+        assert_eq!(call_with(i64::from(NEWEST) + 1, &[]), ENOSYS);
+        assert_eq!(call_with(-1, &[]), ENOSYS);
+    }
+
+    #[test]
+    fn arguments_are_read_as_the_kernel_reads_them() {
+        let high = 0xdead_beef_0000_0000_u64;
+        for request in [0x5412, 0x541c, 0x5423] {
+            assert_eq!(call_with(libc::SYS_ioctl, &[0, request]), EPERM);
+            assert_eq!(call_with(libc::SYS_ioctl, &[0, high | request]), EPERM);
+        }
+        assert_eq!(call_with(libc::SYS_ioctl, &[0, 0x5401]), 0);
+        let user = libc::CLONE_NEWUSER as u64;
+        assert_eq!(call_with(libc::SYS_clone, &[user | 17]), EPERM);
+        assert_eq!(
+            call_with(libc::SYS_clone, &[(libc::CLONE_VM | libc::SIGCHLD) as u64]),
+            0
+        );
+        assert_eq!(call_with(libc::SYS_unshare, &[user]), EPERM);
+        assert_eq!(call_with(libc::SYS_unshare, &[libc::CLONE_FILES as u64]), 0);
+        assert_eq!(call_with(libc::SYS_ptrace, &[16, 1]), EPERM);
+        assert_eq!(call_with(libc::SYS_ptrace, &[0]), 0);
+        assert_eq!(call_with(libc::SYS_prlimit64, &[1, 7]), EPERM);
+        assert_eq!(call_with(libc::SYS_prlimit64, &[0, 7]), 0);
+    }
+
+    #[test]
+    fn only_plain_sockets_can_be_made() {
+        let socket = |family: i32, kind: i32, protocol: i32| {
+            call_with(
+                libc::SYS_socket,
+                &[family as u64, kind as u64, protocol as u64],
+            )
+        };
+        let cloexec = libc::SOCK_CLOEXEC;
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            assert_eq!(socket(family, libc::SOCK_STREAM | cloexec, 0), 0);
+            assert_eq!(socket(family, libc::SOCK_STREAM, libc::IPPROTO_TCP), 0);
+            assert_eq!(socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDP), 0);
+            assert_eq!(socket(family, libc::SOCK_RAW | cloexec, 0), EPERM);
+            assert_eq!(socket(family, 10, 0), EPERM);
+            assert_ne!(socket(family, libc::SOCK_DGRAM, libc::IPPROTO_ICMP), 0);
+            assert_ne!(socket(family, libc::SOCK_STREAM, 132), 0);
+        }
+        assert_eq!(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 0);
+        assert_eq!(
+            socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+            0
+        );
+        assert_ne!(socket(libc::AF_NETLINK, libc::SOCK_RAW, 9), 0);
+        for family in [
+            libc::AF_PACKET,
+            libc::AF_VSOCK,
+            libc::AF_ALG,
+            libc::AF_BLUETOOTH,
+            44,
+        ] {
+            assert_eq!(
+                socket(family, libc::SOCK_STREAM, 0),
+                EAFNOSUPPORT,
+                "{family}"
+            );
+        }
+    }
+}

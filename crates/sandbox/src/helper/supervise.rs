@@ -55,7 +55,6 @@ pub(super) fn run(
     for ignored in [libc::SIGTTOU, libc::SIGTTIN, libc::SIGTSTP] {
         sys::ignore(ignored);
     }
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(broken("dumpable"))?;
     let run_as = user_of_run(plan)?;
     let cgroups = Cgroups::create(&plan.limits);
     let by = protections(plan, &cgroups)?;
@@ -94,6 +93,8 @@ pub(super) fn run(
     let init = Init::new(init, near)?;
     map_ids(init.pid, run_as)
         .map_err(|error| Protection::UserNamespace.missing(&error.to_string()))?;
+    // Not before: the maps of a process that isn't dumpable belong to root.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(broken("dumpable"))?;
     cgroups.add(init.pid).map_err(broken("cgroup"))?;
     let (gaps, mut handles) = init.built()?;
     let listener = plan
@@ -146,6 +147,7 @@ pub(super) fn run(
         by_us: None,
         by_itself: None,
         frozen: false,
+        hurry: false,
     };
     let ending = watch.until_the_end();
     let report = Report {
@@ -198,6 +200,8 @@ fn user_of_run(plan: &Plan) -> Result<Option<RunAs>, Refusal> {
     Ok(None)
 }
 
+/// Protections that are missing by leave, and why.
+type Gaps = Vec<(Protection, String)>;
 type Found = BTreeMap<Protection, Result<String, String>>;
 
 /// What can be known before the start; the rest is known by doing it.
@@ -333,7 +337,7 @@ impl Init {
         }
     }
 
-    fn built(&self) -> Result<(Vec<(Protection, String)>, Vec<OwnedFd>), Refusal> {
+    fn built(&self) -> Result<(Gaps, Vec<OwnedFd>), Refusal> {
         match self.ask(&ToInit::Build)? {
             (FromInit::Built { gaps }, handles) => Ok((gaps, handles)),
             (FromInit::Refused(refusal), _) => Err(refusal),
@@ -577,6 +581,8 @@ struct Watch<'run> {
     by_itself: Option<Ending>,
     /// Whether init is frozen with the rest, so that it can't be spoken to.
     frozen: bool,
+    /// Whether somebody wants the end now.
+    hurry: bool,
 }
 
 /// What a poll said, by place in the list of fixed descriptors.
@@ -609,8 +615,10 @@ impl Watch<'_> {
             for (pump, ready) in self.stdio.pumps.iter_mut().zip(pumps) {
                 pump.turn(ready, !init_lives);
             }
-            // What the command wrote last is delivered, unless somebody wants the end now.
-            let delivered = !self.stdio.pumps.iter().any(Pump::is_owed) || self.by_us.is_some();
+            // What the command wrote last is delivered, unless somebody wants the end now and
+            // nobody takes it.
+            let owed = |pump: &Pump| pump.is_owed() && !(self.hurry && pump.can_block());
+            let delivered = !self.stdio.pumps.iter().any(owed);
             if !init_lives && delivered {
                 if init_speaks {
                     self.hear_init();
@@ -623,11 +631,11 @@ impl Watch<'_> {
     /// Waits; says which of the fixed sources and which of the pumps are ready.
     fn poll(&self, init_lives: bool, init_speaks: bool) -> (Vec<Source>, Vec<bool>) {
         let pumps = &self.stdio.pumps;
-        let mut sources = vec![
-            (Source::Control, self.control.as_fd()),
-            (Source::Caller, self.caller.as_fd()),
-            (Source::Signal, self.signals.as_fd()),
-        ];
+        let mut sources = vec![(Source::Signal, self.signals.as_fd())];
+        if !self.hurry {
+            sources.push((Source::Control, self.control.as_fd()));
+            sources.push((Source::Caller, self.caller.as_fd()));
+        }
         if init_lives {
             sources.push((Source::InitEnded, self.init.pidfd.as_fd()));
         }
@@ -672,9 +680,8 @@ impl Watch<'_> {
         if self.by_itself.is_none() {
             self.by_us.get_or_insert(ending);
         }
-        if matches!(ending, Ending::Deadline) {
-            self.deadline = None;
-        }
+        self.hurry = true;
+        self.deadline = None;
         self.init.kill();
     }
 

@@ -1,0 +1,202 @@
+//! What a request from inside asks for, and what is not passed on.
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{Method, Uri};
+use portcullis_model::Refusal;
+
+/// Where the gateway's routes begin.
+pub(super) const GATEWAY: &str = "/gateway/v1";
+
+/// What is asked of the gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// One of its own resources: path and query below [`GATEWAY`].
+    Own(String),
+    /// Another host's resource: its absolute URL.
+    Egress(String),
+    /// A connection to another host: `host:port`.
+    Tunnel(String),
+}
+
+/// Reads the request line. `own`: the authority of the channel itself, which a client that uses
+/// it as a proxy for everything asks it for.
+pub(super) fn route(method: &Method, uri: &Uri, own: &str) -> Result<Route, Refusal> {
+    if method == Method::CONNECT {
+        let target = uri.authority().filter(|authority| {
+            authority.port_u16().is_some() && !authority.as_str().contains('@')
+        });
+        return target
+            .map(|target| Route::Tunnel(target.as_str().to_owned()))
+            .ok_or_else(|| {
+                Refusal::malformed("tunnel target")
+                    .expected("CONNECT host:port")
+                    .received(&uri.to_string())
+            });
+    }
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(authority)) if authority.as_str() == own => own_resource(uri),
+        (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => {
+            Ok(Route::Egress(uri.to_string()))
+        }
+        (Some(_), _) | (None, Some(_)) => Err(Refusal::malformed("request target")
+            .expected("an http or https URL without user and password")
+            .received(&without_user(uri))),
+        (None, None) => own_resource(uri),
+    }
+}
+
+fn own_resource(uri: &Uri) -> Result<Route, Refusal> {
+    let path = uri.path();
+    let known = path.starts_with("/git/")
+        || path.starts_with("/model/")
+        || path == "/ask"
+        || path.starts_with("/ask/");
+    if !known {
+        return Err(Refusal::not_found("resource of the channel", path)
+            .expected("/git/<repository>, /model/<endpoint>/…, /ask, or a proxy request"));
+    }
+    if path.split('/').any(is_dots) || path.contains('\\') {
+        return Err(Refusal::malformed("path")
+            .expected("a path without `.` and `..` segments")
+            .received(path));
+    }
+    let rest = uri.path_and_query().map_or(path, |both| both.as_str());
+    Ok(Route::Own(format!("{GATEWAY}{rest}")))
+}
+
+fn is_dots(segment: &str) -> bool {
+    let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+    plain == "." || plain == ".." || segment.to_ascii_lowercase().contains("%2f")
+}
+
+fn without_user(uri: &Uri) -> String {
+    let host = uri.host().unwrap_or("");
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or(""), uri.path())
+}
+
+/// Takes away what belongs to one connection only (RFC 9110, 7.6.1).
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Takes away what only the launcher may say, and what the launcher's own client says anew.
+pub(super) fn strip_claims(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str() == "dpop" || name.as_str().starts_with("portcullis-"))
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    let proofs = headers.get_all(AUTHORIZATION).iter().any(|value| {
+        value
+            .as_bytes()
+            .get(..4)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"dpop"))
+    });
+    if proofs {
+        headers.remove(AUTHORIZATION);
+    }
+    headers.remove(HOST);
+    headers.remove(EXPECT);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &str, uri: &str) -> Result<Route, Refusal> {
+        let method = Method::from_bytes(method.as_bytes()).expect("method");
+        route(&method, &uri.parse().expect("uri"), "127.0.0.1:3128")
+    }
+
+    #[test]
+    fn each_form_of_request_has_its_place() {
+        let own = |text: &str| Ok(Route::Own(text.to_owned()));
+        assert_eq!(
+            of("GET", "/git/shop/info/refs?service=git-upload-pack"),
+            own("/gateway/v1/git/shop/info/refs?service=git-upload-pack")
+        );
+        assert_eq!(
+            of("POST", "http://127.0.0.1:3128/ask"),
+            own("/gateway/v1/ask")
+        );
+        assert_eq!(
+            of("GET", "http://example.org/a?b"),
+            Ok(Route::Egress("http://example.org/a?b".to_owned()))
+        );
+        assert_eq!(
+            of("CONNECT", "example.org:443"),
+            Ok(Route::Tunnel("example.org:443".to_owned()))
+        );
+    }
+
+    #[test]
+    fn nothing_else_of_the_server_can_be_reached() {
+        for path in [
+            "/",
+            "/api/v1/tasks",
+            "/gateway/v1/git/x",
+            "/git/../../api",
+            "/git/%2e%2E/api",
+            "/git/a%2f..%2fb",
+            "/model/\\..\\x",
+            "/askance",
+            "/gitx",
+        ] {
+            assert!(of("GET", path).is_err(), "{path}");
+        }
+        assert!(of("GET", "ftp://example.org/").is_err());
+        assert!(of("GET", "http://user:word@example.org/").is_err());
+        assert!(of("CONNECT", "example.org").is_err());
+    }
+
+    #[test]
+    fn an_agent_cannot_speak_for_the_launcher() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("dpop", "x"),
+            ("authorization", "dPoP token"),
+            ("portcullis-target", "http://10.0.0.1/"),
+            ("proxy-authorization", "Basic x"),
+            ("connection", "x-secret, close"),
+            ("x-secret", "1"),
+            ("accept", "text/plain"),
+        ] {
+            let name: HeaderName = name.parse().expect("name");
+            headers.append(name, value.parse().expect("value"));
+        }
+        strip_hop_by_hop(&mut headers);
+        strip_claims(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["accept"]);
+        // What is meant for another host stays; the gateway decides on it.
+        headers.insert(AUTHORIZATION, "Basic eA==".parse().expect("value"));
+        strip_claims(&mut headers);
+        assert!(headers.contains_key(AUTHORIZATION));
+    }
+}

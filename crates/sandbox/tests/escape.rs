@@ -1,0 +1,285 @@
+//! Hostile programs run inside; each attempt must fail, and the host must be as it was.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::Command;
+
+use support::{Ordinary, bring_attempt, run, shell, spec, stderr, stdout, workspace};
+
+/// Things of the host that a run must not reach.
+struct Host {
+    directory: tempfile::TempDir,
+    listener: TcpListener,
+    _abstract: UnixListener,
+    _socket: UnixListener,
+    name: String,
+}
+
+impl Host {
+    fn new() -> Self {
+        let directory = workspace();
+        fs::write(directory.path().join("secret"), "the secret").expect("secret");
+        let name = format!(
+            "portcullis-test-{}-{:p}",
+            std::process::id(),
+            &raw const directory
+        );
+        let address = SocketAddr::from_abstract_name(&name).expect("name");
+        Self {
+            listener: TcpListener::bind("127.0.0.1:0").expect("listener"),
+            _abstract: UnixListener::bind_addr(&address).expect("abstract"),
+            _socket: UnixListener::bind(directory.path().join("socket")).expect("socket"),
+            directory,
+            name,
+        }
+    }
+
+    fn facts(&self) -> Vec<String> {
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        vec![
+            format!("secret={}", path("secret")),
+            format!("socket={}", path("socket")),
+            format!("abstract={}", self.name),
+            format!(
+                "port={}",
+                self.listener.local_addr().expect("address").port()
+            ),
+            format!("pid={}", std::process::id()),
+        ]
+    }
+}
+
+/// Each line must be a refusal; returns how many there were.
+fn all_refused(output: &str) -> usize {
+    let escaped: Vec<_> = output
+        .lines()
+        .filter(|line| !line.contains(" refused "))
+        .collect();
+    assert!(escaped.is_empty(), "not refused: {escaped:#?}");
+    output.lines().count()
+}
+
+#[test]
+fn no_attempt_succeeds_for_the_caller() {
+    let (host, workspace) = (Host::new(), workspace());
+    bring_attempt(workspace.path());
+    let words = ["./attempt".to_owned(), "all".to_owned()];
+    let outcome = run(&spec(&workspace, words.into_iter().chain(host.facts())));
+    let output = stdout(&outcome);
+    assert!(
+        outcome.success(),
+        "{:?} {}",
+        outcome.ending,
+        stderr(&outcome)
+    );
+    assert!(all_refused(&output) >= 60, "{output}");
+    assert!(
+        output.contains("clone3 refused Function not implemented"),
+        "{output}"
+    );
+}
+
+#[test]
+fn no_attempt_succeeds_for_an_ordinary_user() {
+    let (host, user) = (Host::new(), Ordinary::new());
+    bring_attempt(&user.workspace);
+    let words = ["./attempt".to_owned(), "all".to_owned()];
+    let output = user
+        .command(words.into_iter().chain(host.facts()))
+        .output()
+        .expect("runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(all_refused(&output) >= 60, "{output}");
+}
+
+#[test]
+fn the_attempts_work_where_nothing_stops_them() {
+    let (host, workspace) = (Host::new(), workspace());
+    bring_attempt(workspace.path());
+    let harmless = [
+        "read-host-secret",
+        "see-host-process",
+        "signal-host-process",
+        "host-loopback",
+        "host-abstract-socket",
+        "host-unix-socket",
+        "unshare-user",
+    ];
+    let output = Command::new(workspace.path().join("attempt"))
+        .arg("all")
+        .arg(format!("only={}", harmless.join(",")))
+        .args(host.facts())
+        .output()
+        .expect("runs");
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in harmless {
+        assert!(output.contains(&format!("{name} DONE")), "{name}: {output}");
+    }
+}
+
+#[test]
+fn nothing_of_the_callers_environment_and_descriptors_is_inside() {
+    let workspace = workspace();
+    let mut spec = shell(
+        &workspace,
+        "env; echo --; ls /proc/self/fd; echo --; ls /proc | grep '^[0-9]'",
+    );
+    spec.variable("GIVEN", "yes");
+    let outcome = run(&spec);
+    let output = stdout(&outcome);
+    let parts: Vec<_> = output.split("--\n").collect();
+    let allowed = [
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "TMPDIR", "GIVEN", "PWD",
+        "OLDPWD", "SHLVL", "_",
+    ];
+    for line in parts[0].lines() {
+        let name = line.split('=').next().unwrap_or("");
+        assert!(allowed.contains(&name), "{line}");
+    }
+    assert!(parts[0].contains("GIVEN=yes"), "{output}");
+    // 0, 1, 2 and the directory being listed.
+    assert_eq!(
+        parts[1].lines().collect::<Vec<_>>(),
+        ["0", "1", "2", "3"],
+        "{output}"
+    );
+    let processes = parts[2].lines().count();
+    assert!(processes <= 5, "{output}");
+}
+
+#[test]
+fn the_sandbox_holds_no_capability_and_every_layer() {
+    let workspace = workspace();
+    let output = stdout(&run(&shell(
+        &workspace,
+        "cat /proc/self/status; mount; ls -A /home/agent /tmp /run",
+    )));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(
+            output.contains(&format!("{set}:\t0000000000000000")),
+            "{output}"
+        );
+    }
+    assert!(
+        output.contains("NoNewPrivs:\t1") && output.contains("Seccomp:\t2"),
+        "{output}"
+    );
+    for line in output
+        .lines()
+        .filter(|line| line.contains(" on /usr") || line.contains(" on / "))
+    {
+        assert!(line.contains("(ro,nosuid,nodev"), "{line}");
+    }
+}
+
+#[test]
+fn floods_are_bounded() {
+    let workspace = workspace();
+    bring_attempt(workspace.path());
+    let mut bomb = spec(&workspace, ["./attempt", "fork-bomb"]);
+    bomb.limits.processes = 50;
+    let outcome = run(&bomb);
+    let forked: u32 = stdout(&outcome).trim().parse().expect("a number");
+    assert!((10..=50).contains(&forked), "{forked}");
+
+    let mut eater = spec(&workspace, ["./attempt", "memory"]);
+    eater.limits.memory_bytes = 256 * 1024 * 1024;
+    let outcome = run(&eater);
+    assert!(
+        !outcome.success() && !stdout(&outcome).contains("MiB"),
+        "{outcome:?}"
+    );
+
+    let mut filler = shell(
+        &workspace,
+        "for place in /tmp /home/agent /dev/shm /run /workspace; do dd if=/dev/zero of=$place/x bs=1M count=64 2>/dev/null && echo $place filled; done; true",
+    );
+    filler.limits.tmp_bytes = 8 << 20;
+    filler.limits.home_bytes = 8 << 20;
+    filler.limits.shm_bytes = 8 << 20;
+    filler.limits.file_bytes = 8 << 20;
+    let outcome = run(&filler);
+    assert_eq!(stdout(&outcome), "", "{outcome:?}");
+    let written = fs::metadata(workspace.path().join("x"))
+        .expect("file")
+        .len();
+    assert!(written <= 8 << 20, "{written}");
+}
+
+#[test]
+fn an_ordinary_user_is_bounded_too() {
+    let user = Ordinary::new();
+    bring_attempt(&user.workspace);
+    let output = user
+        .command(["./attempt", "fork-bomb"])
+        .output()
+        .expect("runs");
+    let forked: u32 = String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!((100..=1024).contains(&forked), "{forked}");
+}
+
+#[test]
+fn ordinary_tools_go_on_working() {
+    let workspace = workspace();
+    let tools = [
+        (
+            "gcc",
+            "echo 'int main(){return 7;}' > a.c && gcc a.c -o a && ./a; test $? = 7",
+        ),
+        (
+            "git",
+            "git init -q g && cd g && touch x && git add x && git -c user.name=a -c user.email=a@b commit -qm x && git log --oneline | grep x",
+        ),
+        (
+            "python3",
+            "python3 -c 'import subprocess, tempfile, threading, socket; subprocess.check_call([\"true\"]); t=threading.Thread(target=print); t.start(); t.join()'",
+        ),
+        (
+            "node",
+            "node -e 'require(\"child_process\").execSync(\"true\"); setTimeout(()=>{},10)'",
+        ),
+        ("gdb", "gdb -q -batch -ex run -ex quit --args true"),
+        (
+            "id",
+            "test $(id -un) = agent && test $(hostname) = sandbox && date && mv /tmp /nowhere 2>/dev/null || true",
+        ),
+        (
+            "sh",
+            "mkdir -p d/b && touch d/f && mv d/f d/b/f && ln d/b/f d/g && (sleep 0.1 & wait)",
+        ),
+    ];
+    for (tool, script) in tools {
+        let present = Command::new("sh")
+            .args(["-c", &format!("test -x /usr/bin/{tool}")])
+            .status();
+        if !present.is_ok_and(|status| status.success()) {
+            continue;
+        }
+        let outcome = run(&shell(&workspace, script));
+        assert!(
+            outcome.success(),
+            "{tool}: {:?}\n{}\n{}",
+            outcome.ending,
+            stdout(&outcome),
+            stderr(&outcome)
+        );
+    }
+}

@@ -1,0 +1,413 @@
+//! A run from its start to each of its ends.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portcullis_sandbox::{Bind, Ending, Protection, RunAs, Terminal, spawn};
+use support::{
+    Ordinary, eventually, processes_with, run, shell, spec, start, stderr, stdout, workspace,
+};
+
+/// A word that no other process has in its command line.
+fn mark(name: &str) -> String {
+    format!("mark-{name}-{}", std::process::id())
+}
+
+#[test]
+fn exit_status_and_signals_are_passed_on() {
+    let workspace = workspace();
+    for (script, ending, code) in [
+        ("exit 0", Ending::Exited { code: 0 }, 0),
+        ("exit 42", Ending::Exited { code: 42 }, 42),
+        ("kill -TERM $$", Ending::Signalled { signal: 15 }, 143),
+        ("kill -KILL $$", Ending::Signalled { signal: 9 }, 137),
+    ] {
+        let outcome = run(&shell(&workspace, script));
+        assert_eq!(
+            (outcome.ending, outcome.exit_code()),
+            (ending, code),
+            "{script}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_start_is_refused_in_clear_words() {
+    let workspace = workspace();
+    fs::write(workspace.path().join("plain"), "text").expect("file");
+    fs::write(workspace.path().join("script"), "#!/opt/none/python\n").expect("file");
+    let status = std::process::Command::new("chmod")
+        .arg("755")
+        .arg(workspace.path().join("script"))
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+    for (command, code) in [
+        ("no-such-command", "command-not-found"),
+        ("./nothing", "command-not-found"),
+        ("./plain", "command-not-executable"),
+        ("./script", "command-not-executable"),
+        ("/tmp", "command-not-executable"),
+    ] {
+        let refusal = spawn(&spec(&workspace, [command])).expect_err(command);
+        assert_eq!(refusal.code, code, "{refusal}");
+        assert!(
+            refusal
+                .to_string()
+                .contains(command.trim_start_matches("./")),
+            "{refusal}"
+        );
+    }
+    let mut missing = spec(&workspace, ["true"]);
+    missing.workspace = "/no/such/directory".into();
+    assert_eq!(
+        spawn(&missing).expect_err("no workspace").code,
+        "workspace-not-found"
+    );
+    let mut missing = spec(&workspace, ["true"]);
+    missing
+        .read_only
+        .push(Bind::required("/no/such/tool", "/opt/tool"));
+    assert_eq!(spawn(&missing).expect_err("no bind").code, "bind-not-found");
+    let mut other = spec(&workspace, ["true"]);
+    other.helper = Some("/bin/true".into());
+    assert_eq!(spawn(&other).expect_err("no helper").code, "sandbox-helper");
+    let mut root = spec(&workspace, ["true"]);
+    root.run_as = Some(RunAs { uid: 0, gid: 0 });
+    if support::is_root() {
+        assert_eq!(spawn(&root).expect_err("root").code, "sandbox-own-user");
+    }
+}
+
+#[test]
+fn output_is_captured_up_to_its_bound_and_counted_past_it() {
+    let workspace = workspace();
+    let mut spec = shell(&workspace, "head -c 300000 /dev/zero; echo oops >&2");
+    spec.terminal = Terminal::Capture { max_bytes: 1000 };
+    let outcome = run(&spec);
+    let captured = outcome.captured.expect("captured");
+    assert_eq!(
+        (captured.stdout.len(), captured.stdout_bytes),
+        (1000, 300_000)
+    );
+    assert_eq!(
+        (captured.stderr.as_slice(), captured.stderr_bytes),
+        (&b"oops\n"[..], 5)
+    );
+    assert!(captured.truncated());
+}
+
+#[test]
+fn a_log_takes_two_files_of_its_bound_at_most() {
+    let (workspace, logs) = (workspace(), workspace());
+    let path = logs.path().join("service.log");
+    let mut spec = shell(&workspace, "for i in $(seq 1 3000); do echo line $i; done");
+    spec.terminal = Terminal::Log {
+        path: path.clone(),
+        max_bytes: 10_000,
+    };
+    assert!(run(&spec).success());
+    let (now, before) = (
+        fs::read_to_string(&path).expect("log"),
+        fs::read(logs.path().join("service.log.1")).expect("older"),
+    );
+    assert!(now.len() <= 10_000 + 65_536 && before.len() <= 10_000 + 65_536);
+    assert!(now.ends_with("line 3000\n"), "{now}");
+}
+
+#[test]
+fn the_deadline_ends_everything_frozen_or_not() {
+    let workspace = workspace();
+    for frozen in [false, true] {
+        let mark = mark(&format!("deadline-{frozen}"));
+        let mut spec = shell(
+            &workspace,
+            &format!(
+                "trap '' TERM INT HUP; (setsid sh -c 'sleep 1000; : {mark}' &) ; sleep 1000; : {mark}"
+            ),
+        );
+        spec.deadline_ms = Some(400);
+        let began = Instant::now();
+        let running = start(&spec);
+        if frozen {
+            running.freeze().expect("freezes");
+        }
+        let outcome = running.wait().expect("outcome");
+        assert_eq!(
+            (outcome.ending, outcome.exit_code()),
+            (Ending::Deadline, 137)
+        );
+        assert!(began.elapsed() >= Duration::from_millis(400));
+        assert_eq!(processes_with(&mark), Vec::<i32>::new(), "frozen: {frozen}");
+    }
+}
+
+#[test]
+fn orphans_do_not_survive_the_command() {
+    let workspace = workspace();
+    let mark = mark("orphan");
+    let script = format!(
+        "setsid sh -c 'trap \"\" HUP TERM; sleep 1000; : {mark}' </dev/null >/dev/null 2>&1 & exit 5"
+    );
+    let outcome = run(&shell(&workspace, &script));
+    assert_eq!(outcome.exit_code(), 5);
+    assert_eq!(processes_with(&mark), Vec::<i32>::new());
+}
+
+#[test]
+fn killing_the_launcher_ends_everything() {
+    let user = Ordinary::new();
+    let mark = mark("launcher");
+    let script = format!("setsid sh -c 'sleep 1000; : {mark}' & sleep 1000; : {mark}");
+    let mut launcher = user
+        .command(["sh", "-c", &script])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("starts");
+    eventually("it runs", || processes_with(&mark).len() >= 3);
+    launcher.kill().expect("kill -9");
+    launcher.wait().expect("waits");
+    eventually("all are gone", || processes_with(&mark).is_empty());
+}
+
+#[test]
+fn killing_the_supervisor_ends_everything_and_is_told() {
+    let workspace = workspace();
+    let mark = mark("supervisor");
+    let running = start(&shell(&workspace, &format!("sleep 1000; : {mark}")));
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("status");
+    let supervisor = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:\t"))
+        .expect("parent");
+    let killed = std::process::Command::new("kill")
+        .args(["-9", supervisor])
+        .status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
+    assert_eq!(processes_with(&mark), Vec::<i32>::new());
+}
+
+#[test]
+fn a_kill_reaches_everything_even_frozen_and_from_another_thread() {
+    let workspace = workspace();
+    for frozen in [false, true] {
+        let mark = mark(&format!("kill-{frozen}"));
+        let running = Arc::new(start(&shell(
+            &workspace,
+            &format!("sleep 1000 & sleep 1000; : {mark}"),
+        )));
+        if frozen {
+            running.freeze().expect("freezes");
+        }
+        let waiting = Arc::clone(&running);
+        let waiter = thread::spawn(move || waiting.wait());
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(running.try_wait(), Ok(None));
+        running.kill();
+        let outcome = waiter.join().expect("thread").expect("outcome");
+        assert_eq!(outcome.ending, Ending::Killed);
+        assert_eq!(running.try_wait(), Ok(Some(outcome)));
+        assert_eq!(processes_with(&mark), Vec::<i32>::new());
+        assert_eq!(running.freeze().expect_err("ended").code, "run-ended");
+    }
+}
+
+#[test]
+fn a_dropped_run_is_gone() {
+    let workspace = workspace();
+    let mark = mark("dropped");
+    drop(start(&shell(&workspace, &format!("sleep 1000; : {mark}"))));
+    assert_eq!(processes_with(&mark), Vec::<i32>::new());
+}
+
+#[test]
+fn a_frozen_run_stands_still_and_goes_on_where_it_was() {
+    let workspace = workspace();
+    let running = start(&shell(
+        &workspace,
+        "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i > count; sleep 0.01; done",
+    ));
+    let count = || fs::read_to_string(workspace.path().join("count")).unwrap_or_default();
+    eventually("it counts", || !count().is_empty());
+    running.freeze().expect("freezes");
+    let before = count();
+    thread::sleep(Duration::from_millis(150));
+    assert_eq!(count(), before);
+    assert_eq!(running.try_wait(), Ok(None));
+    running.thaw().expect("thaws");
+    assert!(running.wait().expect("outcome").success());
+    assert_eq!(count(), "60\n");
+}
+
+#[test]
+fn an_ordinary_users_run_is_frozen_by_signals() {
+    let user = Ordinary::new();
+    let mut spec = portcullis_sandbox::Spec::new(
+        &user.workspace,
+        [
+            "sh",
+            "-c",
+            "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i > count; sleep 0.01; done",
+        ],
+    );
+    spec.helper = Some(user.helper());
+    let running = start(&spec);
+    assert_ne!(running.uid(), 0);
+    let count = || fs::read_to_string(user.workspace.join("count")).unwrap_or_default();
+    eventually("it counts", || !count().is_empty());
+    running.freeze().expect("freezes");
+    let before = count();
+    thread::sleep(Duration::from_millis(150));
+    assert_eq!((count(), running.try_wait()), (before, Ok(None)));
+    running.thaw().expect("thaws");
+    assert!(running.wait().expect("outcome").success());
+    assert_eq!(count(), "60\n");
+    // Frozen by signals, it can be ended all the same.
+    let running = start(&spec);
+    running.freeze().expect("freezes");
+    running.kill();
+    assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
+}
+
+#[test]
+fn a_signal_reaches_the_command() {
+    let workspace = workspace();
+    let running = start(&shell(
+        &workspace,
+        "trap 'echo got it; exit 9' TERM; echo ready > ready; while :; do sleep 0.01; done",
+    ));
+    eventually("it is ready", || workspace.path().join("ready").exists());
+    running.signal(15).expect("signals");
+    let outcome = running.wait().expect("outcome");
+    assert_eq!(
+        (outcome.exit_code(), stdout(&outcome).as_str()),
+        (9, "got it\n")
+    );
+}
+
+#[test]
+fn input_and_output_of_the_caller_are_relayed() {
+    let user = Ordinary::new();
+    let mut child = user
+        .command(["sh", "-c", "cat; echo err >&2; exit 3"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = child.stdin.take().expect("stdin");
+    let writer = thread::spawn(move || stdin.write_all(&vec![b'x'; 1_000_000]));
+    let output = child.wait_with_output().expect("output");
+    writer.join().expect("thread").expect("writes");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(output.stdout.len(), 1_000_000);
+    assert_eq!(output.stderr, b"err\n");
+}
+
+#[test]
+fn output_that_nobody_takes_does_not_hold_up_the_end() {
+    let user = Ordinary::new();
+    let mark = mark("untaken");
+    let mut launcher = user
+        .command(["sh", "-c", &format!("yes; : {mark}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    eventually("it runs", || !processes_with(&mark).is_empty());
+    thread::sleep(Duration::from_millis(100));
+    launcher.kill().expect("kill -9");
+    launcher.wait().expect("waits");
+    eventually("all are gone", || processes_with(&mark).is_empty());
+}
+
+#[test]
+fn many_short_runs_leave_nothing() {
+    let workspace = workspace();
+    let cgroups = || {
+        walk("/sys/fs/cgroup".as_ref())
+            .into_iter()
+            .filter(|path| path.contains("portcullis-run-"))
+            .count()
+    };
+    let descriptors = || fs::read_dir("/proc/self/fd").expect("fd").count();
+    let mounts = || {
+        fs::read_to_string("/proc/self/mountinfo")
+            .expect("mounts")
+            .lines()
+            .count()
+    };
+    run(&shell(&workspace, "true"));
+    let before = mounts();
+    for round in 0..100 {
+        let outcome = run(&spec(&workspace, ["true"]));
+        assert!(outcome.success(), "{round}: {outcome:?}");
+    }
+    let _ = spawn(&spec(&workspace, ["no-such-command"]));
+    assert_eq!(mounts(), before);
+    // Other tests of this process run at the same time; a leak would be of a hundred.
+    assert!(descriptors() < 100, "{}", descriptors());
+    eventually("cgroups are gone", || cgroups() < 30);
+    let zombies = std::process::Command::new("ps")
+        .args(["--ppid", &std::process::id().to_string(), "-o", "stat="])
+        .output();
+    let zombies =
+        zombies.map(|output| String::from_utf8_lossy(&output.stdout).matches('Z').count());
+    assert!(zombies.is_ok_and(|count| count < 10));
+}
+
+fn walk(directory: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path().display().to_string());
+            found.extend(walk(&entry.path()));
+        }
+    }
+    found
+}
+
+#[test]
+fn each_run_of_root_has_a_user_of_its_own_and_the_workspace_keeps_its_owner() {
+    if !support::is_root() {
+        return;
+    }
+    let workspace = workspace();
+    let first = start(&shell(&workspace, "echo x > made; sleep 1000"));
+    let second = start(&shell(&workspace, "sleep 1000"));
+    assert!(first.uid() >= 0x7000_0000 && second.uid() >= 0x7000_0000);
+    assert_ne!(first.uid(), second.uid());
+    eventually("it writes", || workspace.path().join("made").exists());
+    let made = fs::metadata(workspace.path().join("made")).expect("made");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 0);
+    assert!(first.gaps().is_empty() && first.protections().contains_key(&Protection::Landlock));
+}
+
+#[test]
+fn odd_names_and_private_parents_are_no_hindrance() {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let outer = workspace();
+    let odd = outer
+        .path()
+        .join(std::ffi::OsStr::from_bytes(b"odd \xff\n name"));
+    fs::create_dir(&odd).expect("odd");
+    fs::write(odd.join("file"), "content").expect("file");
+    fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o700)).expect("mode");
+    let mut spec = shell(&outer, "cat file");
+    spec.workspace = odd;
+    let outcome = run(&spec);
+    assert_eq!(stdout(&outcome), "content", "{}", stderr(&outcome));
+}

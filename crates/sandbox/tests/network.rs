@@ -1,0 +1,121 @@
+//! The listener inside, and the socket of a released service.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use portcullis_sandbox::{Expose, spawn};
+use support::{eventually, run, shell, start, stdout, workspace};
+
+#[test]
+fn what_connects_inside_arrives_at_the_listener_and_at_no_other() {
+    let workspace = workspace();
+    let mut spec = shell(
+        &workspace,
+        "exec 3<>/dev/tcp/127.0.0.1/3128; echo hello >&3; head -n 1 <&3; env | grep -ic proxy",
+    );
+    spec.command[0] = "bash".into();
+    spec.use_channel(3128);
+    let running = start(&spec);
+    let listener = running.listener().expect("handle").expect("listener");
+    assert_eq!(
+        listener.local_addr().expect("address").to_string(),
+        "127.0.0.1:3128"
+    );
+    // Bound inside: the host has nothing there.
+    assert!(std::net::TcpStream::connect("127.0.0.1:3128").is_err());
+    let (mut stream, peer) = listener.accept().expect("accept");
+    assert!(peer.ip().is_loopback());
+    let mut line = [0; 6];
+    stream.read_exact(&mut line).expect("line");
+    stream.write_all(b"answer\n").expect("answer");
+    drop(stream);
+    let outcome = running.wait().expect("outcome");
+    assert!(stdout(&outcome).starts_with("answer\n"), "{outcome:?}");
+    assert_eq!(stdout(&outcome).lines().last(), Some("9"), "{outcome:?}");
+}
+
+#[test]
+fn a_service_is_reached_through_its_socket_while_it_lives() {
+    let (workspace, place) = (workspace(), workspace());
+    let socket = place.path().join("service.sock");
+    let script = "import socket,threading\ns=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('127.0.0.1',8080)); s.listen(64)\ndef serve(c):\n  d=b''\n  while True:\n    b=c.recv(65536)\n    if not b: break\n    d+=b\n  c.sendall(d[::-1]); c.close()\nwhile True:\n  threading.Thread(target=serve,args=(s.accept()[0],)).start()\n";
+    let mut spec = shell(&workspace, "");
+    spec.command = vec!["python3".into(), "-c".into(), script.into()];
+    spec.expose = Some(Expose {
+        inside_port: 8080,
+        socket: socket.clone(),
+        mode: 0o600,
+    });
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        return;
+    }
+    let running = start(&spec);
+    assert_eq!(
+        fs::metadata(&socket).expect("socket").permissions().mode() & 0o777,
+        0o600
+    );
+    let ask = |body: &[u8]| -> Vec<u8> {
+        let mut stream = UnixStream::connect(&socket).expect("connect");
+        let mut back = Vec::new();
+        let mut writer = stream.try_clone().expect("clone");
+        let body = body.to_vec();
+        let sent = thread::spawn(move || {
+            let _ = writer.write_all(&body);
+            let _ = writer.shutdown(Shutdown::Write);
+        });
+        let _ = stream.read_to_end(&mut back);
+        sent.join().expect("sent");
+        back
+    };
+    eventually("it serves", || ask(b"abc") == b"cba");
+    let big = (0..1_000_000_u32).map(|at| at as u8).collect::<Vec<_>>();
+    let reversed = big.iter().rev().copied().collect::<Vec<_>>();
+    assert!(ask(&big) == reversed, "a large body is changed");
+    let many: Vec<_> = (0..20)
+        .map(|_| UnixStream::connect(&socket).expect("connect"))
+        .collect();
+    assert_eq!(ask(b"xyz"), b"zyx");
+    drop(many);
+    // The same place can't be taken twice while it is served.
+    assert_eq!(spawn(&spec).expect_err("taken").code, "expose-socket");
+    assert_eq!(ask(b"12"), b"21");
+    running.kill();
+    running.wait().expect("outcome");
+    assert!(!socket.exists());
+    // A dead socket in the way is no hindrance.
+    drop(std::os::unix::net::UnixListener::bind(&socket).expect("dead"));
+    let again = start(&spec);
+    eventually("it serves again", || ask(b"abc") == b"cba");
+    drop(again);
+    assert!(!socket.exists());
+    fs::write(&socket, "a file").expect("file");
+    assert_eq!(spawn(&spec).expect_err("a file").code, "expose-socket");
+    assert_eq!(fs::read_to_string(&socket).expect("kept"), "a file");
+}
+
+#[test]
+fn loopback_works_inside_and_is_all_there_is() {
+    let workspace = workspace();
+    let outcome = run(&shell(
+        &workspace,
+        "cat /proc/net/dev | tail -n +3 | cut -d: -f1; cat /proc/net/route | wc -l",
+    ));
+    let output = stdout(&outcome);
+    assert_eq!(
+        output.split_whitespace().collect::<Vec<_>>(),
+        ["lo", "1"],
+        "{output}"
+    );
+}
