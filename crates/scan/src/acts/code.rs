@@ -1,0 +1,263 @@
+//! JavaScript, TypeScript, Python and Ruby, read for calls of the forges' client libraries.
+//!
+//! This looks for the names of calls outside comments; it does not follow values. Commands given
+//! to a subprocess as text are read as commands.
+
+use super::git::shorten;
+use super::{API_ENV, Act, Check, NewPr, Op, Target, Token};
+
+/// Most lines of one program.
+const LINES_MAX: usize = 20_000;
+
+/// Reads a program that begins at `line` of `file`.
+pub(crate) fn read(text: &str, file: &str, line: usize) -> Vec<Act> {
+    let mut acts = Vec::new();
+    let mut permission_lookup = None;
+    let lines: Vec<&str> = text.lines().take(LINES_MAX).collect();
+    let mut block_comment = false;
+    for (index, raw) in lines.iter().enumerate() {
+        let trimmed = raw.trim_start();
+        if block_comment {
+            block_comment = !trimmed.contains("*/");
+            continue;
+        }
+        if trimmed.starts_with("/*") {
+            block_comment = !trimmed.contains("*/");
+            continue;
+        }
+        if trimmed.starts_with("//") || trimmed.starts_with('#') || trimmed.starts_with('*') {
+            continue;
+        }
+        let at = line + index;
+        let before = acts.len();
+        call(raw, &lines, index, &mut acts);
+        if raw.contains("getCollaboratorPermissionLevel")
+            || raw.contains("get_collaborator_permission")
+            || raw.contains("/collaborators/")
+        {
+            permission_lookup = Some(acts.len());
+        }
+        if let Some(position) = permission_lookup
+            && (raw.contains("setFailed")
+                || raw.contains("process.exit(1)")
+                || raw.contains("sys.exit(1)")
+                || raw.contains("throw ")
+                || trimmed.starts_with("return"))
+        {
+            let check = Act::new(
+                Op::Check(Check::Actor(
+                    "the script stops unless the actor has the permission it asks for",
+                )),
+                shorten(trimmed),
+                Token::Env(API_ENV),
+            );
+            acts.insert(position.min(acts.len()), check);
+            permission_lookup = None;
+        }
+        for act in acts.iter_mut().skip(before.saturating_sub(1)) {
+            if act.line == 0 {
+                act.line = at;
+                file.clone_into(&mut act.file);
+            }
+        }
+        subprocess(raw, file, at, &mut acts);
+    }
+    acts
+}
+
+/// A GraphQL request as text.
+pub(super) fn graphql(text: &str, what: &str, token: Token) -> Vec<Act> {
+    let op = if text.contains("enablePullRequestAutoMerge") {
+        super::forge::merge(true)
+    } else if text.contains("mergePullRequest") || text.contains("enqueuePullRequest") {
+        super::forge::merge(false)
+    } else if text.contains("addPullRequestReview") && text.contains("APPROVE") {
+        Op::Approve
+    } else if text.contains("createCommitOnBranch") {
+        Op::Push(Target::Current)
+    } else if text.contains("addLabelsToLabelable") {
+        Op::Label(Vec::new())
+    } else {
+        return Vec::new();
+    };
+    vec![Act::new(op, what, token)]
+}
+
+fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
+    /// Lines of a call that are looked at for its arguments.
+    const WINDOW: usize = 14;
+    let has = |names: &[&str]| names.iter().any(|name| raw.contains(name));
+    let window = || {
+        lines
+            .iter()
+            .skip(index)
+            .take(WINDOW)
+            .copied()
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let token = Token::Env(API_ENV);
+    let what = shorten(raw.trim());
+    let mut add = |op: Op| acts.push(Act::new(op, what.clone(), token.clone()));
+    if has(&[
+        "pulls.merge(",
+        ".merge_pull_request(",
+        "pull.merge(",
+        "pr.merge(",
+        "pull_request.merge(",
+        "PUT /repos/{owner}/{repo}/pulls/{pull_number}/merge",
+    ]) {
+        add(super::forge::merge(false));
+    } else if has(&["enablePullRequestAutoMerge", "enable_automerge("]) {
+        add(super::forge::merge(true));
+    } else if has(&["mergePullRequest(", "mergePullRequest ("]) && !raw.contains("function") {
+        add(super::forge::merge(false));
+    } else if has(&[
+        "pulls.createReview(",
+        "create_review(",
+        "pulls.submitReview(",
+    ]) && window().contains("APPROVE")
+    {
+        add(Op::Approve);
+    } else if has(&["addPullRequestReview"]) && window().contains("APPROVE") {
+        add(Op::Approve);
+    } else if has(&[
+        "repos.createRelease(",
+        "create_git_release(",
+        "create_release(",
+    ]) {
+        let draft = window();
+        add(Op::Release {
+            draft: (draft.contains("draft: true") || draft.contains("draft=True"))
+                .then(|| "true".to_owned()),
+            tag: None,
+        });
+    } else if has(&["git.createRef(", "create_git_ref("]) {
+        if window().contains("refs/tags") {
+            add(Op::Tag(None));
+        }
+    } else if has(&["git.updateRef(", "updateRef("]) {
+        if window().contains("heads/") {
+            let text = window();
+            let branch = text
+                .split("heads/")
+                .nth(1)
+                .and_then(|rest| rest.split(['\'', '"', '`', ',', '\n']).next())
+                .unwrap_or_default()
+                .to_owned();
+            add(Op::Push(Target::Branch(branch)));
+        }
+    } else if has(&[
+        "repos.createOrUpdateFileContents(",
+        ".update_file(",
+        ".create_file(",
+    ]) {
+        let branch = window().contains("branch");
+        add(Op::Push(if branch {
+            Target::Branch("$branch".to_owned())
+        } else {
+            Target::Branch("{default}".to_owned())
+        }));
+    } else if has(&["repos.createDispatchEvent(", "create_repository_dispatch("]) {
+        let text = window();
+        add(Op::RepositoryDispatch {
+            event_type: quoted_after(&text, "event_type"),
+            repository: None,
+        });
+    } else if has(&["actions.createWorkflowDispatch(", "create_dispatch("]) {
+        let text = window();
+        add(Op::Dispatch {
+            workflow: quoted_after(&text, "workflow_id"),
+            repository: None,
+        });
+    } else if has(&["pulls.create(", "create_pull("]) {
+        add(Op::CreatePr(NewPr::default()));
+    } else if has(&["issues.addLabels(", "add_to_labels("]) {
+        let text = window();
+        add(Op::Label(
+            quoted_after(&text, "labels").into_iter().collect(),
+        ));
+    } else if has(&[
+        "issues.createComment(",
+        "create_issue_comment(",
+        ".create_comment(",
+    ]) {
+        let text = window();
+        add(Op::Comment(quoted_after(&text, "body")));
+    } else if has(&["issues.create(", ".create_issue("]) {
+        add(Op::Issue);
+    }
+}
+
+/// `name: 'text'`, `name="text"`, `name: ['text'`.
+fn quoted_after(text: &str, name: &str) -> Option<String> {
+    let rest = text.get(text.find(name)? + name.len()..)?;
+    let rest = rest.trim_start_matches(['"', '\'']).trim_start();
+    let rest = rest.strip_prefix([':', '='])?.trim_start();
+    let rest = rest.trim_start_matches('[').trim_start();
+    let quote = rest
+        .chars()
+        .next()
+        .filter(|c| matches!(c, '\'' | '"' | '`'))?;
+    let inner = rest.get(1..)?;
+    inner.get(..inner.find(quote)?).map(str::to_owned)
+}
+
+/// `execSync('git push')`, `subprocess.run(["npm", "publish"])`, `` await $`npm publish` ``.
+fn subprocess(raw: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
+    const CALLS: &[&str] = &[
+        "execSync(",
+        "exec(",
+        "spawnSync(",
+        "spawn(",
+        "execa(",
+        "execaSync(",
+        "execaCommand(",
+        "getExecOutput(",
+        "os.system(",
+        "subprocess.",
+        "check_call(",
+        "check_output(",
+        "sh(",
+        "$`",
+        "run(",
+        "system(",
+        "execFile(",
+        "execFileSync(",
+        "Popen(",
+        "Bun.$",
+    ];
+    let Some(at) = CALLS.iter().filter_map(|name| raw.find(name)).min() else {
+        return;
+    };
+    let rest = raw.get(at..).unwrap_or_default();
+    let Some(open) = rest.find(['\'', '"', '`']) else {
+        return;
+    };
+    let rest = rest.get(open..).unwrap_or_default();
+    let text = if raw.contains("['")
+        || raw.contains("[\"")
+        || raw.contains(", [")
+        || raw.contains(",[")
+        || rest.contains("\", \"")
+        || rest.contains("', '")
+    {
+        // A list of words, or a program and its list of arguments.
+        rest.split(['\'', '"', '`'])
+            .enumerate()
+            .filter(|(index, _)| index % 2 == 1)
+            .map(|(_, word)| word)
+            .collect::<Vec<_>>()
+            .join(" ")
+    } else {
+        let quote = rest.chars().next().unwrap_or('"');
+        rest.get(1..)
+            .and_then(|inner| inner.split(quote).next())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let tree = crate::tree::Tree::memory(std::collections::BTreeMap::new());
+    let mut reader = super::command::Reader::new(&tree, super::command::Shell::default());
+    reader.script(&text, file, line);
+    acts.append(&mut reader.acts);
+}

@@ -1,0 +1,502 @@
+//! Commands of a script, and the scripts, package scripts and make targets they call.
+
+use super::{Act, Check, Op, Token, code, deploys, forge, git, publishes};
+use crate::shell::{self, Command};
+use crate::tree::{Tree, normal};
+
+/// Deepest chain of scripts that call scripts.
+const FOLLOW_MAX: usize = 6;
+/// Most acts of one step.
+const ACTS_MAX: usize = 400;
+
+/// What a job's shell has come to, from command to command.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shell {
+    /// `owner/name` of the repository, where it is known.
+    pub(crate) slug: Option<String>,
+    /// Branch that was checked out by a command; may hold templates.
+    pub(crate) branch: Option<String>,
+    /// Name of the last tag made.
+    pub(crate) tagged: Option<String>,
+    /// Directory that `cd` went to.
+    pub(crate) directory: Option<String>,
+    /// The other repository we are in.
+    pub(crate) foreign: Option<String>,
+    /// Clones and checkouts of other repositories by directory.
+    pub(crate) clones: Vec<(String, String)>,
+    /// Directories that hold another branch of this repository.
+    pub(crate) worktrees: Vec<(String, String)>,
+    pub(crate) remotes: Vec<(String, String)>,
+    pub(crate) fresh: bool,
+    /// Variables set to plain text.
+    pub(crate) variables: Vec<(String, String)>,
+    /// Agents started by command.
+    pub(crate) agents: Vec<AgentCall>,
+}
+
+/// An agent's program that a script starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AgentCall {
+    pub(crate) name: &'static str,
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    /// Tools it may use, where the command restricts them.
+    pub(crate) tools: Option<Vec<String>>,
+    pub(crate) command: String,
+}
+
+impl Shell {
+    /// Replaces variables that were set to text that we know.
+    pub(crate) fn expand(&self, text: &str) -> String {
+        if !text.contains('$') {
+            return text.to_owned();
+        }
+        let mut out = text.to_owned();
+        for (name, value) in self.variables.iter().rev() {
+            if value.contains(&format!("${name}")) || value.contains(&format!("${{{name}")) {
+                continue;
+            }
+            out = out.replace(&format!("${{{name}}}"), value);
+            let plain = format!("${name}");
+            let mut from = 0;
+            while let Some(at) = out.get(from..).and_then(|rest| rest.find(&plain)) {
+                let start = from + at;
+                let end = start + plain.len();
+                let continues = out
+                    .get(end..)
+                    .and_then(|rest| rest.chars().next())
+                    .is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+                if continues {
+                    from = end;
+                } else {
+                    out.replace_range(start..end, value);
+                    from = start + value.len();
+                }
+            }
+        }
+        out
+    }
+
+    /// The other repository that a directory belongs to.
+    pub(crate) fn foreign_of(&self, place: &str) -> Option<String> {
+        let place = place.trim_start_matches("./").trim_end_matches('/');
+        self.clones
+            .iter()
+            .find(|(known, _)| place == known || place.starts_with(&format!("{known}/")))
+            .map(|(_, repository)| repository.clone())
+    }
+
+    /// Whether `owner/name` is this repository. A slug `?/name` knows only the name.
+    pub(crate) fn is_self(&self, path: &str) -> bool {
+        self.slug.as_deref().is_some_and(|slug| {
+            slug.eq_ignore_ascii_case(path)
+                || slug.strip_prefix("?/").is_some_and(|name| {
+                    path.rsplit('/')
+                        .next()
+                        .is_some_and(|last| last.eq_ignore_ascii_case(name))
+                })
+        })
+    }
+}
+
+/// What the commands of one script do.
+pub(crate) struct Reader<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) shell: Shell,
+    pub(crate) acts: Vec<Act>,
+    followed: Vec<String>,
+    /// How often a script may still be looked up on disk in this step.
+    lookups: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(tree: &'a Tree, shell: Shell) -> Self {
+        /// Most files that the commands of one step may name.
+        const LOOKUPS_MAX: usize = 200;
+        Self {
+            tree,
+            shell,
+            acts: Vec::new(),
+            followed: Vec::new(),
+            lookups: LOOKUPS_MAX,
+        }
+    }
+
+    /// Reads a script that stands in `file` from `line` on.
+    pub(crate) fn script(&mut self, text: &str, file: &str, line: usize) {
+        self.script_at(text, file, line, 0);
+    }
+
+    fn script_at(&mut self, text: &str, file: &str, line: usize, depth: usize) {
+        for command in shell::commands(text) {
+            if self.acts.len() >= ACTS_MAX {
+                return;
+            }
+            let at = line + command.line;
+            self.command(&command.unwrapped(), file, at, depth);
+        }
+    }
+
+    fn command(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
+        for (name, value) in &command.env {
+            if command.words.is_empty() {
+                let value = self.shell.expand(value);
+                if !value.contains("$(") {
+                    self.shell.variables.push((name.clone(), value));
+                }
+            }
+        }
+        let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+        let Some(program) = words.first().copied() else {
+            return;
+        };
+        let name = program.rsplit('/').next().unwrap_or(program);
+        let before = self.acts.len();
+        if let Some(agent) = crate::agents::by_command(name, &words) {
+            let tools = crate::agents::tools_of_command(command);
+            self.shell.agents.push(AgentCall {
+                name: agent,
+                file: file.to_owned(),
+                line,
+                tools,
+                command: git::shorten(&command.text()),
+            });
+        }
+        match name {
+            "cd" | "pushd" => self.change_directory(words.get(1).copied().unwrap_or_default()),
+            "popd" => self.change_directory(""),
+            "export" | "declare" | "local" | "readonly" => {
+                for word in words.iter().skip(1) {
+                    if let Some((name, value)) = word.split_once('=')
+                        && !value.contains("$(")
+                    {
+                        let value = self.shell.expand(value);
+                        self.shell.variables.push((name.to_owned(), value));
+                    }
+                }
+            }
+            "git" => {
+                let acts = git::read(command, &mut self.shell);
+                self.acts.extend(acts);
+            }
+            "gh" => self.acts.extend(forge::gh(command, &self.shell)),
+            "hub" => self.acts.extend(forge::hub(&words)),
+            "glab" => self.acts.extend(forge::glab(command)),
+            "curl" | "wget" | "http" | "https" => {
+                self.acts.extend(forge::curl(command, &self.shell))
+            }
+            "bash" | "sh" | "zsh" | "dash" | "source" | "." | "pwsh" | "eval" => {
+                self.nested_shell(command, file, line, depth);
+            }
+            "ssh" | "sshpass" => self.acts.extend(deploys::read(name, command)),
+            "npm" | "yarn" | "pnpm" | "bun" | "deno" | "make" | "just" | "task" | "node"
+            | "tsx" | "ts-node" | "python" | "python3" | "ruby" | "zx" | "turbo" | "nx" => {
+                self.call(name, command, depth, file, line);
+            }
+            _ if program.contains('/') || name.ends_with(".sh") => {
+                self.follow(program, depth);
+            }
+            _ => {}
+        }
+        self.acts.extend(publishes::read(name, command));
+        if !matches!(name, "ssh" | "sshpass") {
+            self.acts.extend(deploys::read(name, command));
+        }
+        if self.acts.len() == before
+            && matches!(name, "exit" | "false")
+            && words.get(1).is_none_or(|code| *code != "0")
+        {
+            // `exit 1` after a permission look-up is what makes the look-up a check.
+            self.confirm_permission_check();
+        }
+        for act in self.acts.iter_mut().skip(before) {
+            if act.line == 0 {
+                act.line = line;
+                file.clone_into(&mut act.file);
+            }
+        }
+        for (variable, value) in &command.env {
+            if matches!(variable.as_str(), "GH_TOKEN" | "GITHUB_TOKEN") {
+                for act in self.acts.iter_mut().skip(before) {
+                    if matches!(act.token, Token::Env(_)) {
+                        act.token = Token::Value(self.shell.expand(value));
+                    }
+                }
+            }
+        }
+    }
+
+    fn confirm_permission_check(&mut self) {
+        for act in &mut self.acts {
+            if let Op::Check(Check::Actor(text)) = &mut act.op
+                && *text == forge::PERMISSION_LOOKUP
+            {
+                *text = "the script stops unless the actor has the permission it asks for";
+            }
+        }
+    }
+
+    fn change_directory(&mut self, place: &str) {
+        let place = self.shell.expand(place);
+        let place = place.trim_start_matches("./").trim_end_matches('/');
+        if place.is_empty() || place == "-" || place == ".." || place.contains("GITHUB_WORKSPACE") {
+            self.shell.directory = None;
+            self.shell.foreign = None;
+            return;
+        }
+        self.shell.directory = Some(place.to_owned());
+        if let Some(foreign) = self.shell.foreign_of(place) {
+            self.shell.foreign = Some(foreign);
+        }
+    }
+
+    fn nested_shell(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+        if let Some(at) = words
+            .iter()
+            .position(|word| matches!(*word, "-c" | "-lc" | "-ec" | "-exc" | "-Command"))
+        {
+            if let Some(text) = words.get(at + 1) {
+                self.script_at(text, file, line, depth + 1);
+            }
+        } else if words.first() == Some(&"eval") {
+            let text = words.get(1..).unwrap_or_default().join(" ");
+            self.script_at(&text, file, line, depth + 1);
+        } else if let Some(path) = words.iter().skip(1).find(|word| !word.starts_with('-')) {
+            let path = (*path).to_owned();
+            self.follow(&path, depth);
+        } else if let Some(body) = &command.stdin {
+            let body = body.clone();
+            self.script_at(&body, file, line + 1, depth + 1);
+        }
+    }
+
+    /// Package scripts, make targets and script files.
+    fn call(&mut self, name: &str, command: &Command, depth: usize, file: &str, line: usize) {
+        let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+        let inline = matches!(name, "node" | "python" | "python3" | "ruby");
+        if inline && let Some(at) = words.iter().position(|word| matches!(*word, "-c" | "-e")) {
+            if let Some(text) = words.get(at + 1) {
+                self.acts.extend(code::read(text, file, line));
+            }
+            return;
+        }
+        if inline
+            && words.len() <= 2
+            && let Some(body) = &command.stdin
+        {
+            self.acts.extend(code::read(body, file, line + 1));
+            return;
+        }
+        match name {
+            "npm" | "yarn" | "pnpm" | "bun" => {
+                let place = command
+                    .option(&["--prefix", "--cwd", "-C", "--dir"])
+                    .or(self.shell.directory.as_deref())
+                    .map(str::to_owned);
+                let mut plain = words
+                    .iter()
+                    .skip(1)
+                    .filter(|word| !word.starts_with('-'))
+                    .copied();
+                let mut script = plain.next().unwrap_or_default();
+                if matches!(script, "run" | "run-script" | "workspace" | "workspaces") {
+                    if script.starts_with("workspace") {
+                        let _ = plain.next();
+                    }
+                    script = plain.next().unwrap_or_default();
+                    if script == "run" {
+                        script = plain.next().unwrap_or_default();
+                    }
+                }
+                self.package_script(script, place.as_deref(), depth);
+            }
+            "make" | "just" | "task" => {
+                let place = command.option(&["-C", "--directory"]).map(str::to_owned);
+                let targets: Vec<String> = words
+                    .iter()
+                    .skip(1)
+                    .filter(|word| !word.starts_with('-') && !word.contains('='))
+                    .map(|word| (*word).to_owned())
+                    .collect();
+                for target in targets {
+                    self.make_target(name, &target, place.as_deref(), depth);
+                }
+            }
+            _ => {
+                if let Some(path) = words
+                    .iter()
+                    .skip(1)
+                    .find(|word| !word.starts_with('-') && word.contains('.'))
+                {
+                    let path = (*path).to_owned();
+                    self.follow(&path, depth);
+                }
+            }
+        }
+    }
+
+    fn package_script(&mut self, script: &str, place: Option<&str>, depth: usize) {
+        if script.is_empty() || depth >= FOLLOW_MAX {
+            return;
+        }
+        let path = self.within(place, "package.json");
+        let mark = format!("{path}#{script}");
+        if !self.enter(&mark) {
+            return;
+        }
+        let Ok(text) = self.tree.read(&path) else {
+            return;
+        };
+        let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else {
+            return;
+        };
+        for name in [
+            format!("pre{script}"),
+            script.to_owned(),
+            format!("post{script}"),
+        ] {
+            let Some(body) = json.pointer(&format!("/scripts/{}", name.replace('/', "~1"))) else {
+                continue;
+            };
+            let Some(body) = body.as_str() else { continue };
+            let line = text
+                .lines()
+                .position(|line| line.contains(&format!("\"{name}\"")))
+                .map_or(1, |index| index + 1);
+            // The text stands on one line of JSON.
+            for command in shell::commands(body) {
+                self.command(&command.unwrapped(), &path, line, depth + 1);
+            }
+        }
+    }
+
+    fn make_target(&mut self, tool: &str, target: &str, place: Option<&str>, depth: usize) {
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        let names: &[&str] = match tool {
+            "make" => &["Makefile", "makefile", "GNUmakefile"],
+            "just" => &["justfile", "Justfile", ".justfile"],
+            _ => &["Taskfile.yml", "Taskfile.yaml"],
+        };
+        for name in names {
+            let path = self.within(place, name);
+            if !self.enter(&format!("{path}#{target}")) {
+                return;
+            }
+            let Ok(text) = self.tree.read(&path) else {
+                continue;
+            };
+            if tool == "task" {
+                let Ok(node) = crate::yaml::parse_one(&text) else {
+                    return;
+                };
+                if let Some(commands) = node.at(&["tasks", target, "cmds"]) {
+                    let mut lines = Vec::new();
+                    commands.scalars(&mut lines);
+                    for (body, line) in lines {
+                        self.script_at(body, &path, line, depth + 1);
+                    }
+                }
+                return;
+            }
+            let mut inside = false;
+            let mut needs: Vec<String> = Vec::new();
+            for (index, line) in text.lines().enumerate() {
+                let recipe = line.starts_with('\t') || line.starts_with("  ");
+                if recipe && inside {
+                    let body = line.trim().trim_start_matches(['@', '-', '+']);
+                    let body = body.replace("$$", "$").replace("$(MAKE)", "make");
+                    self.script_at(&body, &path, index + 1, depth + 1);
+                } else if !line.trim().is_empty() && !recipe {
+                    inside = line.split_once(':').is_some_and(|(left, right)| {
+                        let found = !left.contains('=')
+                            && left.split_whitespace().any(|name| name == target);
+                        if found && !right.starts_with('=') {
+                            needs.extend(right.split_whitespace().map(str::to_owned));
+                        }
+                        found
+                    });
+                }
+            }
+            for need in needs {
+                self.make_target(tool, &need, place, depth + 1);
+            }
+            return;
+        }
+    }
+
+    /// Reads a script file of the repository.
+    pub(crate) fn follow(&mut self, path: &str, depth: usize) {
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        let path = self.shell.expand(path);
+        let path = path
+            .replace("${{ github.workspace }}", ".")
+            .replace("$GITHUB_WORKSPACE", ".")
+            .replace("${GITHUB_WORKSPACE}", ".")
+            .replace("$CI_PROJECT_DIR", ".");
+        if path.contains('$') || path.starts_with('/') || path.starts_with('~') {
+            return;
+        }
+        let mut candidates = vec![path.clone()];
+        if let Some(directory) = &self.shell.directory {
+            candidates.insert(0, format!("{directory}/{path}"));
+        }
+        for candidate in candidates {
+            let Some(candidate) = normal(&candidate) else {
+                continue;
+            };
+            if !self.enter(&candidate) {
+                return;
+            }
+            let Ok(text) = self.tree.read(&candidate) else {
+                continue;
+            };
+            let lower = candidate.to_ascii_lowercase();
+            let first = text.lines().next().unwrap_or_default();
+            let shebang = first.starts_with("#!");
+            if [".js", ".mjs", ".cjs", ".ts", ".mts", ".py", ".rb"]
+                .iter()
+                .any(|end| lower.ends_with(end))
+                || (shebang
+                    && (first.contains("python")
+                        || first.contains("node")
+                        || first.contains("ruby")))
+            {
+                let acts = code::read(&text, &candidate, 1);
+                self.acts.extend(acts);
+            } else if shebang
+                || [".sh", ".bash", ".zsh"]
+                    .iter()
+                    .any(|end| lower.ends_with(end))
+                || !candidate.contains('.')
+            {
+                self.script_at(&text, &candidate, 1, depth + 1);
+            }
+            return;
+        }
+    }
+
+    fn within(&self, place: Option<&str>, name: &str) -> String {
+        place
+            .filter(|place| !place.contains('$'))
+            .and_then(|place| normal(&format!("{place}/{name}")))
+            .unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Notes that something is being followed; false if it already is.
+    fn enter(&mut self, mark: &str) -> bool {
+        if self.lookups == 0 || self.followed.iter().any(|known| known == mark) {
+            return false;
+        }
+        self.lookups -= 1;
+        self.followed.push(mark.to_owned());
+        true
+    }
+}

@@ -1,0 +1,372 @@
+//! The forges' own commands and HTTP interfaces: `gh`, `hub`, `glab`, `curl`.
+
+use super::command::Shell;
+use super::git::shorten;
+use super::{API_ENV, Act, Check, GH_ENV, NewPr, Op, Target, Token};
+use crate::shell::Command;
+
+/// Mark of a permission look-up that has not been seen to stop the script.
+pub(super) const PERMISSION_LOOKUP: &str = "the script looks up the actor's permission";
+
+/// Reads a `gh` command.
+pub(super) fn gh(command: &Command, shell: &Shell) -> Vec<Act> {
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    let what = shorten(&command.text());
+    let token = Token::Env(GH_ENV);
+    let repository = command
+        .option(&["--repo", "-R"])
+        .map(|text| shell.expand(text))
+        .filter(|text| !text.contains('$') && text.contains('/') && !shell.is_self(text));
+    let rest: Vec<&str> = words.iter().skip(1).copied().collect();
+    let op = match rest.as_slice() {
+        ["pr", "merge", ..] => {
+            if command.has("--disable-auto") {
+                return Vec::new();
+            }
+            Op::Merge {
+                auto: command.has("--auto"),
+                admin: command.has("--admin"),
+                label: None,
+                any: true,
+            }
+        }
+        ["pr", "review", ..] if command.has("--approve") || command.has("-a") => Op::Approve,
+        ["pr", "create" | "new", ..] => Op::CreatePr(NewPr {
+            labels: labels_of(command, &["--label", "-l"]),
+            head: command
+                .option(&["--head", "-H"])
+                .map(|text| shell.expand(text))
+                .or_else(|| shell.branch.clone()),
+            base: command
+                .option(&["--base", "-B"])
+                .map(|text| shell.expand(text)),
+            release: false,
+        }),
+        ["pr" | "issue", "edit", ..] if command.option(&["--add-label"]).is_some() => {
+            Op::Label(labels_of(command, &["--add-label"]))
+        }
+        ["pr" | "issue", "comment", ..] => {
+            Op::Comment(command.option(&["--body", "-b"]).map(str::to_owned))
+        }
+        ["issue", "create", ..] => Op::Issue,
+        ["release", "create", tag @ ..] => Op::Release {
+            draft: (command.has("--draft") || command.has("-d")).then(|| "true".to_owned()),
+            tag: tag
+                .iter()
+                .find(|word| !word.starts_with('-'))
+                .map(|word| (*word).to_owned()),
+        },
+        ["release", "edit", ..] if command.words.iter().any(|word| word == "--draft=false") => {
+            Op::Release {
+                draft: None,
+                tag: None,
+            }
+        }
+        ["release", "upload", ..] => return Vec::new(),
+        ["workflow", "run", arguments @ ..] => Op::Dispatch {
+            workflow: arguments
+                .iter()
+                .find(|word| !word.starts_with('-'))
+                .map(|word| shell.expand(word)),
+            repository: repository.clone(),
+        },
+        ["repo", "sync", ..] => Op::Push(Target::Current),
+        ["api", ..] => return api(command, shell),
+        _ => return Vec::new(),
+    };
+    if let Some(other) = repository
+        && !matches!(op, Op::Dispatch { .. })
+    {
+        // What happens in another repository is no sink of this one.
+        return vec![Act::new(Op::Push(Target::Elsewhere(other)), what, token)];
+    }
+    vec![Act::new(op, what, token)]
+}
+
+fn labels_of(command: &Command, names: &[&str]) -> Vec<String> {
+    command
+        .option(names)
+        .map(|text| {
+            text.split(',')
+                .map(|label| label.trim().to_owned())
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+fn api(command: &Command, shell: &Shell) -> Vec<Act> {
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    let has_fields = words
+        .iter()
+        .any(|word| matches!(*word, "-f" | "-F" | "--field" | "--raw-field" | "--input"));
+    let method = command
+        .option(&["-X", "--method"])
+        .unwrap_or(if has_fields { "POST" } else { "GET" })
+        .to_uppercase();
+    let Some(path) = words
+        .iter()
+        .skip(2)
+        .find(|word| word.contains('/') || **word == "graphql")
+    else {
+        return Vec::new();
+    };
+    let text = command.text();
+    request(&method, path, &text, Token::Env(GH_ENV), shell)
+}
+
+/// Reads `curl`, `wget` and `http`.
+pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
+    let text = shell.expand(&command.text());
+    let lower = text.to_ascii_lowercase();
+    let has_body = command.words.iter().any(|word| {
+        matches!(
+            word.as_str(),
+            "-d" | "--data" | "--data-raw" | "--json" | "--data-binary" | "-F" | "--form"
+        ) || word.starts_with("--data=")
+    });
+    let method = command
+        .option(&["-X", "--request"])
+        .map(str::to_uppercase)
+        .or_else(|| {
+            command.words.iter().find_map(|word| {
+                word.strip_prefix("-X")
+                    .filter(|rest| !rest.is_empty())
+                    .map(str::to_uppercase)
+            })
+        })
+        .unwrap_or_else(|| if has_body { "POST" } else { "GET" }.to_owned());
+    let Some(url) = command
+        .words
+        .iter()
+        .skip(1)
+        .map(|word| shell.expand(word))
+        .find(|word| {
+            word.contains("://")
+                || word.contains("_URL")
+                || word.contains("HOOK")
+                || word.contains("/repos/")
+        })
+    else {
+        return Vec::new();
+    };
+    let token = command
+        .words
+        .iter()
+        .find(|word| {
+            word.to_ascii_lowercase().contains("authorization")
+                || word.to_ascii_lowercase().contains("private-token")
+        })
+        .map_or(Token::Env(API_ENV), |header| Token::Value(header.clone()));
+    if url.contains("api.github.com")
+        || url.contains("GITHUB_API_URL")
+        || url.contains("github.api_url")
+        || url.contains("/repos/")
+    {
+        return request(&method, &url, &text, token, shell);
+    }
+    let what = shorten(&text);
+    if url.contains("/merge_requests/") && url.contains("/merge") && method == "PUT" {
+        return vec![Act::new(merge(false), what, token)];
+    }
+    if (url.contains("/trigger/pipeline") || url.contains("/pipeline"))
+        && url.contains("/api/v4/")
+        && method == "POST"
+    {
+        return vec![Act::new(
+            Op::Dispatch {
+                workflow: None,
+                repository: None,
+            },
+            what,
+            token,
+        )];
+    }
+    let hook = [
+        "deploy_hook",
+        "deployhook",
+        "deploy-hook",
+        "build_hook",
+        "build_hooks",
+        "api.render.com/deploy",
+        "api.vercel.com/v1/integrations/deploy",
+        "deploy_webhook",
+        "webhook_deploy",
+        "coolify",
+        "/deploy?",
+        "deploy_url",
+        "portainer",
+        "/api/webhooks/",
+        "dokploy",
+    ];
+    if hook.iter().any(|mark| lower.contains(mark)) {
+        let name = crate::acts::is_rehearsal(&url);
+        return vec![
+            Act::deploy(shorten(&text)).benign_if(name, "the hook names a rehearsal environment"),
+        ];
+    }
+    if (lower.contains("upload.pypi.org")
+        || lower.contains("registry.npmjs.org")
+        || lower.contains("nexus")
+        || lower.contains("artifactory"))
+        && (lower.contains("--upload-file")
+            || lower.contains(" -t ")
+            || method == "PUT"
+            || lower.contains(" -f "))
+    {
+        return vec![Act::publish(what)];
+    }
+    Vec::new()
+}
+
+/// A request to GitHub's API.
+fn request(method: &str, path: &str, text: &str, token: Token, shell: &Shell) -> Vec<Act> {
+    let path = shell.expand(path);
+    let lower = text.to_ascii_lowercase();
+    let what = shorten(text);
+    let writes = matches!(method, "POST" | "PUT" | "PATCH");
+    let named = path
+        .split_once("repos/")
+        .map(|(_, rest)| rest.split('/').take(2).collect::<Vec<_>>().join("/"))
+        .filter(|name| {
+            !name.contains('$') && !name.contains('{') && name.contains('/') && !shell.is_self(name)
+        });
+    if path == "graphql" || path.ends_with("/graphql") {
+        return super::code::graphql(text, &what, token);
+    }
+    if path.contains("/collaborators/") && path.contains("/permission") {
+        return vec![Act::new(
+            Op::Check(Check::Actor(PERMISSION_LOOKUP)),
+            what,
+            token,
+        )];
+    }
+    if !writes {
+        return Vec::new();
+    }
+    let op = if path.contains("/pulls/") && path.ends_with("/merge") {
+        merge(false)
+    } else if path.contains("/pulls/") && path.contains("/reviews") {
+        if !lower.contains("approve") {
+            return Vec::new();
+        }
+        Op::Approve
+    } else if path.ends_with("/dispatches") && path.contains("/actions/workflows/") {
+        let workflow = path
+            .split_once("/workflows/")
+            .map(|(_, rest)| rest.trim_end_matches("/dispatches").to_owned());
+        Op::Dispatch {
+            workflow,
+            repository: named.clone(),
+        }
+    } else if path.ends_with("/dispatches") {
+        Op::RepositoryDispatch {
+            event_type: field(text, "event_type"),
+            repository: named.clone(),
+        }
+    } else if path.ends_with("/releases") || path.ends_with("/releases/generate") {
+        Op::Release {
+            draft: (lower.contains("draft=true")
+                || lower.contains("\"draft\": true")
+                || lower.contains("\"draft\":true"))
+            .then(|| "true".to_owned()),
+            tag: None,
+        }
+    } else if path.contains("/git/refs") {
+        if lower.contains("refs/tags") || path.contains("/tags/") {
+            Op::Tag(None)
+        } else if let Some((_, branch)) = path.split_once("/git/refs/heads/") {
+            Op::Push(Target::Branch(branch.to_owned()))
+        } else {
+            return Vec::new();
+        }
+    } else if path.ends_with("/merges") {
+        Op::Push(Target::Branch(
+            field(text, "base").unwrap_or_else(|| "main".to_owned()),
+        ))
+    } else if path.contains("/contents/") && method == "PUT" {
+        match field(text, "branch") {
+            Some(branch) => Op::Push(Target::Branch(branch)),
+            None => Op::Push(Target::Branch("{default}".to_owned())),
+        }
+    } else if path.ends_with("/labels") {
+        Op::Label(Vec::new())
+    } else if path.ends_with("/comments") {
+        Op::Comment(None)
+    } else if path.ends_with("/pulls") {
+        Op::CreatePr(NewPr::default())
+    } else if path.ends_with("/issues") {
+        Op::Issue
+    } else if path.ends_with("/pages/builds") || path.ends_with("/pages/deployments") {
+        return vec![Act::deploy(what)];
+    } else {
+        return Vec::new();
+    };
+    if let Some(other) = named
+        && !matches!(op, Op::Dispatch { .. } | Op::RepositoryDispatch { .. })
+    {
+        return vec![Act::new(Op::Push(Target::Elsewhere(other)), what, token)];
+    }
+    vec![Act::new(op, what, token)]
+}
+
+/// The value of `name` in `name=value` or JSON.
+fn field(text: &str, name: &str) -> Option<String> {
+    let at = text.find(name)?;
+    let rest = text.get(at + name.len()..)?;
+    let rest = rest.trim_start_matches(['"', '\'', '\\', ':', '=', ' ']);
+    let end = rest
+        .find(|c: char| matches!(c, '"' | '\'' | ',' | ' ' | '}' | '\\'))
+        .unwrap_or(rest.len());
+    rest.get(..end)
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned)
+}
+
+pub(super) fn merge(auto: bool) -> Op {
+    Op::Merge {
+        auto,
+        admin: false,
+        label: None,
+        any: true,
+    }
+}
+
+pub(super) fn hub(words: &[&str]) -> Vec<Act> {
+    let what = shorten(&words.join(" "));
+    let token = Token::Env(API_ENV);
+    match words.get(1..) {
+        Some(["release", "create", ..]) => vec![Act::new(
+            Op::Release {
+                draft: None,
+                tag: None,
+            },
+            what,
+            token,
+        )],
+        Some(["pull-request", ..]) => vec![Act::new(Op::CreatePr(NewPr::default()), what, token)],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn glab(command: &Command) -> Vec<Act> {
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    let what = shorten(&command.text());
+    let token = Token::Env(&["GITLAB_TOKEN", "GITLAB_ACCESS_TOKEN"]);
+    let op = match words.get(1..) {
+        Some(["mr", "merge" | "accept", ..]) => {
+            merge(command.has("--when-pipeline-succeeds") || command.has("--auto-merge"))
+        }
+        Some(["mr", "approve", ..]) => Op::Approve,
+        Some(["mr", "create", ..]) => Op::CreatePr(NewPr::default()),
+        Some(["release", "create", ..]) => Op::Release {
+            draft: None,
+            tag: None,
+        },
+        Some(["ci" | "pipeline", "run" | "trigger", ..]) => Op::Dispatch {
+            workflow: None,
+            repository: None,
+        },
+        _ => return Vec::new(),
+    };
+    vec![Act::new(op, what, token)]
+}

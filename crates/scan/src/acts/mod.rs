@@ -1,0 +1,239 @@
+//! What a step does to the forge or to the world, as far as its text says.
+//!
+//! An [`Act`] is found once, when a file is read; whether it can happen in a run (which branch,
+//! which credential, which condition) is decided later, for each event.
+
+pub(crate) mod catalog;
+pub(crate) mod code;
+pub(crate) mod command;
+mod deploys;
+mod forge;
+mod git;
+mod publishes;
+
+use serde::Serialize;
+
+/// One thing a step does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Act {
+    pub(crate) op: Op,
+    /// In a few words, for people: `npm publish`.
+    pub(crate) what: String,
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) token: Token,
+    /// Templates that must be true for the act to happen, as `push: ${{ … }}` of an action.
+    pub(crate) only_if: Vec<String>,
+    /// Templates that must not be true.
+    pub(crate) unless: Vec<String>,
+    /// Why this is not production, where it is not.
+    pub(crate) benign: Option<&'static str>,
+    /// Happens only when a release pull request has been merged (release-please, changesets).
+    pub(crate) after_release_pr: bool,
+}
+
+/// What kind of thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Push(Target),
+    CreatePr(NewPr),
+    Merge {
+        /// Waits for requirements instead of merging at once.
+        auto: bool,
+        /// Asks to step over the branch's protection.
+        admin: bool,
+        /// The label that must be on the pull request, where the act asks for one.
+        label: Option<String>,
+        /// Acts on pull requests of its own choice, not only on the one that started it.
+        any: bool,
+    },
+    Approve,
+    Label(Vec<String>),
+    Comment(Option<String>),
+    Issue,
+    Tag(Option<String>),
+    Release {
+        draft: Option<String>,
+        tag: Option<String>,
+    },
+    Publish,
+    Deploy {
+        environment: Option<String>,
+    },
+    Dispatch {
+        workflow: Option<String>,
+        repository: Option<String>,
+    },
+    RepositoryDispatch {
+        event_type: Option<String>,
+        repository: Option<String>,
+    },
+    /// Stops unless the one who started the run has rights, or unless a person confirms.
+    Check(Check),
+    /// Marks the job as working on a cluster, registry or cloud of its own.
+    Local(&'static str),
+}
+
+/// What stops a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// The actor must have write access or be on a list.
+    Actor(&'static str),
+    /// A person must answer.
+    Person(&'static str),
+}
+
+/// Where `git push` goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The branch that is checked out.
+    Current,
+    /// A branch by name; may hold templates.
+    Branch(String),
+    /// Tags only.
+    Tags(Option<String>),
+    /// The current branch and its tags.
+    CurrentAndTags,
+    /// Another repository.
+    Elsewhere(String),
+}
+
+/// A pull request that a step opens.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct NewPr {
+    pub(crate) labels: Vec<String>,
+    pub(crate) head: Option<String>,
+    pub(crate) base: Option<String>,
+    /// A pull request whose merging releases (release-please, changesets, release-plz).
+    pub(crate) release: bool,
+}
+
+/// Which credential an act uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// The first of these environment variables that is set, else the job's token.
+    Env(&'static [&'static str]),
+    /// What `actions/checkout` left behind for git.
+    Git,
+    /// A value, possibly with templates or shell variables.
+    Value(String),
+    /// A credential of the outside world (registry, cloud): not the forge's.
+    Outside,
+}
+
+/// The kinds of production sink.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkKind {
+    /// Commits land on the default or a production branch.
+    Merge,
+    /// A tag or a release is made on the forge.
+    Release,
+    /// A package or image reaches a registry.
+    Publish,
+    /// Something runs or serves something new.
+    Deploy,
+}
+
+impl SinkKind {
+    /// The word that the reports use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Merge => "merge",
+            Self::Release => "release",
+            Self::Publish => "publish",
+            Self::Deploy => "deploy",
+        }
+    }
+}
+
+pub(crate) const GH_ENV: &[&str] = &["GH_TOKEN", "GITHUB_TOKEN"];
+pub(crate) const API_ENV: &[&str] = &["GITHUB_TOKEN", "GH_TOKEN", "TOKEN"];
+
+impl Act {
+    pub(crate) fn new(op: Op, what: impl Into<String>, token: Token) -> Self {
+        Self {
+            op,
+            what: what.into(),
+            file: String::new(),
+            line: 0,
+            token,
+            only_if: Vec::new(),
+            unless: Vec::new(),
+            benign: None,
+            after_release_pr: false,
+        }
+    }
+
+    pub(crate) fn publish(what: impl Into<String>) -> Self {
+        Self::new(Op::Publish, what, Token::Outside)
+    }
+
+    pub(crate) fn deploy(what: impl Into<String>) -> Self {
+        Self::new(Op::Deploy { environment: None }, what, Token::Outside)
+    }
+
+    pub(crate) fn benign_if(mut self, yes: bool, why: &'static str) -> Self {
+        if yes {
+            self.benign = Some(why);
+        }
+        self
+    }
+
+    pub(crate) fn only_if(mut self, template: Option<&str>) -> Self {
+        self.only_if.extend(template.map(str::to_owned));
+        self
+    }
+
+    pub(crate) fn unless(mut self, template: Option<&str>) -> Self {
+        self.unless.extend(template.map(str::to_owned));
+        self
+    }
+}
+
+/// Whether a name says that it is not production.
+pub(crate) fn is_rehearsal(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    lower
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|part| {
+            matches!(
+                part,
+                "staging"
+                    | "stage"
+                    | "stg"
+                    | "dev"
+                    | "development"
+                    | "develop"
+                    | "test"
+                    | "testing"
+                    | "tests"
+                    | "qa"
+                    | "uat"
+                    | "preview"
+                    | "previews"
+                    | "sandbox"
+                    | "pr"
+                    | "e2e"
+                    | "ci"
+                    | "local"
+                    | "localhost"
+                    | "nonprod"
+                    | "integration"
+                    | "demo"
+                    | "testpypi"
+                    | "ephemeral"
+                    | "canary"
+                    | "review"
+            )
+        })
+        && !lower.contains("prod")
+        || lower.contains("nonprod")
+        || lower.contains("non-prod")
+}
+
+pub(crate) fn publishes_goreleaser(what: &str, arguments: &str) -> Vec<Act> {
+    publishes::goreleaser(what, arguments)
+}

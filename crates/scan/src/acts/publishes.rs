@@ -1,0 +1,321 @@
+//! Commands that put a package or an image into a registry.
+
+use super::git::shorten;
+use super::{API_ENV, Act, NewPr, Op, Token};
+use crate::shell::Command;
+
+const DRY: &str = "a dry run publishes nothing";
+const LOCAL: &str = "the registry is local to the job";
+const TEST_INDEX: &str = "a test index is not production";
+
+/// Reads one command; nothing for what publishes nothing.
+pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    let rest = words.get(1..).unwrap_or_default();
+    let what = shorten(&command.text());
+    let dry = command.has("--dry-run")
+        || command.has("--dryrun")
+        || command.has("--dry")
+        || command.has("-n") && name == "cargo";
+    let publish = || {
+        vec![
+            Act::publish(what.clone())
+                .benign_if(dry, DRY)
+                .benign_if(is_local(&words), LOCAL),
+        ]
+    };
+    let plain: Vec<&str> = rest
+        .iter()
+        .copied()
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let is_help = command.has("--help") || command.has("--version");
+    if is_help {
+        return Vec::new();
+    }
+    match (name, plain.as_slice()) {
+        ("npm" | "yarn" | "pnpm" | "bun" | "lerna" | "deno", list)
+            if list.contains(&"publish")
+                && !list.contains(&"run")
+                && !matches!(
+                    list.first(),
+                    Some(&("config" | "pack" | "install" | "add" | "ci" | "test"))
+                ) =>
+        {
+            publish()
+        }
+        ("yarn" | "npm" | "pnpm", ["changeset" | "changesets", "publish", ..]) => changeset(&what),
+        ("changeset", ["publish", ..]) => changeset(&what),
+        ("nx", ["release", ..]) => {
+            vec![Act::publish(what.clone()).benign_if(dry || command.has("--skip-publish"), DRY)]
+        }
+        ("jsr", ["publish", ..]) | ("vsce" | "ovsx", ["publish", ..]) => publish(),
+        ("tfx", ["extension", "publish", ..]) => publish(),
+        (
+            "cargo",
+            ["publish", ..] | ["workspaces" | "ws", "publish", ..] | ["smart-release", ..],
+        ) => publish(),
+        ("cargo", ["release", ..]) => {
+            if command.has("--execute") || command.has("-x") {
+                publish()
+            } else {
+                Vec::new()
+            }
+        }
+        ("release-plz", ["release", ..]) => release_and_publish(&what, true),
+        ("twine", ["upload", ..]) => {
+            let test = words
+                .iter()
+                .any(|word| word.contains("test.pypi") || word.contains("testpypi"));
+            vec![
+                Act::publish(what)
+                    .benign_if(test, TEST_INDEX)
+                    .benign_if(is_local(&words), LOCAL),
+            ]
+        }
+        ("poetry" | "flit" | "uv" | "hatch" | "pdm" | "maturin", ["publish" | "upload", ..]) => {
+            let test = words.iter().any(|word| {
+                word.contains("test.pypi") || word.contains("testpypi") || *word == "test-pypi"
+            });
+            vec![
+                Act::publish(what)
+                    .benign_if(dry, DRY)
+                    .benign_if(test, TEST_INDEX),
+            ]
+        }
+        ("setup.py", ["upload", ..]) => publish(),
+        ("gem", ["push", ..]) | ("rake", ["release", ..]) => publish(),
+        ("mvn" | "mvnw", list)
+            if list.iter().any(|word| {
+                matches!(
+                    *word,
+                    "deploy"
+                        | "release:perform"
+                        | "nexus-staging:release"
+                        | "central-publishing:publish"
+                        | "jib:build"
+                        | "jreleaser:full-release"
+                )
+            }) =>
+        {
+            let skipped = words
+                .iter()
+                .any(|word| word.starts_with("-Dmaven.deploy.skip") && !word.ends_with("=false"));
+            vec![Act::publish(what).benign_if(skipped, DRY)]
+        }
+        ("gradle" | "gradlew", list) if list.iter().any(|word| is_gradle_publish(word)) => {
+            publish()
+        }
+        ("sbt", list)
+            if list.iter().any(|word| {
+                word.contains("publishSigned")
+                    || word.contains("ci-release")
+                    || *word == "publish"
+                    || *word == "+publish"
+            }) =>
+        {
+            publish()
+        }
+        ("dotnet", ["nuget", "push", ..]) | ("nuget", ["push", ..]) => publish(),
+        ("docker" | "podman" | "buildah" | "nerdctl" | "finch", list) => {
+            docker(list, &words, &what, command)
+        }
+        ("docker-compose", ["push", ..]) => publish(),
+        ("skopeo", ["copy" | "sync", ..])
+            if words
+                .iter()
+                .filter(|word| word.starts_with("docker://"))
+                .count()
+                > 1
+                || words
+                    .last()
+                    .is_some_and(|word| word.starts_with("docker://")) =>
+        {
+            publish()
+        }
+        ("crane", ["push" | "copy" | "cp" | "tag" | "append" | "mutate", ..])
+        | ("regctl", ["image", "copy", ..]) => publish(),
+        ("ko", ["build" | "publish" | "resolve", ..]) => {
+            let local = command.has("--local") || command.has("-L") || command.has("--push=false");
+            vec![Act::publish(what).benign_if(local, LOCAL)]
+        }
+        ("helm", ["push" | "cm-push", ..])
+        | ("oras", ["push" | "copy" | "cp", ..])
+        | ("chart-releaser" | "cr", ["upload", ..]) => publish(),
+        ("goreleaser", ["release", ..]) | ("goreleaser", [])
+            if rest.is_empty() || plain.first() == Some(&"release") =>
+        {
+            goreleaser(&what, &words.join(" "))
+        }
+        ("mix", ["hex.publish", ..]) => publish(),
+        ("dart" | "flutter", ["pub", "publish", ..]) => publish(),
+        ("pod", ["trunk", "push", ..]) => publish(),
+        ("fastlane", [lane, ..] | [_, lane, ..])
+            if matches!(
+                *lane,
+                "release"
+                    | "deliver"
+                    | "supply"
+                    | "deploy"
+                    | "beta"
+                    | "upload_to_app_store"
+                    | "upload_to_play_store"
+                    | "production"
+                    | "publish"
+            ) =>
+        {
+            publish()
+        }
+        ("conan", ["upload", ..])
+        | ("anaconda", ["upload", ..])
+        | ("conda", ["upload", ..])
+        | ("luarocks", ["upload", ..]) => publish(),
+        ("snapcraft", ["upload" | "push" | "release", ..]) => publish(),
+        ("cabal", ["upload", ..]) => vec![
+            Act::publish(what).benign_if(!command.has("--publish"), "a candidate is not published"),
+        ],
+        ("stack", ["upload", ..])
+        | ("opam", ["publish", ..])
+        | ("dune-release", ["publish" | "distrib", ..]) => publish(),
+        ("semantic-release", _) => {
+            if dry {
+                Vec::new()
+            } else {
+                release_and_publish(&what, false)
+            }
+        }
+        ("python-semantic-release", ["publish" | "version", ..]) => {
+            release_and_publish(&what, false)
+        }
+        ("release-it" | "np", _) => release_and_publish(&what, false),
+        ("auto", ["shipit" | "release" | "latest", ..]) => release_and_publish(&what, false),
+        ("release-please", ["github-release", ..]) => {
+            let mut act = Act::new(
+                Op::Release {
+                    draft: None,
+                    tag: None,
+                },
+                what,
+                Token::Env(API_ENV),
+            );
+            act.after_release_pr = true;
+            vec![act]
+        }
+        ("release-please", ["release-pr", ..]) => vec![Act::new(
+            Op::CreatePr(NewPr {
+                release: true,
+                ..NewPr::default()
+            }),
+            what,
+            Token::Env(API_ENV),
+        )],
+        ("huggingface-cli" | "hf", ["upload" | "upload-large-folder", ..]) => publish(),
+        ("web-ext", ["sign", ..]) | ("chrome-webstore-upload", _) => publish(),
+        ("Publish-Module" | "Publish-PSResource" | "Publish-Script", _) => publish(),
+        ("pulp" | "jfrog" | "jf", ["rt", "upload" | "u" | "dp" | "docker-push", ..]) => publish(),
+        _ => Vec::new(),
+    }
+}
+
+/// `changeset publish` finds nothing to do unless a version pull request was merged.
+fn changeset(what: &str) -> Vec<Act> {
+    let mut act = Act::publish(what);
+    act.after_release_pr = true;
+    vec![act]
+}
+
+fn release_and_publish(what: &str, after_release_pr: bool) -> Vec<Act> {
+    let mut acts = vec![
+        Act::new(
+            Op::Release {
+                draft: None,
+                tag: None,
+            },
+            what,
+            Token::Env(API_ENV),
+        ),
+        Act::publish(what),
+    ];
+    for act in &mut acts {
+        act.after_release_pr = after_release_pr;
+    }
+    acts
+}
+
+/// GoReleaser by its arguments.
+pub(super) fn goreleaser(what: &str, arguments: &str) -> Vec<Act> {
+    if arguments.contains("check") && !arguments.contains("release")
+        || arguments.contains("goreleaser build")
+        || arguments.starts_with("build")
+        || arguments.contains("healthcheck")
+    {
+        return Vec::new();
+    }
+    let snapshot = arguments.contains("--snapshot")
+        || arguments.contains("--skip=publish")
+        || arguments.contains("--skip-publish")
+        || arguments.contains("--skip publish");
+    vec![
+        Act::new(
+            Op::Release {
+                draft: None,
+                tag: None,
+            },
+            what,
+            Token::Env(API_ENV),
+        )
+        .benign_if(snapshot, "a snapshot is not released"),
+        Act::publish(what).benign_if(snapshot, "a snapshot is not published"),
+    ]
+}
+
+fn docker(list: &[&str], words: &[&str], what: &str, command: &Command) -> Vec<Act> {
+    let local = is_local(words);
+    let pushes = match list {
+        ["push", ..]
+        | ["image", "push", ..]
+        | ["compose", "push", ..]
+        | ["manifest", "push", ..] => true,
+        ["buildx", "build", ..] | ["build", ..] | ["buildx", "bake", ..] => {
+            command.has("--push")
+                || words
+                    .iter()
+                    .any(|word| word.contains("type=registry") || word.contains("push=true"))
+        }
+        ["buildx", "imagetools", "create", ..] => true,
+        _ => false,
+    };
+    if !pushes || command.words.iter().any(|word| word == "--push=false") {
+        return Vec::new();
+    }
+    vec![Act::publish(what).benign_if(local, LOCAL)]
+}
+
+fn is_gradle_publish(word: &str) -> bool {
+    let task = word.rsplit(':').next().unwrap_or(word);
+    (task.starts_with("publish") && !task.contains("MavenLocal"))
+        || matches!(
+            task,
+            "closeAndReleaseRepository"
+                | "closeAndReleaseStagingRepository"
+                | "uploadArchives"
+                | "jib"
+                | "dockerPush"
+                | "bootBuildImage"
+                | "jreleaserFullRelease"
+                | "uploadCrashlyticsMappingFileRelease"
+        ) && task != "bootBuildImage"
+}
+
+/// Whether a registry or host of the job itself is meant.
+pub(super) fn is_local(words: &[&str]) -> bool {
+    words.iter().any(|word| {
+        let word = word.to_ascii_lowercase();
+        word.contains("localhost")
+            || word.contains("127.0.0.1")
+            || word.contains("verdaccio")
+            || word.contains("ttl.sh")
+            || word.contains("kind-registry")
+            || word.contains("0.0.0.0")
+    })
+}

@@ -1,0 +1,675 @@
+//! Bots that open and merge pull requests, from their configuration files.
+
+use serde_json::Value;
+
+use crate::tree::Tree;
+use crate::yaml::{self, Node};
+
+/// A bot that is configured here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bot {
+    pub(crate) product: &'static str,
+    pub(crate) login: String,
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) duty: Duty,
+}
+
+/// What it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Opens pull requests from branches of this repository.
+    Opens {
+        head: &'static str,
+        labels: Vec<String>,
+        /// A person must release the workflow runs of its pull requests.
+        runs_held: bool,
+    },
+    /// Merges pull requests.
+    Merges {
+        authors: Authors,
+        needs: Vec<Need>,
+        /// It approves first, which counts as a review.
+        approves: bool,
+        why: String,
+    },
+    /// Serves the default branch whenever it changes, if it is connected.
+    Serves,
+}
+
+/// Whose pull requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Authors {
+    Own,
+    Any,
+    Only(Vec<String>),
+}
+
+/// What a merge waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Review(String),
+    Label(String),
+    /// A comment that only people with rights can make.
+    Command(String),
+    Fact(String),
+}
+
+/// Every bot that the files configure. Problems are reported as (file, line, words).
+pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> Vec<Bot> {
+    let mut bots = Vec::new();
+    for file in tree.files() {
+        let lower = file.to_ascii_lowercase();
+        let found = match lower.as_str() {
+            ".github/dependabot.yml" | ".github/dependabot.yaml" => {
+                with_yaml(tree, file, problems, dependabot)
+            }
+            "renovate.json"
+            | "renovate.json5"
+            | ".renovaterc"
+            | ".renovaterc.json"
+            | ".renovaterc.json5"
+            | ".github/renovate.json"
+            | ".github/renovate.json5"
+            | ".gitlab/renovate.json" => tree
+                .read(file)
+                .map(|text| renovate(file, &text))
+                .unwrap_or_default(),
+            ".mergify.yml" | ".mergify/config.yml" | ".github/mergify.yml" => {
+                with_yaml(tree, file, problems, mergify)
+            }
+            ".kodiak.toml" | ".github/.kodiak.toml" => {
+                match tree.read(file).map(|text| kodiak(file, &text)) {
+                    Ok(Ok(found)) => found,
+                    Ok(Err(words)) => {
+                        problems.push((file.clone(), 1, words));
+                        Vec::new()
+                    }
+                    Err(problem) => {
+                        problems.push((file.clone(), 0, problem.words()));
+                        Vec::new()
+                    }
+                }
+            }
+            "bors.toml" | ".github/bors.toml" => vec![merger(
+                "bors",
+                "bors[bot]",
+                file,
+                1,
+                Authors::Any,
+                vec![Need::Command("a reviewer comments bors r+".to_owned())],
+                false,
+            )],
+            ".bulldozer.yml" => with_yaml(tree, file, problems, bulldozer),
+            ".prow.yaml" => vec![merger(
+                "Tide",
+                "k8s-ci-robot",
+                file,
+                1,
+                Authors::Any,
+                vec![Need::Command(
+                    "an approver of OWNERS comments /lgtm and /approve".to_owned(),
+                )],
+                false,
+            )],
+            "vercel.json" => vec![server("Vercel", file)],
+            "netlify.toml" => vec![server("Netlify", file)],
+            "render.yaml" => vec![server("Render", file)],
+            ".github/workflows/copilot-setup-steps.yml"
+            | ".github/workflows/copilot-setup-steps.yaml" => vec![Bot {
+                product: "Copilot coding agent",
+                login: "Copilot".to_owned(),
+                file: file.clone(),
+                line: 1,
+                duty: Duty::Opens {
+                    head: "copilot/fix",
+                    labels: Vec::new(),
+                    runs_held: true,
+                },
+            }],
+            "sweep.yaml" => vec![Bot {
+                product: "Sweep",
+                login: "sweep-ai[bot]".to_owned(),
+                file: file.clone(),
+                line: 1,
+                duty: Duty::Opens {
+                    head: "sweep/fix",
+                    labels: vec!["sweep".to_owned()],
+                    runs_held: false,
+                },
+            }],
+            _ => Vec::new(),
+        };
+        bots.extend(found);
+    }
+    if let Ok(text) = tree.read("package.json")
+        && text.contains("\"renovate\"")
+        && let Ok(json) = serde_json::from_str::<Value>(&text)
+        && let Some(inner) = json.get("renovate")
+        && inner.is_object()
+        && !bots.iter().any(|bot| bot.product == "Renovate")
+    {
+        bots.extend(renovate_value("package.json", &text, inner));
+    }
+    bots
+}
+
+fn with_yaml(
+    tree: &Tree,
+    file: &str,
+    problems: &mut Vec<(String, usize, String)>,
+    read: fn(&str, &Node) -> Vec<Bot>,
+) -> Vec<Bot> {
+    match tree.read(file) {
+        Err(problem) => {
+            problems.push((file.to_owned(), 0, problem.words()));
+            Vec::new()
+        }
+        Ok(text) => match yaml::parse_one(&text) {
+            Err(error) => {
+                problems.push((file.to_owned(), error.line, error.message));
+                Vec::new()
+            }
+            Ok(root) => read(file, &root),
+        },
+    }
+}
+
+fn merger(
+    product: &'static str,
+    login: &str,
+    file: &str,
+    line: usize,
+    authors: Authors,
+    needs: Vec<Need>,
+    approves: bool,
+) -> Bot {
+    Bot {
+        product,
+        login: login.to_owned(),
+        file: file.to_owned(),
+        line,
+        duty: Duty::Merges {
+            authors,
+            needs,
+            approves,
+            why: format!("{product} is configured to merge"),
+        },
+    }
+}
+
+fn server(product: &'static str, file: &str) -> Bot {
+    Bot {
+        product,
+        login: format!("{}[bot]", product.to_lowercase()),
+        file: file.to_owned(),
+        line: 1,
+        duty: Duty::Serves,
+    }
+}
+
+pub(crate) fn dependabot_bot(file: &str, line: usize, labels: Vec<String>) -> Bot {
+    Bot {
+        product: "Dependabot",
+        login: "dependabot[bot]".to_owned(),
+        file: file.to_owned(),
+        line,
+        duty: Duty::Opens {
+            head: "dependabot/npm_and_yarn/x",
+            labels,
+            runs_held: false,
+        },
+    }
+}
+
+pub(crate) fn renovate_bot(file: &str, line: usize, labels: Vec<String>) -> Bot {
+    Bot {
+        product: "Renovate",
+        login: "renovate[bot]".to_owned(),
+        file: file.to_owned(),
+        line,
+        duty: Duty::Opens {
+            head: "renovate/x",
+            labels,
+            runs_held: false,
+        },
+    }
+}
+
+fn dependabot(file: &str, root: &Node) -> Vec<Bot> {
+    let Some(updates) = root
+        .get("updates")
+        .filter(|updates| !updates.items().is_empty())
+    else {
+        return Vec::new();
+    };
+    let mut labels: Vec<String> = vec!["dependencies".to_owned()];
+    for update in updates.items() {
+        if let Some(list) = update.get("labels") {
+            labels.extend(list.texts().into_iter().map(str::to_owned));
+        }
+    }
+    labels.sort();
+    labels.dedup();
+    vec![dependabot_bot(
+        file,
+        root.entry("updates").map_or(1, |entry| entry.line),
+        labels,
+    )]
+}
+
+/// Reads Renovate's configuration, comments and trailing commas included.
+fn renovate(file: &str, text: &str) -> Vec<Bot> {
+    match serde_json::from_str::<Value>(&plain_json(text)) {
+        Ok(value) => renovate_value(file, text, &value),
+        Err(_) => {
+            // Unquoted keys and the like: read the one word that matters here.
+            let automerge = text.lines().any(|line| {
+                let line = line.trim();
+                line.contains("automerge") && line.contains("true") && !line.starts_with("//")
+            });
+            let mut bots = vec![renovate_bot(file, 1, Vec::new())];
+            if automerge {
+                bots.push(renovate_merger(file, line_of(text, "automerge")));
+            }
+            bots
+        }
+    }
+}
+
+fn renovate_value(file: &str, text: &str, value: &Value) -> Vec<Bot> {
+    if value.get("enabled") == Some(&Value::Bool(false)) {
+        return Vec::new();
+    }
+    let labels = value
+        .get("labels")
+        .and_then(Value::as_array)
+        .map(|list| {
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default();
+    let mut bots = vec![renovate_bot(file, 1, labels)];
+    if automerges(value, 0) {
+        bots.push(renovate_merger(file, line_of(text, "automerge")));
+    }
+    bots
+}
+
+fn renovate_merger(file: &str, line: usize) -> Bot {
+    merger(
+        "Renovate",
+        "renovate[bot]",
+        file,
+        line,
+        Authors::Own,
+        Vec::new(),
+        false,
+    )
+}
+
+fn automerges(value: &Value, depth: usize) -> bool {
+    /// Deepest level of Renovate's configuration that is looked into.
+    const DEPTH_MAX: usize = 12;
+    if depth > DEPTH_MAX {
+        return false;
+    }
+    match value {
+        Value::Object(map) => {
+            if map.get("enabled") == Some(&Value::Bool(false)) {
+                return false;
+            }
+            map.iter().any(|(key, inner)| match key.as_str() {
+                "automerge" => inner == &Value::Bool(true),
+                "extends" => inner.as_array().is_some_and(|list| {
+                    list.iter().filter_map(Value::as_str).any(|preset| {
+                        preset.contains(":automerge")
+                            && !preset.contains("automergeDisabled")
+                            && !preset.contains("automergeRequireAllStatusChecks")
+                            && !preset.contains("automergeType")
+                            && !preset.contains("automergePr")
+                            && !preset.contains("automergeBranch")
+                    })
+                }),
+                _ => automerges(inner, depth + 1),
+            })
+        }
+        Value::Array(list) => list.iter().any(|inner| automerges(inner, depth + 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// JSON with comments and trailing commas as JSON.
+fn plain_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    let mut inside = false;
+    while let Some(character) = characters.next() {
+        if inside {
+            out.push(character);
+            if character == '\\' {
+                out.extend(characters.next());
+            } else if character == '"' {
+                inside = false;
+            }
+            continue;
+        }
+        match (character, characters.peek()) {
+            ('"', _) => {
+                inside = true;
+                out.push('"');
+            }
+            ('/', Some('/')) => {
+                for skipped in characters.by_ref() {
+                    if skipped == '\n' {
+                        out.push('\n');
+                        break;
+                    }
+                }
+            }
+            ('/', Some('*')) => {
+                let mut last = ' ';
+                for skipped in characters.by_ref() {
+                    if last == '*' && skipped == '/' {
+                        break;
+                    }
+                    last = skipped;
+                }
+            }
+            ('}' | ']', _) => {
+                while out.ends_with(char::is_whitespace) {
+                    out.pop();
+                }
+                if out.ends_with(',') {
+                    out.pop();
+                }
+                out.push(character);
+            }
+            _ => out.push(character),
+        }
+    }
+    out
+}
+
+fn line_of(text: &str, word: &str) -> usize {
+    text.lines()
+        .position(|line| line.contains(word))
+        .map_or(1, |index| index + 1)
+}
+
+fn mergify(file: &str, root: &Node) -> Vec<Bot> {
+    let mut bots = Vec::new();
+    let queue_conditions: Vec<String> = root
+        .get("queue_rules")
+        .map(Node::items)
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|rule| {
+            ["queue_conditions", "merge_conditions", "conditions"]
+                .iter()
+                .flat_map(|key| conditions(rule.get(key)))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    for rule in root
+        .get("pull_request_rules")
+        .map(Node::items)
+        .unwrap_or_default()
+    {
+        let Some(actions) = rule.get("actions") else {
+            continue;
+        };
+        let merges = actions.get("merge").is_some() || actions.get("queue").is_some();
+        let approves = actions.get("review").is_some_and(|review| {
+            review
+                .str_of("type")
+                .is_none_or(|kind| kind.eq_ignore_ascii_case("approve"))
+        });
+        if !merges && !approves {
+            continue;
+        }
+        let mut all = conditions(rule.get("conditions"));
+        if actions.get("queue").is_some() {
+            all.extend(queue_conditions.iter().cloned());
+        }
+        let (authors, needs) = demands(&all);
+        let mut bot = merger(
+            "Mergify",
+            "mergify[bot]",
+            file,
+            rule.line,
+            authors,
+            needs,
+            approves,
+        );
+        if !merges {
+            // Only approves; merging is another rule's business.
+            if let Duty::Merges { needs, .. } = &mut bot.duty {
+                needs.push(Need::Command("a person merges".to_owned()));
+            }
+        }
+        bots.push(bot);
+    }
+    // Rules that approve help the rules that merge, for the same authors.
+    let approving: Vec<Authors> = bots
+        .iter()
+        .filter_map(|bot| match &bot.duty {
+            Duty::Merges {
+                authors,
+                approves: true,
+                ..
+            } => Some(authors.clone()),
+            Duty::Merges { .. } | Duty::Opens { .. } | Duty::Serves => None,
+        })
+        .collect();
+    for bot in &mut bots {
+        if let Duty::Merges {
+            authors, approves, ..
+        } = &mut bot.duty
+        {
+            *approves |= approving.contains(authors);
+        }
+    }
+    bots
+}
+
+fn conditions(node: Option<&Node>) -> Vec<String> {
+    let Some(node) = node else { return Vec::new() };
+    let mut out = Vec::new();
+    for item in node.items() {
+        if let Some(text) = item.text() {
+            out.push(text.to_owned());
+        } else if let Some(all) = item.get("and") {
+            out.extend(conditions(Some(all)));
+        } else if let Some(any) = item.get("or") {
+            let inner = conditions(Some(any));
+            // The easiest of the alternatives: one that names authors, else any.
+            if inner.iter().all(|text| text.starts_with("author")) {
+                out.extend(inner);
+            } else if inner.iter().all(|text| is_gate(text)) {
+                out.extend(inner.into_iter().next());
+            }
+        }
+    }
+    out
+}
+
+fn is_gate(text: &str) -> bool {
+    text.contains("approved-reviews-by") || text.starts_with("label")
+}
+
+fn demands(all: &[String]) -> (Authors, Vec<Need>) {
+    let mut logins = Vec::new();
+    let mut needs = Vec::new();
+    for condition in all {
+        let text = condition.trim();
+        if let Some(rest) = text.strip_prefix("author") {
+            let name = rest
+                .trim_start_matches(['~', '=', ' ', '^', '('])
+                .trim_end_matches(['$', ')']);
+            if !rest.trim_start().starts_with('!') {
+                logins.extend(name.split('|').map(|part| part.replace('\\', "")));
+            }
+        } else if text.starts_with("-author") {
+        } else if text.contains("approved-reviews-by")
+            && !text.starts_with('-')
+            && !text.ends_with(">=0")
+            && !text.starts_with("#changes")
+        {
+            needs.push(Need::Review(text.to_owned()));
+        } else if let Some(rest) = text.strip_prefix("label") {
+            let name = rest
+                .trim_start_matches(['~', '=', ' ', '^'])
+                .trim_end_matches('$');
+            if !rest.trim_start().starts_with('!') {
+                needs.push(Need::Label(name.to_owned()));
+            }
+        }
+    }
+    let authors = if logins.is_empty() {
+        Authors::Any
+    } else {
+        Authors::Only(logins)
+    };
+    (authors, needs)
+}
+
+fn kodiak(file: &str, text: &str) -> Result<Vec<Bot>, String> {
+    let value: toml::Value = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let merge = value.get("merge");
+    let get = |key: &str| merge.and_then(|table| table.get(key));
+    let label = get("automerge_label").and_then(|label| match label {
+        toml::Value::Array(list) => list.first().and_then(toml::Value::as_str),
+        other => other.as_str(),
+    });
+    let label = label.unwrap_or("automerge").to_owned();
+    let required = get("require_automerge_label")
+        .and_then(toml::Value::as_bool)
+        .unwrap_or(true);
+    let line = line_of(text, "merge");
+    let logins = |value: Option<&toml::Value>| -> Vec<String> {
+        value
+            .and_then(toml::Value::as_array)
+            .map(|list| {
+                list.iter()
+                    .filter_map(toml::Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default()
+    };
+    let approved = logins(
+        value
+            .get("approve")
+            .and_then(|table| table.get("auto_approve_usernames")),
+    );
+    let mut bots = vec![merger(
+        "Kodiak",
+        "kodiakhq[bot]",
+        file,
+        line,
+        Authors::Any,
+        if required {
+            vec![Need::Label(label)]
+        } else {
+            Vec::new()
+        },
+        false,
+    )];
+    let dependencies =
+        logins(get("automerge_dependencies").and_then(|table| table.get("usernames")));
+    if !dependencies.is_empty() {
+        let approves = dependencies.iter().any(|name| approved.contains(name));
+        bots.push(merger(
+            "Kodiak",
+            "kodiakhq[bot]",
+            file,
+            line_of(text, "automerge_dependencies"),
+            Authors::Only(dependencies),
+            Vec::new(),
+            approves,
+        ));
+    }
+    if !approved.is_empty()
+        && let Some(Bot {
+            duty: Duty::Merges { needs, .. },
+            ..
+        }) = bots.first()
+    {
+        let needs = needs.clone();
+        bots.push(merger(
+            "Kodiak",
+            "kodiakhq[bot]",
+            file,
+            line_of(text, "auto_approve_usernames"),
+            Authors::Only(approved),
+            needs,
+            true,
+        ));
+    }
+    Ok(bots)
+}
+
+fn bulldozer(file: &str, root: &Node) -> Vec<Bot> {
+    let trigger = root
+        .at(&["merge", "trigger"])
+        .or_else(|| root.at(&["merge", "whitelist"]))
+        .or_else(|| root.at(&["merge", "allowlist"]));
+    let mut needs = Vec::new();
+    if let Some(trigger) = trigger {
+        if let Some(label) = trigger
+            .get("labels")
+            .and_then(|list| list.texts().first().map(|label| (*label).to_owned()))
+        {
+            needs.push(Need::Label(label));
+        } else if trigger.get("comments").is_some() || trigger.get("comment_substrings").is_some() {
+            needs.push(Need::Fact(
+                "whether Bulldozer takes its comment from accounts without rights".to_owned(),
+            ));
+        }
+    }
+    vec![merger(
+        "Bulldozer",
+        "bulldozer[bot]",
+        file,
+        1,
+        Authors::Any,
+        needs,
+        false,
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renovate_automerges_only_where_it_says_so() {
+        let merges = |text: &str| renovate("renovate.json", text).len() == 2;
+        assert!(merges(
+            "{\"packageRules\":[{\"matchUpdateTypes\":[\"patch\"],\"automerge\":true}]}"
+        ));
+        assert!(merges(
+            "{\"extends\":[\"config:base\",\":automergeMinor\"]}"
+        ));
+        assert!(merges("{ // comment\n \"automerge\": true,\n}"));
+        assert!(merges("{ automerge: true }"));
+        assert!(!merges("{\"extends\":[\"config:base\"]}"));
+        assert!(!merges("{\"automerge\": false}"));
+        assert!(!merges("{ // \"automerge\": true\n}"));
+        assert!(!merges("{\"extends\":[\":automergeDisabled\"]}"));
+    }
+
+    #[test]
+    fn mergify_conditions_become_needs() {
+        let root = yaml::parse_one("pull_request_rules:\n  - name: x\n    conditions:\n      - author~=^dependabot\n      - \"#approved-reviews-by>=1\"\n      - label=ok\n    actions:\n      merge: {}\n").unwrap();
+        let bots = mergify(".mergify.yml", &root);
+        let Duty::Merges { authors, needs, .. } = &bots[0].duty else {
+            panic!()
+        };
+        assert_eq!(authors, &Authors::Only(vec!["dependabot".to_owned()]));
+        assert_eq!(needs.len(), 2);
+    }
+}

@@ -1,0 +1,625 @@
+//! Landing: pushes, merges, approvals, and what follows when commits land.
+
+use super::run::is_production_branch;
+use super::{
+    Actor, Assumption, Credential, Engine, Event, Gate, Level, PathStep, PullRequest, Reference,
+    Way,
+};
+use crate::acts::SinkKind;
+use crate::bots::{Authors, Bot, Duty, Need};
+
+/// How a merge is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) auto: bool,
+    pub(super) admin: bool,
+    /// The act chooses among open pull requests.
+    pub(super) selects: bool,
+}
+
+/// What a review that a rule demands costs for a pull request of this author.
+fn review_gate(engine: &Engine<'_>, repository: usize, author: Option<&Actor>) -> Gate {
+    let approved = author.and_then(|author| engine.approvals.get(&(repository, author.clone())));
+    let human = Gate::Human("a person's approving review of the pull request".to_owned());
+    let owners = engine
+        .subject(repository)
+        .and_then(|subject| subject.codeowners.clone());
+    match approved {
+        Some((Level::Clear, _)) => match owners {
+            Some(file) => Gate::Fact(format!(
+                "whether the branch rule also demands a review by code owners ({file})"
+            )),
+            None => Gate::Clear,
+        },
+        Some((Level::Fact, fact)) => Gate::Fact(fact.clone()),
+        Some((Level::Human, _)) | None => human,
+    }
+}
+
+/// What landing on the default branch by pull request costs.
+fn merge_gate(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    author: Option<&Actor>,
+    credential: &Credential,
+    manner: Manner,
+) -> Gate {
+    match engine.assumption {
+        Assumption::Unprotected => {
+            engine.assume("the default branch takes merges without a review");
+            Gate::Clear
+        }
+        Assumption::Protected => {
+            engine.assume("the default branch takes only pull requests with one approving review");
+            if manner.admin && credential.fires() {
+                return Gate::Fact(format!(
+                    "whether {} may step over the branch's protection",
+                    credential.words()
+                ));
+            }
+            review_gate(engine, repository, author)
+        }
+        Assumption::Settings => {
+            let Some(subject) = engine.subject(repository) else {
+                return Gate::Clear;
+            };
+            let Some(settings) = &subject.settings else {
+                return Gate::Clear;
+            };
+            let rules: Vec<_> = settings
+                .branch_rules(&subject.default_branch, true)
+                .collect();
+            if rules
+                .iter()
+                .all(|rule| rule.required_approvals == 0 && !rule.require_code_owners)
+            {
+                return Gate::Clear;
+            }
+            if manner.admin && rules.iter().all(|rule| bypasses(&rule.bypass, credential)) {
+                return Gate::Clear;
+            }
+            if rules.iter().any(|rule| rule.require_code_owners) && subject.codeowners.is_some() {
+                return Gate::Human("a code owner's review of the pull request".to_owned());
+            }
+            let demanded = rules
+                .iter()
+                .map(|rule| rule.required_approvals)
+                .max()
+                .unwrap_or(0);
+            let approved =
+                author.and_then(|author| engine.approvals.get(&(repository, author.clone())));
+            match approved {
+                Some((Level::Clear, _))
+                    if demanded <= 1
+                        && settings.actions.can_approve_pull_requests != Some(false) =>
+                {
+                    Gate::Clear
+                }
+                _ => Gate::Human("a person's approving review of the pull request".to_owned()),
+            }
+        }
+    }
+}
+
+fn bypasses(list: &[String], credential: &Credential) -> bool {
+    let name = match credential {
+        Credential::Default => "github-actions",
+        Credential::Secret(name) | Credential::App(name) | Credential::DeployKey(name) => {
+            name.as_str()
+        }
+        Credential::None | Credential::Outside => return false,
+    };
+    list.iter().any(|entry| {
+        entry.eq_ignore_ascii_case(name)
+            || entry.trim_end_matches("[bot]").eq_ignore_ascii_case(name)
+    })
+}
+
+/// What a direct push to the default branch costs.
+fn push_gate(engine: &mut Engine<'_>, repository: usize, credential: &Credential) -> Gate {
+    let edge = "the branch takes changes by reviewed pull request only".to_owned();
+    match engine.assumption {
+        Assumption::Unprotected => {
+            engine.assume("the default branch takes pushes");
+            Gate::Clear
+        }
+        Assumption::Protected => {
+            engine.assume("the default branch takes only pull requests with one approving review");
+            match credential {
+                Credential::Secret(_) | Credential::DeployKey(_) => Gate::Fact(format!(
+                    "whether {} may step over the branch's protection",
+                    credential.words()
+                )),
+                Credential::App(name) if name.is_empty() => {
+                    Gate::Fact("whether the app may step over the branch's protection".to_owned())
+                }
+                Credential::None
+                | Credential::Default
+                | Credential::App(_)
+                | Credential::Outside => Gate::Human(edge),
+            }
+        }
+        Assumption::Settings => {
+            let Some(subject) = engine.subject(repository) else {
+                return Gate::Clear;
+            };
+            let Some(settings) = &subject.settings else {
+                return Gate::Clear;
+            };
+            let mut gate = Gate::Clear;
+            for rule in settings.branch_rules(&subject.default_branch, true) {
+                let closed =
+                    rule.require_pull_request || rule.required_approvals > 0 || rule.restrict;
+                if closed && !bypasses(&rule.bypass, credential) {
+                    gate = Gate::Human(edge.clone());
+                }
+            }
+            gate
+        }
+    }
+}
+
+/// What making a tag costs.
+pub(super) fn tag_gate(engine: &mut Engine<'_>, repository: usize, by_agent: bool) -> Gate {
+    match engine.assumption {
+        Assumption::Unprotected => Gate::Clear,
+        Assumption::Protected => {
+            if by_agent {
+                Gate::Fact("whether a ruleset restricts who makes tags".to_owned())
+            } else {
+                Gate::Clear
+            }
+        }
+        Assumption::Settings => {
+            let restricted = engine
+                .subject(repository)
+                .and_then(|subject| subject.settings.as_ref())
+                .is_some_and(crate::settings::Settings::restricts_tags);
+            if restricted {
+                Gate::Human("a ruleset restricts who makes tags".to_owned())
+            } else {
+                Gate::Clear
+            }
+        }
+    }
+}
+
+/// A push to a branch of this repository.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "who pushes what where and how; grouping would only hide the parts"
+)]
+pub(super) fn push(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    reference: &Reference,
+    credential: &Credential,
+    place: (&str, usize),
+    what: &str,
+    way: &Way,
+    by_agent: bool,
+) {
+    let step = |event: String| PathStep {
+        file: place.0.to_owned(),
+        line: place.1,
+        actor: credential.actor().words(),
+        credential: credential.words(),
+        event,
+        why: what.to_owned(),
+    };
+    match reference {
+        Reference::Default => {
+            let gate = push_gate(engine, repository, credential);
+            let way = engine.step(way, step("push to the default branch".to_owned()), &gate);
+            landed(engine, repository, place, &way, None);
+            if credential.fires() {
+                let event = Event {
+                    releases: by_agent,
+                    ..Event::new(repository, "push", "", credential.actor())
+                };
+                engine.happens(event, way);
+            }
+        }
+        Reference::Branch(name) if matches!(name.as_str(), "gh-pages" | "pages") => {
+            let way = engine.step(way, step(format!("push to {name}")), &Gate::Clear);
+            engine.reach(
+                repository,
+                SinkKind::Deploy,
+                "GitHub Pages (branch gh-pages)",
+                place,
+                &way,
+            );
+            if credential.fires() {
+                branch_pushed(engine, repository, reference, credential, way);
+            }
+        }
+        Reference::Branch(name) => {
+            let way = engine.step(way, step(format!("push to {name}")), &Gate::Clear);
+            if is_production_branch(name) {
+                engine.reach(
+                    repository,
+                    SinkKind::Merge,
+                    &format!("branch {name}"),
+                    place,
+                    &way,
+                );
+            }
+            if credential.fires() {
+                branch_pushed(engine, repository, reference, credential, way);
+            }
+        }
+        Reference::Other => {
+            if credential.fires() {
+                let way = engine.step(way, step("push to another branch".to_owned()), &Gate::Clear);
+                branch_pushed(engine, repository, reference, credential, way);
+            }
+        }
+        Reference::Tag(_) => {}
+    }
+}
+
+fn branch_pushed(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    reference: &Reference,
+    credential: &Credential,
+    way: Way,
+) {
+    let event = Event {
+        reference: reference.clone(),
+        ..Event::new(repository, "push", "", credential.actor())
+    };
+    engine.happens(event, way);
+}
+
+/// Commits are on the default branch: the merge sink, and services that serve it.
+fn landed(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    place: (&str, usize),
+    way: &Way,
+    _pull: Option<&PullRequest>,
+) {
+    let Some(subject) = engine.subject(repository) else {
+        return;
+    };
+    engine.reach(
+        repository,
+        SinkKind::Merge,
+        &format!("branch {}", subject.default_branch),
+        ("", 0),
+        way,
+    );
+    let _ = place;
+    for bot in &subject.bots {
+        if bot.duty == Duty::Serves {
+            let step = PathStep {
+                file: bot.file.clone(),
+                line: bot.line,
+                actor: bot.product.to_owned(),
+                credential: "its own".to_owned(),
+                event: "deploy".to_owned(),
+                why: format!(
+                    "{} serves the default branch where it is connected",
+                    bot.product
+                ),
+            };
+            let gate = Gate::Fact(format!(
+                "whether {} is connected and deploys the default branch",
+                bot.product
+            ));
+            let way = engine.step(way, step, &gate);
+            engine.reach(
+                repository,
+                SinkKind::Deploy,
+                &format!("{} ({})", bot.product, bot.file),
+                (&bot.file, bot.line),
+                &way,
+            );
+        }
+    }
+}
+
+/// A merge of a pull request into the default branch.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "who merges what and how; grouping would only hide the parts"
+)]
+pub(super) fn merge(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    pull: Option<&PullRequest>,
+    credential: &Credential,
+    manner: Manner,
+    place: (&str, usize),
+    what: &str,
+    way: &Way,
+) {
+    let gate = merge_gate(
+        engine,
+        repository,
+        pull.map(|pull| &pull.author),
+        credential,
+        manner,
+    );
+    let step = PathStep {
+        file: place.0.to_owned(),
+        line: place.1,
+        actor: credential.actor().words(),
+        credential: credential.words(),
+        event: if manner.auto { "auto-merge" } else { "merge" }.to_owned(),
+        why: if manner.selects {
+            format!("{what} (pull requests of its own choice)")
+        } else {
+            what.to_owned()
+        },
+    };
+    let way = engine.step(way, step, &gate);
+    merged(
+        engine,
+        repository,
+        pull,
+        credential.actor(),
+        credential.fires(),
+        &way,
+    );
+}
+
+/// What follows a merge.
+fn merged(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    pull: Option<&PullRequest>,
+    actor: Actor,
+    fires: bool,
+    way: &Way,
+) {
+    landed(engine, repository, ("", 0), way, pull);
+    if !fires {
+        return;
+    }
+    let push = Event {
+        releases: pull.is_some_and(|pull| pull.release),
+        ..Event::new(repository, "push", "", actor.clone())
+    };
+    engine.happens(push, way.clone());
+    if let Some(pull) = pull {
+        let closed = Event {
+            merged: true,
+            pull_request: Some(pull.clone()),
+            ..Event::new(repository, "pull_request", "closed", actor)
+        };
+        engine.happens(closed, way.clone());
+    }
+}
+
+/// An approval by automation.
+pub(super) fn approve(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    pull: Option<&PullRequest>,
+    credential: &Credential,
+    place: (&str, usize),
+    what: &str,
+    way: &Way,
+) {
+    let Some(pull) = pull else { return };
+    // Nobody can approve a pull request of their own.
+    if pull.author == credential.actor() {
+        return;
+    }
+    let reason = way.reason.as_deref().unwrap_or_default().to_owned();
+    let key = (repository, pull.author.clone());
+    let better = engine
+        .approvals_seen
+        .get(&key)
+        .is_none_or(|(level, _)| way.level < *level);
+    if better {
+        engine.approvals_seen.insert(key, (way.level, reason));
+    }
+    if credential.fires() {
+        let step = PathStep {
+            file: place.0.to_owned(),
+            line: place.1,
+            actor: credential.actor().words(),
+            credential: credential.words(),
+            event: "pull_request_review submitted".to_owned(),
+            why: what.to_owned(),
+        };
+        let way = engine.step(way, step, &Gate::Clear);
+        let event = Event {
+            pull_request: Some(pull.clone()),
+            ..Event::new(
+                repository,
+                "pull_request_review",
+                "submitted",
+                credential.actor(),
+            )
+        };
+        engine.happens(event, way);
+    }
+}
+
+/// A pull request is there: the events of its opening, the bots that merge, and people.
+pub(super) fn new_pull_request(
+    engine: &mut Engine<'_>,
+    repository: usize,
+    pull: &PullRequest,
+    way: &Way,
+    fires: bool,
+) {
+    let opened = Event {
+        pull_request: Some(pull.clone()),
+        ..Event::new(repository, "pull_request", "opened", pull.author.clone())
+    };
+    if fires {
+        engine.happens(opened.clone(), way.clone());
+        engine.happens(
+            Event {
+                activity: "synchronize",
+                ..opened.clone()
+            },
+            way.clone(),
+        );
+        engine.happens(
+            Event {
+                activity: "ready_for_review",
+                ..opened.clone()
+            },
+            way.clone(),
+        );
+        for label in &pull.labels {
+            let labeled = Event {
+                activity: "labeled",
+                label: Some(label.clone()),
+                ..opened.clone()
+            };
+            engine.happens(labeled, way.clone());
+        }
+        for name in ["check_suite", "status", "check_run"] {
+            let event = Event {
+                name,
+                activity: if name == "status" { "" } else { "completed" },
+                ..opened.clone()
+            };
+            engine.happens(event, way.clone());
+        }
+    } else {
+        // No workflow starts, but apps and people see it.
+        answer_pull_request(engine, &opened, way);
+    }
+}
+
+/// Apps that merge, and the person who can.
+pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &Way) {
+    let repository = event.repository;
+    let (Some(pull), Some(subject)) = (&event.pull_request, engine.subject(repository)) else {
+        return;
+    };
+    if !matches!(event.activity, "opened" | "labeled") {
+        return;
+    }
+    for bot in &subject.bots {
+        if let Duty::Merges {
+            authors,
+            needs,
+            approves,
+            why,
+        } = &bot.duty
+            && concerns(authors, bot, &pull.author)
+        {
+            bot_merges(engine, event, pull, bot, needs, *approves, why, way);
+        }
+    }
+    if event.activity == "opened" && pull.author != Actor::Person {
+        let step = PathStep {
+            file: String::new(),
+            line: 0,
+            actor: Actor::Person.words(),
+            credential: String::new(),
+            event: "merge".to_owned(),
+            why: "a person merges the pull request by hand".to_owned(),
+        };
+        let gate = Gate::Human("a person reviews and merges the pull request".to_owned());
+        let way = engine.step(way, step, &gate);
+        merged(engine, repository, Some(pull), Actor::Person, true, &way);
+    }
+}
+
+fn concerns(authors: &Authors, bot: &Bot, author: &Actor) -> bool {
+    let login = match author {
+        Actor::Bot(login) => login.as_str(),
+        Actor::Actions => "github-actions[bot]",
+        Actor::Person
+        | Actor::Anyone
+        | Actor::Machine
+        | Actor::App
+        | Actor::Clock
+        | Actor::Elsewhere => "",
+    };
+    match authors {
+        Authors::Own => login == bot.login,
+        Authors::Any => true,
+        Authors::Only(list) => {
+            !login.is_empty()
+                && list.iter().any(|known| {
+                    let known = known
+                        .trim_end_matches("[bot]")
+                        .trim_end_matches("-bot")
+                        .to_ascii_lowercase();
+                    let known = known.trim_end_matches("-preview").to_owned();
+                    !known.is_empty() && login.to_ascii_lowercase().starts_with(&known)
+                })
+        }
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one bot's answer to one pull request; grouping would only hide the parts"
+)]
+fn bot_merges(
+    engine: &mut Engine<'_>,
+    event: &Event,
+    pull: &PullRequest,
+    bot: &Bot,
+    needs: &[Need],
+    approves: bool,
+    why: &str,
+    way: &Way,
+) {
+    let repository = event.repository;
+    let mut way = way.clone();
+    if approves {
+        let key = (repository, pull.author.clone());
+        if engine
+            .approvals_seen
+            .get(&key)
+            .is_none_or(|(level, _)| way.level < *level)
+        {
+            engine
+                .approvals_seen
+                .insert(key, (way.level, String::new()));
+        }
+    }
+    for need in needs {
+        let gate = match need {
+            Need::Review(text) => match (
+                approves,
+                review_gate(engine, repository, Some(&pull.author)),
+            ) {
+                (true, _) | (_, Gate::Clear) => Gate::Clear,
+                (false, _) => Gate::Human(format!("a person's approving review ({text})")),
+            },
+            Need::Label(label) if super::scope::has_label(event, label) => Gate::Clear,
+            Need::Label(label) => Gate::Human(format!("a person sets the label {label}")),
+            Need::Command(text) => Gate::Human(text.clone()),
+            Need::Fact(text) => Gate::Fact(text.clone()),
+        };
+        way = way.gated(&gate);
+    }
+    let credential = Credential::App(bot.login.trim_end_matches("[bot]").to_owned());
+    let manner = Manner {
+        auto: true,
+        admin: false,
+        selects: false,
+    };
+    let file = bot.file.clone();
+    if bot.product == "Mergify"
+        && needs
+            .iter()
+            .any(|need| matches!(need, Need::Command(text) if text == "a person merges"))
+    {
+        return;
+    }
+    merge(
+        engine,
+        repository,
+        Some(pull),
+        &credential,
+        manner,
+        (&file, bot.line),
+        why,
+        &way,
+    );
+}

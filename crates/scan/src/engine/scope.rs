@@ -1,0 +1,841 @@
+//! What an expression's names mean in one run.
+
+use std::cell::Cell;
+
+use super::run::{Run, Secrets};
+use super::{Actor, Credential, Event, PullRequest, Reference};
+use crate::acts::{Target, Token};
+use crate::expr::{self, Scope, Value};
+use crate::workflow::{Job, Pairs, Step, System};
+
+/// Deepest chain of names that stand for names (`env` of `env`, outputs of outputs).
+const DEPTH_MAX: u8 = 8;
+
+/// The names that a step sees.
+pub(super) struct Names<'r> {
+    pub(super) run: &'r Run<'r>,
+    pub(super) job: Option<&'r Job>,
+    /// Innermost last.
+    pub(super) env: Vec<&'r Pairs>,
+    /// Inputs of the composite action we are in, already evaluated.
+    pub(super) inputs: Option<&'r [(String, Value, Credential)]>,
+    pub(super) depth: Cell<u8>,
+}
+
+fn text(value: &str) -> Value {
+    Value::Text(value.to_owned())
+}
+
+impl Scope for Names<'_> {
+    fn value(&self, path: &str) -> Value {
+        if self.depth.get() >= DEPTH_MAX {
+            return Value::Open;
+        }
+        self.depth.set(self.depth.get() + 1);
+        let value = self.look_up(path);
+        self.depth.set(self.depth.get() - 1);
+        value
+    }
+
+    fn status(&self, function: &str) -> Value {
+        match function {
+            "always" | "success" => Value::Bool(true),
+            "cancelled" => Value::Bool(false),
+            _ => Value::Open,
+        }
+    }
+}
+
+impl Names<'_> {
+    fn look_up(&self, path: &str) -> Value {
+        let (head, rest) = path.split_once('.').unwrap_or((path, ""));
+        match head {
+            "github" | "gitea" | "forgejo" => self.github(rest),
+            "env" => self.environment(rest),
+            "inputs" => self.input(rest),
+            "secrets" => match self.run.secrets {
+                Secrets::None if rest != "github_token" => Value::Null,
+                Secrets::None | Secrets::All | Secrets::Dependabot => Value::Open,
+                Secrets::Passed(ref list) => {
+                    if rest == "github_token"
+                        || list.iter().any(|(name, _)| name.eq_ignore_ascii_case(rest))
+                    {
+                        Value::Open
+                    } else {
+                        Value::Null
+                    }
+                }
+            },
+            "vars" => Value::Fact(format!(
+                "the value of the setting vars.{}",
+                rest.to_uppercase()
+            )),
+            "steps" => self.step_output(self.job, rest),
+            "needs" => self.need(rest),
+            _ if head.starts_with('$') => self.variable(path),
+            _ => Value::Open,
+        }
+    }
+
+    fn environment(&self, name: &str) -> Value {
+        for layer in self.env.iter().rev() {
+            if let Some((_, value)) = layer.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
+                return expr::template(value, self);
+            }
+        }
+        Value::Open
+    }
+
+    fn input(&self, name: &str) -> Value {
+        if let Some(inputs) = self.inputs {
+            return inputs
+                .iter()
+                .find(|(key, _, _)| key.eq_ignore_ascii_case(name))
+                .map_or(Value::Text(String::new()), |(_, value, _)| value.clone());
+        }
+        if let Some(inputs) = &self.run.inputs {
+            return inputs
+                .iter()
+                .find(|(key, _, _)| key.eq_ignore_ascii_case(name))
+                .map_or(Value::Null, |(_, value, _)| value.clone());
+        }
+        if self.run.event_name == "workflow_dispatch" {
+            Value::Open
+        } else {
+            Value::Null
+        }
+    }
+
+    fn step_output(&self, job: Option<&Job>, rest: &str) -> Value {
+        let (id, field) = rest.split_once('.').unwrap_or((rest, ""));
+        let step = job.and_then(|job| {
+            job.steps.iter().find(|step| {
+                step.id
+                    .as_deref()
+                    .is_some_and(|known| known.eq_ignore_ascii_case(id))
+            })
+        });
+        if let Some(step) = step
+            && releases_by_pull_request(step)
+            && (field.contains("release") || field.contains("published") || field.contains("tag"))
+        {
+            return if self.run.event.releases {
+                Value::Open
+            } else {
+                Value::Null
+            };
+        }
+        Value::Open
+    }
+
+    fn need(&self, rest: &str) -> Value {
+        let mut parts = rest.splitn(3, '.');
+        let (Some(id), Some(field)) = (parts.next(), parts.next()) else {
+            return Value::Open;
+        };
+        let Some(name) = parts.next() else {
+            return Value::Open;
+        };
+        if field != "outputs" {
+            return Value::Open;
+        }
+        let Some(job) = self
+            .run
+            .workflow
+            .jobs
+            .iter()
+            .find(|job| job.id.eq_ignore_ascii_case(id))
+        else {
+            return Value::Open;
+        };
+        let Some((_, template)) = job
+            .outputs
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        else {
+            return Value::Open;
+        };
+        let names = Names {
+            run: self.run,
+            job: Some(job),
+            env: vec![&self.run.workflow.env, &job.env],
+            inputs: None,
+            depth: Cell::new(self.depth.get()),
+        };
+        expr::template(template, &names)
+    }
+
+    fn login(actor: &Actor) -> Value {
+        match actor {
+            Actor::Person | Actor::Machine | Actor::Clock => Value::Login,
+            Actor::Anyone => text("any-account"),
+            Actor::Bot(login) => text(login),
+            Actor::Actions => text("github-actions[bot]"),
+            Actor::App | Actor::Elsewhere => Value::Open,
+        }
+    }
+
+    fn kind_of(actor: &Actor) -> Value {
+        match actor {
+            Actor::Bot(_) | Actor::Actions | Actor::App => text("Bot"),
+            Actor::Person | Actor::Machine | Actor::Anyone => text("User"),
+            Actor::Clock | Actor::Elsewhere => Value::Open,
+        }
+    }
+
+    fn github(&self, rest: &str) -> Value {
+        let run = self.run;
+        let event = run.event;
+        match rest {
+            "event_name" => text(run.event_name),
+            "actor" | "triggering_actor" | "event.sender.login" | "event.pusher.name" => {
+                Self::login(&event.actor)
+            }
+            "event.sender.type" => Self::kind_of(&event.actor),
+            "repository" | "event.repository.full_name" => run.slug().map_or(Value::Open, text),
+            "repository_owner" | "event.repository.owner.login" => run
+                .slug()
+                .and_then(|slug| slug.split('/').next())
+                .map_or(Value::Open, text),
+            "event.repository.name" => run
+                .slug()
+                .and_then(|slug| slug.rsplit('/').next())
+                .map_or(Value::Open, text),
+            "event.repository.default_branch" => text(run.default_branch()),
+            "event.repository.fork" => Value::Bool(false),
+            "ref" => self.reference(true),
+            "ref_name" => self.reference(false),
+            "ref_type" => match event.reference {
+                Reference::Tag(_) => text("tag"),
+                Reference::Default | Reference::Branch(_) | Reference::Other => text("branch"),
+            },
+            "event.ref" => {
+                if event.name == "push" {
+                    self.reference(true)
+                } else {
+                    Value::Open
+                }
+            }
+            "event.base_ref" => Value::Open,
+            "ref_protected" => Value::Open,
+            "head_ref" => match (&event.pull_request, run.is_pull_request()) {
+                (Some(pull), true) => pull.head.as_deref().map_or(Value::Open, text),
+                _ => text(""),
+            },
+            "base_ref" => {
+                if run.is_pull_request() {
+                    self.branch_text(false)
+                } else {
+                    text("")
+                }
+            }
+            "event.action" => {
+                if event.name == "repository_dispatch" {
+                    event.kind.as_deref().map_or(Value::Open, text)
+                } else if event.activity.is_empty() {
+                    Value::Null
+                } else {
+                    text(event.activity)
+                }
+            }
+            "event.schedule" => event.kind.as_deref().map_or(Value::Null, text),
+            "event.label.name" => match (&event.label, event.activity) {
+                (Some(label), _) => text(label),
+                (None, "labeled" | "unlabeled") => Value::Open,
+                (None, _) => Value::Null,
+            },
+            "event.comment.body" | "event.review.body" => {
+                if matches!(
+                    event.name,
+                    "issue_comment"
+                        | "pull_request_review_comment"
+                        | "discussion_comment"
+                        | "commit_comment"
+                        | "pull_request_review"
+                ) {
+                    event.text.as_deref().map_or(Value::Open, text)
+                } else {
+                    Value::Null
+                }
+            }
+            "event.review.state" => Value::Open,
+            "event.created" | "event.deleted" | "event.forced" => {
+                if rest == "event.deleted" {
+                    Value::Bool(false)
+                } else {
+                    Value::Open
+                }
+            }
+            "event.head_commit.author.name"
+            | "event.head_commit.author.username"
+            | "event.head_commit.committer.username"
+            | "event.commits.*.author.username" => Self::login(&event.actor),
+            _ => self.github_object(rest),
+        }
+    }
+
+    fn github_object(&self, rest: &str) -> Value {
+        let run = self.run;
+        let event = run.event;
+        if let Some(field) = rest.strip_prefix("event.pull_request.") {
+            if !run.is_pull_request()
+                && !matches!(
+                    run.event_name,
+                    "pull_request_review" | "pull_request_review_comment"
+                )
+            {
+                return Value::Null;
+            }
+            return self.pull_request(field, event.pull_request.as_ref());
+        }
+        if let Some(field) = rest.strip_prefix("event.inputs.") {
+            return if run.event_name == "workflow_dispatch" {
+                Value::Open
+            } else {
+                let _ = field;
+                Value::Null
+            };
+        }
+        if let Some(field) = rest.strip_prefix("event.workflow_run.") {
+            return self.workflow_run(field);
+        }
+        if rest.ends_with("author_association") {
+            return match &event.actor {
+                Actor::Anyone => text("NONE"),
+                Actor::Person | Actor::Machine => Value::Open,
+                Actor::Bot(_) | Actor::Actions | Actor::App | Actor::Clock | Actor::Elsewhere => {
+                    Value::Open
+                }
+            };
+        }
+        if matches!(
+            rest,
+            "event.comment.user.login" | "event.review.user.login" | "event.discussion.user.login"
+        ) {
+            return Self::login(&event.actor);
+        }
+        if matches!(rest, "event.comment.user.type" | "event.review.user.type") {
+            return Self::kind_of(&event.actor);
+        }
+        if rest == "event.issue.user.login" && event.name == "issues" && event.activity == "opened"
+        {
+            return Self::login(&event.actor);
+        }
+        if rest.starts_with("event.issue") {
+            return if matches!(event.name, "issues" | "issue_comment") {
+                Value::Open
+            } else {
+                Value::Null
+            };
+        }
+        if rest.starts_with("event.comment")
+            && !matches!(
+                event.name,
+                "issue_comment"
+                    | "pull_request_review_comment"
+                    | "discussion_comment"
+                    | "commit_comment"
+            )
+        {
+            return Value::Null;
+        }
+        if rest.starts_with("event.client_payload") {
+            return if event.name == "repository_dispatch" {
+                Value::Open
+            } else {
+                Value::Null
+            };
+        }
+        if rest.starts_with("event.release") {
+            return if event.name == "release" {
+                Value::Open
+            } else {
+                Value::Null
+            };
+        }
+        if rest == "token" {
+            return Value::Open;
+        }
+        Value::Open
+    }
+
+    fn pull_request(&self, field: &str, pull: Option<&PullRequest>) -> Value {
+        let event = self.run.event;
+        let Some(pull) = pull else { return Value::Open };
+        match field {
+            "user.login" => Self::login(&pull.author),
+            "user.type" => Self::kind_of(&pull.author),
+            "merged" => Value::Bool(event.merged),
+            "merged_by.login" => Self::login(&event.actor),
+            "head.ref" => pull.head.as_deref().map_or(Value::Open, text),
+            "base.ref" => self.branch_text(false),
+            "base.repo.full_name" => self.run.slug().map_or(Value::Open, text),
+            "head.repo.full_name" => {
+                if pull.fork {
+                    text("someone/fork")
+                } else {
+                    self.run.slug().map_or(Value::Open, text)
+                }
+            }
+            "head.repo.owner.login" => {
+                if pull.fork {
+                    text("someone")
+                } else {
+                    self.run
+                        .slug()
+                        .and_then(|slug| slug.split('/').next())
+                        .map_or(Value::Open, text)
+                }
+            }
+            "head.repo.fork" => Value::Bool(pull.fork),
+            "head.repo.id" | "base.repo.id" => {
+                Value::Number(if pull.fork && field.starts_with("head") {
+                    2.0
+                } else {
+                    1.0
+                })
+            }
+            "draft" => Value::Bool(false),
+            "author_association" => match pull.author {
+                Actor::Anyone => text("NONE"),
+                Actor::Person
+                | Actor::Bot(_)
+                | Actor::Actions
+                | Actor::Machine
+                | Actor::App
+                | Actor::Clock
+                | Actor::Elsewhere => Value::Open,
+            },
+            _ if field.starts_with("labels") => {
+                if event.actor == Actor::Person || pull.author == Actor::Person {
+                    Value::Open
+                } else {
+                    // As one text: `contains` looks for a part of it.
+                    text(&pull.labels.join("\n"))
+                }
+            }
+            _ => Value::Open,
+        }
+    }
+
+    fn workflow_run(&self, field: &str) -> Value {
+        let event = self.run.event;
+        if event.name != "workflow_run" {
+            return Value::Null;
+        }
+        match field {
+            "event" => event.upstream.map_or(Value::Open, text),
+            "head_branch" => match (&event.pull_request, &event.reference) {
+                (Some(pull), _) => pull.head.as_deref().map_or(Value::Open, text),
+                (None, Reference::Default) => text(self.run.default_branch()),
+                (None, Reference::Branch(name)) => text(name),
+                (None, Reference::Other | Reference::Tag(_)) => Value::Open,
+            },
+            "actor.login" | "triggering_actor.login" => Self::login(&event.actor),
+            "head_repository.full_name" => match &event.pull_request {
+                Some(pull) if pull.fork => text("someone/fork"),
+                _ => self.run.slug().map_or(Value::Open, text),
+            },
+            "head_repository.fork" => {
+                Value::Bool(event.pull_request.as_ref().is_some_and(|pull| pull.fork))
+            }
+            _ => Value::Open,
+        }
+    }
+
+    fn branch_text(&self, full: bool) -> Value {
+        let name = match &self.run.event.reference {
+            Reference::Default => self.run.default_branch().to_owned(),
+            Reference::Branch(name) => name.clone(),
+            Reference::Other | Reference::Tag(_) => return Value::Open,
+        };
+        text(&if full {
+            format!("refs/heads/{name}")
+        } else {
+            name
+        })
+    }
+
+    fn reference(&self, full: bool) -> Value {
+        let run = self.run;
+        if run.is_pull_request() && run.event_name == "pull_request" {
+            return text(if full { "refs/pull/1/merge" } else { "1/merge" });
+        }
+        if matches!(
+            run.event.name,
+            "workflow_run"
+                | "schedule"
+                | "issue_comment"
+                | "issues"
+                | "repository_dispatch"
+                | "pull_request"
+                | "discussion"
+                | "discussion_comment"
+                | "fork"
+                | "watch"
+        ) {
+            let name = run.default_branch();
+            return text(&if full {
+                format!("refs/heads/{name}")
+            } else {
+                name.to_owned()
+            });
+        }
+        match &run.event.reference {
+            Reference::Tag(Some(name)) if !name.contains('$') => text(&if full {
+                format!("refs/tags/{name}")
+            } else {
+                name.clone()
+            }),
+            Reference::Tag(_) => text(if full { "refs/tags/v1.2.3" } else { "v1.2.3" }),
+            Reference::Other => text(if full {
+                "refs/heads/some-branch"
+            } else {
+                "some-branch"
+            }),
+            Reference::Default | Reference::Branch(_) => self.branch_text(full),
+        }
+    }
+
+    /// GitLab's and the other systems' variables.
+    fn variable(&self, path: &str) -> Value {
+        let run = self.run;
+        let event = run.event;
+        let name = path.trim_start_matches('$').trim_matches(['{', '}']);
+        let branch = || match &event.reference {
+            Reference::Default => text(run.default_branch()),
+            Reference::Branch(name) => text(name),
+            Reference::Other => text("some-branch"),
+            Reference::Tag(_) => Value::Null,
+        };
+        let merge_request = event.name == "pull_request";
+        if run.workflow.system == System::GitHub {
+            return self.environment(name);
+        }
+        match name {
+            "ci_pipeline_source" => text(match event.name {
+                "pull_request" => "merge_request_event",
+                "workflow_dispatch" => "web",
+                "repository_dispatch" => "trigger",
+                other => other,
+            }),
+            "ci_commit_branch" => {
+                if merge_request {
+                    Value::Null
+                } else {
+                    branch()
+                }
+            }
+            "ci_commit_ref_name" | "ci_commit_ref_slug" => match event.reference {
+                Reference::Tag(_) => text("v1.2.3"),
+                Reference::Default | Reference::Branch(_) | Reference::Other => branch(),
+            },
+            "ci_default_branch" => text(run.default_branch()),
+            "ci_commit_tag" => match event.reference {
+                Reference::Tag(_) => text("v1.2.3"),
+                Reference::Default | Reference::Branch(_) | Reference::Other => Value::Null,
+            },
+            "ci_merge_request_id" | "ci_merge_request_iid" => {
+                if merge_request {
+                    text("1")
+                } else {
+                    Value::Null
+                }
+            }
+            "ci_merge_request_target_branch_name" => {
+                if merge_request {
+                    text(run.default_branch())
+                } else {
+                    Value::Null
+                }
+            }
+            "ci_commit_ref_protected" => match event.reference {
+                Reference::Default | Reference::Tag(_) => text("true"),
+                Reference::Branch(_) | Reference::Other => text("false"),
+            },
+            "gitlab_user_login" => Self::login(&event.actor),
+            "ci_project_path" => run.slug().map_or(Value::Open, text),
+            _ => {
+                for layer in self.env.iter().rev() {
+                    if let Some((_, value)) =
+                        layer.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))
+                    {
+                        return text(value);
+                    }
+                }
+                // A CI variable of the project, or of the one who starts the pipeline.
+                if event.actor == Actor::Person {
+                    Value::Open
+                } else {
+                    Value::Null
+                }
+            }
+        }
+    }
+
+    /// The credential that a template stands for.
+    pub(super) fn credential_of(&self, template: &str, depth: u8) -> Credential {
+        if depth > DEPTH_MAX {
+            return Credential::Default;
+        }
+        let lower = template.to_lowercase();
+        let mut found: Option<(usize, Credential)> = None;
+        let mut offer = |at: usize, credential: Credential| {
+            if found.as_ref().is_none_or(|(first, _)| at < *first) {
+                found = Some((at, credential));
+            }
+        };
+        if let Some(at) = lower.find("secrets.") {
+            let name: String = template
+                .get(at + 8..)
+                .unwrap_or_default()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
+            if name.eq_ignore_ascii_case("github_token") {
+                offer(at, Credential::Default);
+            } else {
+                match &self.run.secrets {
+                    Secrets::None => {}
+                    Secrets::All | Secrets::Dependabot => offer(at, Credential::Secret(name)),
+                    Secrets::Passed(list) => {
+                        if let Some((_, credential)) = list
+                            .iter()
+                            .find(|(known, _)| known.eq_ignore_ascii_case(&name))
+                        {
+                            offer(at, credential.clone());
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(at) = lower.find("github.token") {
+            offer(at, Credential::Default);
+        }
+        if let Some(at) = lower.find("inputs.") {
+            let name: String = lower
+                .get(at + 7..)
+                .unwrap_or_default()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+                .collect();
+            let inputs = self.inputs.or(self.run.inputs.as_deref());
+            if let Some((_, _, credential)) = inputs.and_then(|list| {
+                list.iter()
+                    .find(|(key, _, _)| key.eq_ignore_ascii_case(&name))
+            }) && *credential != Credential::None
+            {
+                offer(at, credential.clone());
+            }
+        }
+        if (lower.contains("steps.") || lower.contains("needs.")) && lower.contains("token") {
+            let at = lower.find("steps.").or(lower.find("needs.")).unwrap_or(0);
+            offer(at, Credential::App(String::new()));
+        }
+        if let Some((_, credential)) = found {
+            return credential;
+        }
+        for name in variables(template) {
+            for layer in self.env.iter().rev() {
+                if let Some((_, value)) = layer.iter().find(|(key, _)| *key == name) {
+                    return self.credential_of(value, depth + 1);
+                }
+            }
+            let lower = name.to_ascii_lowercase();
+            if lower == "ci_job_token" {
+                return Credential::Default;
+            }
+            if self.run.workflow.system != System::GitHub
+                && (lower.contains("token") || lower.contains("pat") || lower.contains("key"))
+            {
+                return Credential::Secret(name);
+            }
+        }
+        if lower.contains("secrets.") {
+            // It names a secret that this run does not get.
+            return Credential::None;
+        }
+        Credential::Default
+    }
+
+    /// The credential that an act uses.
+    pub(super) fn credential(&self, token: &Token, git: &Credential) -> Credential {
+        match token {
+            Token::Outside => Credential::Outside,
+            Token::Git => git.clone(),
+            Token::Value(template) => self.credential_of(template, 0),
+            Token::Env(names) => {
+                for name in *names {
+                    for layer in self.env.iter().rev() {
+                        if let Some((_, value)) = layer.iter().find(|(key, _)| key == name) {
+                            return self.credential_of(value, 0);
+                        }
+                    }
+                }
+                if self.run.workflow.system == System::GitHub {
+                    Credential::Default
+                } else {
+                    Credential::Secret("of the project".to_owned())
+                }
+            }
+        }
+    }
+
+    /// The branch or tag that a push goes to; `None` for another repository.
+    pub(super) fn destination(&self, target: &Target) -> Option<Reference> {
+        match target {
+            Target::Elsewhere(_) => None,
+            Target::Tags(name) => Some(Reference::Tag(name.clone())),
+            Target::Current | Target::CurrentAndTags => Some(self.current()),
+            Target::Branch(template) => Some(self.named(template, 0)),
+        }
+    }
+
+    /// What a checkout without a reference gives.
+    fn current(&self) -> Reference {
+        let event = self.run.event;
+        if self.run.event_name == "pull_request"
+            || matches!(
+                self.run.event_name,
+                "pull_request_review" | "pull_request_review_comment"
+            )
+        {
+            return Reference::Other;
+        }
+        match event.name {
+            "push" | "workflow_dispatch" | "create" => match &event.reference {
+                // A tag is checked out without a branch: a plain push fails.
+                Reference::Tag(_) => Reference::Other,
+                other => other.clone(),
+            },
+            _ => Reference::Default,
+        }
+    }
+
+    fn named(&self, template: &str, depth: u8) -> Reference {
+        if template == "{default}" {
+            return Reference::Default;
+        }
+        let mut name = template.trim().to_owned();
+        if name.contains("${{") {
+            match expr::template(&name, self) {
+                Value::Text(text) => name = text,
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Login
+                | Value::Open
+                | Value::Fact(_) => {
+                    let lower = name.to_lowercase();
+                    let default = lower.contains("default_branch")
+                        || lower.contains("default-branch")
+                        || lower.contains("base");
+                    return if default {
+                        Reference::Default
+                    } else {
+                        Reference::Other
+                    };
+                }
+            }
+        }
+        let name = name
+            .strip_prefix("refs/heads/")
+            .unwrap_or(&name)
+            .trim_matches('"')
+            .to_owned();
+        if name.is_empty() {
+            return self.current();
+        }
+        if name.contains('$') {
+            let lower = name.to_ascii_lowercase();
+            if [
+                "github_ref_name",
+                "github_ref",
+                "ci_commit_ref_name",
+                "ci_commit_branch",
+                "build_sourcebranchname",
+                "circle_branch",
+                "git rev-parse --abbrev-ref",
+                "git branch --show-current",
+            ]
+            .iter()
+            .any(|known| lower.contains(known))
+            {
+                return self.current();
+            }
+            if lower.contains("default_branch") {
+                return Reference::Default;
+            }
+            if depth < DEPTH_MAX {
+                for variable in variables(&name) {
+                    for layer in self.env.iter().rev() {
+                        if let Some((_, value)) = layer.iter().find(|(key, _)| *key == variable)
+                            && value != &name
+                        {
+                            return self.named(value, depth + 1);
+                        }
+                    }
+                }
+            }
+            return Reference::Other;
+        }
+        if name == self.run.default_branch()
+            || name.rsplit_once("refs/tags/").is_some_and(|_| false)
+        {
+            return Reference::Default;
+        }
+        if matches!(self.run.event_name, "pull_request") && name == "1/merge" {
+            return Reference::Other;
+        }
+        if let Some(tag) = name.strip_prefix("refs/tags/") {
+            return Reference::Tag(Some(tag.to_owned()));
+        }
+        Reference::Branch(name)
+    }
+}
+
+/// Whether a step's release outputs need a merged release pull request.
+pub(super) fn releases_by_pull_request(step: &Step) -> bool {
+    step.uses.as_deref().is_some_and(|uses| {
+        let lower = uses.to_lowercase();
+        lower.contains("release-please")
+            || lower.starts_with("changesets/action")
+            || lower.contains("release-plz")
+    })
+}
+
+/// Names of shell variables in a text, and of `env.X`.
+fn variables(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let word = |rest: &str| -> String {
+        rest.chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect()
+    };
+    for (at, _) in text.match_indices('$') {
+        let rest = text.get(at + 1..).unwrap_or_default();
+        let name = word(rest.strip_prefix('{').unwrap_or(rest));
+        if !name.is_empty() {
+            out.push(name);
+        }
+    }
+    for (at, _) in text.match_indices("env.") {
+        let name = word(text.get(at + 4..).unwrap_or_default());
+        if !name.is_empty() {
+            out.push(name);
+        }
+    }
+    out
+}
+
+/// Whether an event's labels are those that automation set.
+pub(super) fn has_label(event: &Event, label: &str) -> bool {
+    event.pull_request.as_ref().is_some_and(|pull| {
+        pull.labels
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(label))
+    }) || event
+        .label
+        .as_deref()
+        .is_some_and(|known| known.eq_ignore_ascii_case(label))
+}

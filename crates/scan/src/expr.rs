@@ -1,0 +1,788 @@
+//! The expression language of GitHub Actions, evaluated over what is known and what is not.
+//!
+//! A scan knows some values (the event's name, who acts), can't know others (a setting), and knows
+//! of yet others that whoever starts the run chooses them (a comment's text). So a condition has
+//! four answers, not two: see [`Truth`].
+
+/// What an expression's value is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    /// The login of a person (or of a machine account) that the files don't name.
+    Login,
+    /// Whoever starts the run chooses it, or it is computed in the run: either outcome can happen.
+    Open,
+    /// A setting outside the files decides it; the text names the fact.
+    Fact(String),
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Truth {
+    No,
+    Yes,
+    /// It can hold without anyone deciding.
+    Can,
+    /// It holds or not by this fact.
+    Depends(String),
+}
+
+/// A parsed expression.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Expr {
+    Literal(Value),
+    /// `github.event.issue.number`; an index is one more part, `*` for what can't be named.
+    Path(String),
+    Call(String, Vec<Expr>),
+    Not(Box<Expr>),
+    Both(Box<Expr>, Box<Expr>),
+    Either(Box<Expr>, Box<Expr>),
+    Compare(Box<Expr>, Comparison, Box<Expr>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    /// GitLab's `=~`: a pattern between slashes.
+    Matches,
+    Differs,
+}
+
+/// Where an expression finds its values.
+pub(crate) trait Scope {
+    /// The value of a path, lower-cased.
+    fn value(&self, path: &str) -> Value;
+    /// Functions about the run so far (`success`, `failure`, `always`, …), and unknown ones.
+    fn status(&self, function: &str) -> Value;
+}
+
+/// Longest expression that is read, in bytes.
+const BYTES_MAX: usize = 21_000;
+const DEPTH_MAX: usize = 60;
+
+/// Reads an expression without its `${{ }}`. `None` for what is not one.
+pub(crate) fn parse(text: &str) -> Option<Expr> {
+    if text.len() > BYTES_MAX {
+        return None;
+    }
+    let tokens = tokens(text)?;
+    let mut reader = Reader {
+        tokens: &tokens,
+        at: 0,
+        depth: 0,
+    };
+    let expr = reader.either()?;
+    (reader.at == tokens.len()).then_some(expr)
+}
+
+/// Reads the value of an `if:`: braces are optional, and text around braces is always true.
+pub(crate) fn parse_condition(text: &str) -> Option<Expr> {
+    let trimmed = text.trim();
+    if let Some(inner) = trimmed.strip_prefix("${{")
+        && let Some(inner) = inner.strip_suffix("}}")
+        && !inner.contains("${{")
+    {
+        return parse(inner);
+    }
+    if trimmed.contains("${{") {
+        // GitHub formats this to a non-empty text, which is true: a well-known trap. But people
+        // also write `${{ a }} && ${{ b }}` and mean it; read it as they mean it where that parses.
+        let plain = trimmed.replace("${{", "(").replace("}}", ")");
+        return parse(&plain).or(Some(Expr::Literal(Value::Bool(true))));
+    }
+    parse(trimmed)
+}
+
+/// A text with `${{ }}` in it: known where every part is known.
+pub(crate) fn template(text: &str, scope: &dyn Scope) -> Value {
+    let Some(first) = text.find("${{") else {
+        return Value::Text(text.to_owned());
+    };
+    let trimmed = text.trim();
+    if let Some(inner) = trimmed.strip_prefix("${{")
+        && let Some(inner) = inner.strip_suffix("}}")
+        && !inner.contains("${{")
+    {
+        return parse(inner).map_or(Value::Open, |expr| value(&expr, scope));
+    }
+    let mut out = text.get(..first).unwrap_or_default().to_owned();
+    let mut rest = text.get(first..).unwrap_or_default();
+    while let Some(start) = rest.find("${{") {
+        out.push_str(rest.get(..start).unwrap_or_default());
+        let Some(end) = rest.get(start..).and_then(|tail| tail.find("}}")) else {
+            return Value::Open;
+        };
+        let inner = rest.get(start + 3..start + end).unwrap_or_default();
+        let part = parse(inner).map_or(Value::Open, |expr| value(&expr, scope));
+        match text_of(&part) {
+            Some(part) => out.push_str(&part),
+            None => return part,
+        }
+        rest = rest.get(start + end + 2..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    Value::Text(out)
+}
+
+/// Every path that an expression names, lower-cased.
+pub(crate) fn paths<'a>(expr: &'a Expr, into: &mut Vec<&'a str>) {
+    match expr {
+        Expr::Literal(_) => {}
+        Expr::Path(path) => into.push(path),
+        Expr::Call(_, arguments) => arguments.iter().for_each(|part| paths(part, into)),
+        Expr::Not(inner) => paths(inner, into),
+        Expr::Both(left, right) | Expr::Either(left, right) | Expr::Compare(left, _, right) => {
+            paths(left, into);
+            paths(right, into);
+        }
+    }
+}
+
+/// Every text literal in an expression.
+pub(crate) fn literals<'a>(expr: &'a Expr, into: &mut Vec<&'a str>) {
+    match expr {
+        Expr::Literal(Value::Text(text)) => into.push(text),
+        Expr::Literal(_) | Expr::Path(_) => {}
+        Expr::Call(_, arguments) => arguments.iter().for_each(|part| literals(part, into)),
+        Expr::Not(inner) => literals(inner, into),
+        Expr::Both(left, right) | Expr::Either(left, right) | Expr::Compare(left, _, right) => {
+            literals(left, into);
+            literals(right, into);
+        }
+    }
+}
+
+/// Whether an expression holds.
+pub(crate) fn truth(expr: &Expr, scope: &dyn Scope) -> Truth {
+    match expr {
+        Expr::Not(inner) => not(truth(inner, scope)),
+        Expr::Both(left, right) => both(truth(left, scope), truth(right, scope)),
+        Expr::Either(left, right) => either(truth(left, scope), truth(right, scope)),
+        Expr::Literal(_) | Expr::Path(_) | Expr::Call(..) | Expr::Compare(..) => {
+            truth_of(&value(expr, scope))
+        }
+    }
+}
+
+pub(crate) fn truth_of(value: &Value) -> Truth {
+    let yes = match value {
+        Value::Null => false,
+        Value::Bool(yes) => *yes,
+        Value::Number(number) => *number != 0.0 && !number.is_nan(),
+        Value::Text(text) => !text.is_empty(),
+        Value::Login => true,
+        Value::Open => return Truth::Can,
+        Value::Fact(fact) => return Truth::Depends(fact.clone()),
+    };
+    if yes { Truth::Yes } else { Truth::No }
+}
+
+pub(crate) fn not(truth: Truth) -> Truth {
+    match truth {
+        Truth::No => Truth::Yes,
+        Truth::Yes => Truth::No,
+        Truth::Can => Truth::Can,
+        Truth::Depends(fact) => Truth::Depends(fact),
+    }
+}
+
+pub(crate) fn both(left: Truth, right: Truth) -> Truth {
+    match (left, right) {
+        (Truth::No, _) | (_, Truth::No) => Truth::No,
+        (Truth::Depends(fact), _) | (_, Truth::Depends(fact)) => Truth::Depends(fact),
+        (Truth::Can, _) | (_, Truth::Can) => Truth::Can,
+        (Truth::Yes, Truth::Yes) => Truth::Yes,
+    }
+}
+
+pub(crate) fn either(left: Truth, right: Truth) -> Truth {
+    match (left, right) {
+        (Truth::Yes, _) | (_, Truth::Yes) => Truth::Yes,
+        (Truth::Can, _) | (_, Truth::Can) => Truth::Can,
+        (Truth::Depends(fact), _) | (_, Truth::Depends(fact)) => Truth::Depends(fact),
+        (Truth::No, Truth::No) => Truth::No,
+    }
+}
+
+/// The value of an expression.
+pub(crate) fn value(expr: &Expr, scope: &dyn Scope) -> Value {
+    match expr {
+        Expr::Literal(value) => value.clone(),
+        Expr::Path(path) => scope.value(path),
+        Expr::Not(inner) => of_truth(not(truth(inner, scope))),
+        Expr::Both(left, right) => {
+            let left = value(left, scope);
+            match truth_of(&left) {
+                Truth::No => left,
+                Truth::Yes => value(right, scope),
+                Truth::Can | Truth::Depends(_) => {
+                    let right = value(right, scope);
+                    if truth_of(&right) == Truth::No {
+                        right
+                    } else {
+                        left
+                    }
+                }
+            }
+        }
+        Expr::Either(first, second) => {
+            let left = value(first, scope);
+            match truth_of(&left) {
+                Truth::Yes => left,
+                Truth::No => value(second, scope),
+                Truth::Can | Truth::Depends(_) => {
+                    let right = value(second, scope);
+                    match truth_of(&right) {
+                        Truth::Yes if matches!(right, Value::Bool(_)) => right,
+                        Truth::Can => Value::Open,
+                        Truth::Yes | Truth::No | Truth::Depends(_) => left,
+                    }
+                }
+            }
+        }
+        Expr::Compare(left, comparison, right) => {
+            compare(&value(left, scope), *comparison, &value(right, scope))
+        }
+        Expr::Call(name, arguments) => call(name, arguments, scope),
+    }
+}
+
+fn of_truth(truth: Truth) -> Value {
+    match truth {
+        Truth::No => Value::Bool(false),
+        Truth::Yes => Value::Bool(true),
+        Truth::Can => Value::Open,
+        Truth::Depends(fact) => Value::Fact(fact),
+    }
+}
+
+fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
+    let values: Vec<Value> = arguments.iter().map(|part| value(part, scope)).collect();
+    let unknown = || {
+        values
+            .iter()
+            .find(|part| matches!(part, Value::Fact(_)))
+            .cloned()
+            .unwrap_or(Value::Open)
+    };
+    if matches!(name, "contains" | "startswith" | "endswith")
+        && matches!(values.first(), Some(Value::Login))
+    {
+        return match values.get(1) {
+            Some(Value::Text(part)) if is_bot_login(part) => Value::Bool(false),
+            _ => Value::Open,
+        };
+    }
+    let pair = || match values.as_slice() {
+        [first, second] => Some((
+            text_of(first)?.to_lowercase(),
+            text_of(second)?.to_lowercase(),
+        )),
+        _ => None,
+    };
+    match name {
+        "contains" => {
+            // A list literal made by fromJSON is compared by element.
+            if let Some(Expr::Call(inner, inner_arguments)) = arguments.first()
+                && inner == "fromjson"
+                && let Some(Expr::Literal(Value::Text(json))) = inner_arguments.first()
+                && let Ok(list) = serde_json::from_str::<Vec<String>>(json)
+            {
+                return match values.get(1) {
+                    Some(Value::Text(wanted)) => {
+                        Value::Bool(list.iter().any(|item| item.eq_ignore_ascii_case(wanted)))
+                    }
+                    Some(Value::Login) if list.iter().all(|item| is_bot_login(item)) => {
+                        Value::Bool(false)
+                    }
+                    _ => unknown(),
+                };
+            }
+            pair().map_or_else(unknown, |(text, part)| Value::Bool(text.contains(&part)))
+        }
+        "startswith" => {
+            pair().map_or_else(unknown, |(text, part)| Value::Bool(text.starts_with(&part)))
+        }
+        "endswith" => {
+            pair().map_or_else(unknown, |(text, part)| Value::Bool(text.ends_with(&part)))
+        }
+        "format" => {
+            let mut parts = values.iter().map(text_of);
+            let Some(Some(mut text)) = parts.next() else {
+                return unknown();
+            };
+            for (index, part) in parts.enumerate() {
+                let Some(part) = part else { return unknown() };
+                text = text.replace(&format!("{{{index}}}"), &part);
+            }
+            Value::Text(text)
+        }
+        "fromjson" => match values.first() {
+            Some(Value::Text(text)) => match text.as_str() {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                "null" => Value::Null,
+                other => other.parse().map_or(Value::Open, Value::Number),
+            },
+            Some(other) => other.clone(),
+            None => Value::Open,
+        },
+        "tojson" => values.into_iter().next().unwrap_or(Value::Open),
+        "join" | "hashfiles" => Value::Open,
+        other => scope.status(other),
+    }
+}
+
+fn compare(left: &Value, comparison: Comparison, right: &Value) -> Value {
+    for side in [left, right] {
+        if let Value::Fact(fact) = side {
+            return Value::Fact(fact.clone());
+        }
+    }
+    if let (Value::Login, other) | (other, Value::Login) = (left, right) {
+        return match (comparison, other) {
+            (Comparison::Equal, Value::Text(text)) if is_bot_login(text) => Value::Bool(false),
+            (Comparison::Unequal, Value::Text(text)) if is_bot_login(text) => Value::Bool(true),
+            (Comparison::Equal, Value::Null) => Value::Bool(false),
+            (Comparison::Unequal, Value::Null) => Value::Bool(true),
+            _ => Value::Open,
+        };
+    }
+    if matches!(left, Value::Open) || matches!(right, Value::Open) {
+        return Value::Open;
+    }
+    match comparison {
+        Comparison::Equal => Value::Bool(equal(left, right)),
+        Comparison::Unequal => Value::Bool(!equal(left, right)),
+        Comparison::Matches | Comparison::Differs => {
+            let (Some(text), Some(pattern)) = (text_of(left), text_of(right)) else {
+                return Value::Open;
+            };
+            match matches_pattern(&text, &pattern) {
+                Some(yes) => Value::Bool(yes == (comparison == Comparison::Matches)),
+                None => Value::Open,
+            }
+        }
+        Comparison::Less
+        | Comparison::LessOrEqual
+        | Comparison::Greater
+        | Comparison::GreaterOrEqual => {
+            let (Some(left), Some(right)) = (number_of(left), number_of(right)) else {
+                return Value::Bool(false);
+            };
+            Value::Bool(match comparison {
+                Comparison::Less => left < right,
+                Comparison::LessOrEqual => left <= right,
+                Comparison::Greater => left > right,
+                Comparison::GreaterOrEqual
+                | Comparison::Equal
+                | Comparison::Unequal
+                | Comparison::Matches
+                | Comparison::Differs => left >= right,
+            })
+        }
+    }
+}
+
+/// Simple patterns only: `/^text$/`, `/text/`, `/^text/`, `/a|b/`. `None` for any other.
+fn matches_pattern(text: &str, pattern: &str) -> Option<bool> {
+    let inner = pattern.strip_prefix('/')?;
+    let end = inner.rfind('/')?;
+    let (inner, flags) = inner.split_at(end);
+    let (text, inner) = if flags.contains('i') {
+        (text.to_lowercase(), inner.to_lowercase())
+    } else {
+        (text.to_owned(), inner.to_owned())
+    };
+    let mut found = false;
+    for part in inner.split('|') {
+        let anchored_start = part.starts_with('^');
+        let part = part.strip_prefix('^').unwrap_or(part);
+        let anchored_end = part.ends_with('$');
+        let part = part.strip_suffix('$').unwrap_or(part);
+        let literal = part
+            .replace("\\/", "/")
+            .replace("\\.", ".")
+            .replace("\\-", "-");
+        let open_end = literal.ends_with(".*");
+        let literal = literal.trim_end_matches(".*");
+        if literal.contains(['[', '(', '*', '+', '?', '\\', '{', ')']) {
+            return None;
+        }
+        let end_free = open_end || !anchored_end;
+        found |= match (anchored_start, end_free) {
+            (true, true) => text.starts_with(literal),
+            (true, false) => text == literal,
+            (false, true) => text.contains(literal),
+            (false, false) => text.ends_with(literal),
+        };
+    }
+    Some(found)
+}
+
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Text(left), Value::Text(right)) => left.eq_ignore_ascii_case(right),
+        (Value::Null, Value::Null) => true,
+        (Value::Bool(left), Value::Bool(right)) => left == right,
+        _ => match (number_of(left), number_of(right)) {
+            (Some(left), Some(right)) => left == right,
+            _ => false,
+        },
+    }
+}
+
+/// A value as GitHub converts it to a number; `None` for what is not a number.
+fn number_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Null => Some(0.0),
+        Value::Bool(yes) => Some(f64::from(u8::from(*yes))),
+        Value::Number(number) => Some(*number),
+        Value::Text(text) if text.trim().is_empty() => Some(0.0),
+        Value::Text(text) => text.trim().parse().ok(),
+        Value::Login | Value::Open | Value::Fact(_) => None,
+    }
+}
+
+/// Whether a login is surely not a person's.
+pub(crate) fn is_bot_login(login: &str) -> bool {
+    let lower = login.to_ascii_lowercase();
+    lower.ends_with("[bot]")
+        || lower == "bot"
+        || lower.contains("dependabot")
+        || lower.contains("renovate")
+        || lower == "copilot"
+        || lower == "github-actions"
+        || lower == "web-flow"
+}
+
+/// A known value as text.
+pub(crate) fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(String::new()),
+        Value::Bool(yes) => Some(yes.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Text(text) => Some(text.clone()),
+        Value::Login | Value::Open | Value::Fact(_) => None,
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Text(String),
+    Number(f64),
+    Word(String),
+    Mark(&'static str),
+}
+
+/// Marks, longest first.
+const MARKS: &[&str] = &[
+    "==", "!=", "=~", "!~", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ",", ".",
+    "*",
+];
+
+fn tokens(text: &str) -> Option<Vec<Token>> {
+    let mut out = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        if first == '\'' || first == '"' {
+            let (literal, after) = quoted(rest, first)?;
+            out.push(Token::Text(literal));
+            rest = after;
+        } else if first == '/' {
+            // A pattern of GitLab.
+            let body = rest.get(1..)?;
+            let end = body.find('/')? + 2;
+            let flags = rest
+                .get(end..)?
+                .chars()
+                .take_while(char::is_ascii_lowercase)
+                .count();
+            out.push(Token::Text(rest.get(..end + flags)?.to_owned()));
+            rest = rest.get(end + flags..)?;
+        } else if first.is_ascii_digit()
+            || (first == '-' && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
+        {
+            let end = rest
+                .char_indices()
+                .skip(1)
+                .find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '.'))
+                .map_or(rest.len(), |(index, _)| index);
+            out.push(Token::Number(rest.get(..end)?.parse().unwrap_or(f64::NAN)));
+            rest = rest.get(end..)?;
+        } else if first.is_alphabetic() || first == '_' || first == '$' {
+            let end = rest
+                .char_indices()
+                .skip(1)
+                .find(|(_, c)| !(c.is_alphanumeric() || matches!(c, '_' | '-')))
+                .map_or(rest.len(), |(index, _)| index);
+            out.push(Token::Word(rest.get(..end)?.to_owned()));
+            rest = rest.get(end..)?;
+        } else {
+            let mark = MARKS.iter().find(|mark| rest.starts_with(**mark))?;
+            out.push(Token::Mark(mark));
+            rest = rest.get(mark.len()..)?;
+        }
+        rest = rest.trim_start();
+    }
+    Some(out)
+}
+
+fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut out = String::new();
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((index, character)) = characters.next() {
+        if character != quote {
+            out.push(character);
+        } else if characters.peek().is_some_and(|(_, next)| *next == quote) {
+            out.push(quote);
+            characters.next();
+        } else {
+            return Some((out, text.get(index + quote.len_utf8()..)?));
+        }
+    }
+    None
+}
+
+struct Reader<'a> {
+    tokens: &'a [Token],
+    at: usize,
+    depth: usize,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, mark: &str) -> bool {
+        let found = matches!(self.tokens.get(self.at), Some(Token::Mark(next)) if *next == mark);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn either(&mut self) -> Option<Expr> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return None;
+        }
+        let mut left = self.both()?;
+        while self.take("||") {
+            left = Expr::Either(Box::new(left), Box::new(self.both()?));
+        }
+        self.depth -= 1;
+        Some(left)
+    }
+
+    fn both(&mut self) -> Option<Expr> {
+        let mut left = self.compared()?;
+        while self.take("&&") {
+            left = Expr::Both(Box::new(left), Box::new(self.compared()?));
+        }
+        Some(left)
+    }
+
+    fn compared(&mut self) -> Option<Expr> {
+        let mut left = self.unary()?;
+        while let Some(comparison) = self.comparison() {
+            let right = self.unary()?;
+            left = Expr::Compare(Box::new(left), comparison, Box::new(right));
+        }
+        Some(left)
+    }
+
+    fn comparison(&mut self) -> Option<Comparison> {
+        let Some(Token::Mark(mark)) = self.tokens.get(self.at) else {
+            return None;
+        };
+        let comparison = match *mark {
+            "==" => Comparison::Equal,
+            "!=" => Comparison::Unequal,
+            "<" => Comparison::Less,
+            "<=" => Comparison::LessOrEqual,
+            ">" => Comparison::Greater,
+            ">=" => Comparison::GreaterOrEqual,
+            "=~" => Comparison::Matches,
+            "!~" => Comparison::Differs,
+            _ => return None,
+        };
+        self.at += 1;
+        Some(comparison)
+    }
+
+    fn unary(&mut self) -> Option<Expr> {
+        let mut negated = false;
+        while self.take("!") {
+            negated = !negated;
+        }
+        let inner = self.primary()?;
+        Some(if negated {
+            Expr::Not(Box::new(inner))
+        } else {
+            inner
+        })
+    }
+
+    fn primary(&mut self) -> Option<Expr> {
+        if self.take("(") {
+            let inner = self.either()?;
+            return self.take(")").then_some(inner);
+        }
+        let token = self.tokens.get(self.at)?.clone();
+        self.at += 1;
+        match token {
+            Token::Text(text) => Some(Expr::Literal(Value::Text(text))),
+            Token::Number(number) => Some(Expr::Literal(Value::Number(number))),
+            Token::Mark(_) => None,
+            Token::Word(word) => match word.as_str() {
+                "true" => Some(Expr::Literal(Value::Bool(true))),
+                "false" => Some(Expr::Literal(Value::Bool(false))),
+                "null" => Some(Expr::Literal(Value::Null)),
+                _ if self.take("(") => {
+                    let mut arguments = Vec::new();
+                    if !self.take(")") {
+                        loop {
+                            arguments.push(self.either()?);
+                            if self.take(")") {
+                                break;
+                            }
+                            if !self.take(",") {
+                                return None;
+                            }
+                        }
+                    }
+                    // `fromJSON(x).y`: what follows can't be named.
+                    let call = Expr::Call(word.to_lowercase(), arguments);
+                    let before = self.at;
+                    let _ = self.tail(String::new())?;
+                    Some(if self.at == before {
+                        call
+                    } else {
+                        Expr::Literal(Value::Open)
+                    })
+                }
+                _ => Some(Expr::Path(self.tail(word.to_lowercase())?)),
+            },
+        }
+    }
+
+    /// `.part`, `['part']`, `[0]`, `.*` after a word.
+    fn tail(&mut self, mut path: String) -> Option<String> {
+        loop {
+            if self.take(".") {
+                if self.take("*") {
+                    path.push_str(".*");
+                } else if let Some(Token::Word(part)) = self.tokens.get(self.at) {
+                    self.at += 1;
+                    path.push('.');
+                    path.push_str(&part.to_lowercase());
+                } else {
+                    return None;
+                }
+            } else if self.take("[") {
+                let inner = self.either()?;
+                if !self.take("]") {
+                    return None;
+                }
+                path.push('.');
+                match inner {
+                    Expr::Literal(Value::Text(text)) => path.push_str(&text.to_lowercase()),
+                    _ => path.push('*'),
+                }
+            } else {
+                return Some(path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+    impl Scope for Fixed {
+        fn value(&self, path: &str) -> Value {
+            match path {
+                "github.actor" => Value::Text("dependabot[bot]".to_owned()),
+                "github.event_name" => Value::Text("pull_request".to_owned()),
+                "github.event.comment.body" => Value::Open,
+                "vars.deploy" => Value::Fact("vars.DEPLOY".to_owned()),
+                _ => Value::Null,
+            }
+        }
+        fn status(&self, function: &str) -> Value {
+            if function == "always" {
+                Value::Bool(true)
+            } else {
+                Value::Open
+            }
+        }
+    }
+
+    fn check(text: &str) -> Truth {
+        truth(&parse_condition(text).unwrap(), &Fixed)
+    }
+
+    #[test]
+    fn known_values_decide() {
+        assert_eq!(check("github.actor == 'dependabot[bot]'"), Truth::Yes);
+        assert_eq!(check("github.actor != 'Dependabot[bot]'"), Truth::No);
+        assert_eq!(check("${{ github.event_name == 'push' }}"), Truth::No);
+        assert_eq!(check("!(github.event_name == 'push') && true"), Truth::Yes);
+        assert_eq!(check("startsWith(github.actor, 'depend')"), Truth::Yes);
+        assert_eq!(
+            check("contains(fromJSON('[\"a\",\"dependabot[bot]\"]'), github.actor)"),
+            Truth::Yes
+        );
+        assert_eq!(check("github['actor'] == 'x'"), Truth::No);
+        assert_eq!(check("inputs.publish == 'true'"), Truth::No);
+        assert_eq!(check("inputs.publish == ''"), Truth::Yes);
+        assert_eq!(
+            check("github.actor == 'renovate[bot]' || always()"),
+            Truth::Yes
+        );
+    }
+
+    #[test]
+    fn what_the_starter_chooses_can_hold_and_what_a_setting_says_depends() {
+        assert_eq!(
+            check("contains(github.event.comment.body, '/deploy')"),
+            Truth::Can
+        );
+        assert_eq!(
+            check("contains(github.event.comment.body, '/deploy') && github.actor == 'x'"),
+            Truth::No
+        );
+        assert_eq!(
+            check("vars.DEPLOY == 'yes'"),
+            Truth::Depends("vars.DEPLOY".to_owned())
+        );
+        assert_eq!(check("vars.DEPLOY == 'yes' || true"), Truth::Yes);
+    }
+
+    #[test]
+    fn a_ternary_gives_its_value() {
+        let expr = parse("github.event_name == 'push' && 'main' || 'preview'").unwrap();
+        assert_eq!(value(&expr, &Fixed), Value::Text("preview".to_owned()));
+    }
+
+    #[test]
+    fn text_that_is_no_expression_is_none_and_nothing_overflows() {
+        assert_eq!(parse("a b"), None);
+        assert_eq!(parse(&"(".repeat(10_000)), None);
+        assert_eq!(parse("'open"), None);
+    }
+
+    #[test]
+    fn gitlab_patterns_are_read_where_they_are_plain() {
+        assert_eq!(matches_pattern("v1.2", "/^v/"), Some(true));
+        assert_eq!(matches_pattern("main", "/^(main|dev)$/"), None);
+        assert_eq!(matches_pattern("main", "/^main$/"), Some(true));
+        assert_eq!(matches_pattern("x/main", "/^main$/"), Some(false));
+    }
+}

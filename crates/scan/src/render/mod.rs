@@ -1,0 +1,3 @@
+//! Printing a report.
+
+pub mod json;

@@ -1,0 +1,442 @@
+//! One repository, read: its pipelines, bots, owners, agents' files, and what could not be read.
+
+use crate::acts::Op;
+use crate::bots::{self, Bot, Duty};
+use crate::engine::Subject;
+use crate::expr;
+use crate::settings::Settings;
+use crate::tree::Tree;
+use crate::workflow::{self, Library, Step, Workflow};
+use crate::{pipelines, report::Problem};
+
+/// Most pipeline files read in one repository.
+const WORKFLOWS_MAX: usize = 20_000;
+
+/// A repository after reading.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    pub(crate) shown: String,
+    pub(crate) tree: Tree,
+    pub(crate) subject: Subject,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Reads every repository of a scan.
+pub(crate) fn read_all(
+    trees: Vec<(String, Option<String>, Tree)>,
+    settings: &[Settings],
+) -> Vec<Repository> {
+    let library: Vec<(Option<String>, Tree)> = trees
+        .iter()
+        .map(|(shown, slug, tree)| {
+            (
+                slug.clone().or_else(|| guess_slug(tree, shown)),
+                tree.clone(),
+            )
+        })
+        .collect();
+    trees
+        .into_iter()
+        .enumerate()
+        .map(|(here, (shown, _, tree))| {
+            let slug = library.get(here).and_then(|(slug, _)| slug.clone());
+            let own = settings
+                .iter()
+                .find(|one| match (&one.repository, &slug) {
+                    (Some(name), Some(slug)) => name.eq_ignore_ascii_case(slug),
+                    (None, _) => here == 0,
+                    (Some(_), None) => false,
+                })
+                .cloned();
+            read(here, shown, slug, tree, &library, own)
+        })
+        .collect()
+}
+
+fn read(
+    here: usize,
+    shown: String,
+    slug: Option<String>,
+    tree: Tree,
+    repositories: &[(Option<String>, Tree)],
+    settings: Option<Settings>,
+) -> Repository {
+    let library = Library { repositories, here };
+    let mut problems: Vec<Problem> = tree
+        .notes
+        .iter()
+        .map(|note| Problem {
+            file: String::new(),
+            line: 0,
+            message: note.clone(),
+        })
+        .collect();
+    let (workflows, mut unread) = read_workflows(&tree, &library);
+    problems.append(&mut unread);
+    let mut found = Vec::new();
+    let mut bots = bots::read(&tree, &mut found);
+    problems.extend(found.into_iter().map(|(file, line, message)| Problem {
+        file,
+        line,
+        message,
+    }));
+    inferred_bots(&workflows, &mut bots);
+    let default_branch = settings
+        .as_ref()
+        .and_then(|settings| settings.default_branch.clone())
+        .or_else(|| head_branch(&tree))
+        .unwrap_or_else(|| guess_default(&workflows));
+    let codeowners = tree
+        .files()
+        .iter()
+        .find(|file| {
+            let lower = file.to_ascii_lowercase();
+            matches!(
+                lower.as_str(),
+                "codeowners" | ".github/codeowners" | "docs/codeowners" | ".gitlab/codeowners"
+            )
+        })
+        .filter(|file| tree.read(file).is_ok_and(|text| owns_everything(&text)))
+        .cloned();
+    Repository {
+        shown,
+        subject: Subject {
+            slug,
+            default_branch,
+            workflows,
+            bots,
+            codeowners,
+            settings,
+        },
+        tree,
+        problems,
+    }
+}
+
+/// Whether CODEOWNERS has a rule with an owner that is not only for a few files.
+fn owns_everything(text: &str) -> bool {
+    text.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let pattern = words.next().unwrap_or_default();
+        matches!(pattern, "*" | "/" | "/*" | "**" | "/**")
+            && words.next().is_some_and(|owner| owner.contains('@'))
+    })
+}
+
+fn read_workflows(tree: &Tree, library: &Library<'_>) -> (Vec<Workflow>, Vec<Problem>) {
+    /// Files that one thread takes at a time.
+    const CHUNK: usize = 16;
+    let files: Vec<&String> = tree
+        .files()
+        .iter()
+        .filter(|file| pipelines::is_pipeline(file))
+        .take(WORKFLOWS_MAX)
+        .collect();
+    let read_one = |file: &String| -> (Vec<Workflow>, Vec<Problem>) {
+        let problem = |line: usize, message: String| Problem {
+            file: file.clone(),
+            line,
+            message,
+        };
+        match tree.read(file) {
+            Err(error) => (Vec::new(), vec![problem(0, error.words())]),
+            Ok(text) => {
+                let read = if is_github_workflow(file) {
+                    workflow::read(file, &text, library).map(|found| found.into_iter().collect())
+                } else {
+                    pipelines::read(file, &text, library)
+                };
+                match read {
+                    Ok(found) => (found, Vec::new()),
+                    Err(error) => (
+                        Vec::new(),
+                        vec![problem(
+                            error.line,
+                            format!("not readable as YAML: {}", error.message),
+                        )],
+                    ),
+                }
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(8);
+    if files.len() < CHUNK * 2 || threads < 2 {
+        let mut out = (Vec::new(), Vec::new());
+        for file in files {
+            let (mut found, mut unread) = read_one(file);
+            out.0.append(&mut found);
+            out.1.append(&mut unread);
+        }
+        return out;
+    }
+    let size = files.len().div_ceil(threads).max(CHUNK);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = files
+            .chunks(size)
+            .map(|chunk| {
+                scope.spawn(move || {
+                    let mut out = (Vec::new(), Vec::new());
+                    for file in chunk {
+                        let (mut found, mut unread) = read_one(file);
+                        out.0.append(&mut found);
+                        out.1.append(&mut unread);
+                    }
+                    out
+                })
+            })
+            .collect();
+        let mut out = (Vec::new(), Vec::new());
+        for handle in handles {
+            if let Ok((mut found, mut unread)) = handle.join() {
+                out.0.append(&mut found);
+                out.1.append(&mut unread);
+            }
+        }
+        out
+    })
+}
+
+pub(crate) fn is_github_workflow(file: &str) -> bool {
+    let lower = file.to_ascii_lowercase();
+    lower
+        .strip_prefix(".github/workflows/")
+        .is_some_and(|rest| {
+            !rest.contains('/') && (rest.ends_with(".yml") || rest.ends_with(".yaml"))
+        })
+}
+
+/// Bots that no file configures but that a workflow waits for by name.
+fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
+    let mut seen: Vec<(&str, String, usize)> = Vec::new();
+    for workflow in workflows {
+        for job in &workflow.jobs {
+            let mut conditions = vec![job.condition.as_ref()];
+            conditions.extend(job.steps.iter().map(|step| step.condition.as_ref()));
+            for condition in conditions.into_iter().flatten() {
+                let Some(expr) = &condition.expr else {
+                    continue;
+                };
+                let mut texts = Vec::new();
+                expr::literals(expr, &mut texts);
+                for text in texts {
+                    let lower = text.to_ascii_lowercase();
+                    for (mark, product) in [("dependabot", "Dependabot"), ("renovate", "Renovate")]
+                    {
+                        if lower.contains(mark)
+                            && (lower.contains("[bot]") || lower.contains(mark))
+                            && !negated(expr, text)
+                        {
+                            seen.push((product, workflow.file.clone(), condition.line));
+                        }
+                    }
+                }
+            }
+            for step in &job.steps {
+                let by_action = step.uses.as_deref().is_some_and(|uses| {
+                    let lower = uses.to_ascii_lowercase();
+                    lower.starts_with("dependabot/fetch-metadata")
+                        || lower.contains("merge-dependabot")
+                        || lower.contains("dependabot-auto-merge")
+                });
+                if by_action {
+                    seen.push(("Dependabot", workflow.file.clone(), step.line));
+                }
+                if step.uses.as_deref().is_some_and(|uses| {
+                    uses.to_ascii_lowercase()
+                        .starts_with("renovatebot/github-action")
+                }) {
+                    seen.push(("Renovate", workflow.file.clone(), step.line));
+                }
+            }
+        }
+    }
+    for (product, file, line) in seen {
+        let known = bots
+            .iter()
+            .any(|bot| bot.product == product && matches!(bot.duty, Duty::Opens { .. }));
+        if !known {
+            bots.push(match product {
+                "Dependabot" => bots::dependabot_bot(&file, line, vec!["dependencies".to_owned()]),
+                _ => bots::renovate_bot(&file, line, Vec::new()),
+            });
+        }
+    }
+}
+
+/// Whether an expression only excludes a text (`github.actor != 'dependabot[bot]'`).
+fn negated(expr: &expr::Expr, text: &str) -> bool {
+    use expr::{Comparison, Expr};
+    fn asks(expr: &Expr, text: &str, positive: bool) -> bool {
+        match expr {
+            Expr::Literal(_) | Expr::Path(_) => false,
+            Expr::Call(_, _) => {
+                let mut texts = Vec::new();
+                expr::literals(expr, &mut texts);
+                positive && texts.contains(&text)
+            }
+            Expr::Not(inner) => asks(inner, text, !positive),
+            Expr::Both(left, right) | Expr::Either(left, right) => {
+                asks(left, text, positive) || asks(right, text, positive)
+            }
+            Expr::Compare(left, comparison, right) => {
+                let mut texts = Vec::new();
+                expr::literals(left, &mut texts);
+                expr::literals(right, &mut texts);
+                texts.contains(&text) && ((*comparison == Comparison::Equal) == positive)
+            }
+        }
+    }
+    !asks(expr, text, true)
+}
+
+/// The branch that `HEAD` of the remote names, from git's own files.
+fn head_branch(tree: &Tree) -> Option<String> {
+    let root = tree.root()?;
+    let git = root.join(".git");
+    let read = |name: &str| std::fs::read_to_string(git.join(name)).ok();
+    let remote = read("refs/remotes/origin/HEAD").and_then(|text| {
+        text.trim()
+            .strip_prefix("ref: refs/remotes/origin/")
+            .map(str::to_owned)
+    });
+    remote.or_else(|| {
+        let name = read("HEAD")?
+            .trim()
+            .strip_prefix("ref: refs/heads/")?
+            .to_owned();
+        matches!(
+            name.as_str(),
+            "main"
+                | "master"
+                | "develop"
+                | "trunk"
+                | "dev"
+                | "mainline"
+                | "next"
+                | "canary"
+                | "devel"
+        )
+        .then_some(name)
+    })
+}
+
+fn guess_default(workflows: &[Workflow]) -> String {
+    let mut counts: Vec<(&str, usize)> = [
+        ("main", 0),
+        ("master", 0),
+        ("develop", 0),
+        ("trunk", 0),
+        ("dev", 0),
+    ]
+    .to_vec();
+    for workflow in workflows {
+        for trigger in &workflow.triggers {
+            if matches!(
+                trigger.event.as_str(),
+                "push" | "pull_request" | "pull_request_target"
+            ) {
+                for (name, count) in &mut counts {
+                    *count += trigger
+                        .branches
+                        .iter()
+                        .filter(|branch| branch == name)
+                        .count();
+                }
+            }
+        }
+    }
+    // `main` before `master` before the rest, unless the files speak of one more often.
+    let (main, master) = (
+        counts.first().map_or(0, |c| c.1),
+        counts.get(1).map_or(0, |c| c.1),
+    );
+    if main == 0 && master == 0 {
+        return counts
+            .iter()
+            .skip(2)
+            .find(|(_, count)| *count > 0)
+            .map_or("main", |(name, _)| name)
+            .to_owned();
+    }
+    if master > main { "master" } else { "main" }.to_owned()
+}
+
+/// The repository's `owner/name`, else `?/directory`.
+fn guess_slug(tree: &Tree, shown: &str) -> Option<String> {
+    if let Some(root) = tree.root()
+        && let Ok(config) = std::fs::read_to_string(root.join(".git/config"))
+        && let Some(slug) = remote_slug(&config)
+    {
+        return Some(slug);
+    }
+    let name = tree
+        .root()
+        .and_then(|root| root.file_name())
+        .and_then(|name| name.to_str())
+        .map_or_else(
+            || shown.rsplit('/').next().unwrap_or_default().to_owned(),
+            str::to_owned,
+        );
+    (!name.is_empty()).then(|| format!("?/{name}"))
+}
+
+fn remote_slug(config: &str) -> Option<String> {
+    let mut origin = false;
+    for line in config.lines() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            origin = line == "[remote \"origin\"]";
+        } else if origin
+            && let Some(url) = line
+                .strip_prefix("url")
+                .map(|rest| rest.trim_start_matches([' ', '=']))
+        {
+            let path = url.trim_end_matches('/').trim_end_matches(".git");
+            let mut parts = path.rsplit(['/', ':']);
+            let (name, owner) = (parts.next()?, parts.next()?);
+            let remote = url.contains("://") && !url.starts_with("file:") || url.contains('@');
+            if remote && !name.is_empty() && !owner.is_empty() && !owner.contains('.') {
+                return Some(format!("{owner}/{name}"));
+            }
+        }
+    }
+    None
+}
+
+/// Every step of a workflow, those of composite actions included.
+pub(crate) fn each_step<'a>(
+    workflow: &'a Workflow,
+    visit: &mut dyn FnMut(&'a crate::workflow::Job, &'a Step),
+) {
+    fn inner<'a>(
+        job: &'a crate::workflow::Job,
+        step: &'a Step,
+        visit: &mut dyn FnMut(&'a crate::workflow::Job, &'a Step),
+    ) {
+        visit(job, step);
+        if let Some(composite) = &step.inner {
+            for step in &composite.steps {
+                inner(job, step, visit);
+            }
+        }
+    }
+    for job in &workflow.jobs {
+        for step in &job.steps {
+            inner(job, step, visit);
+        }
+    }
+}
+
+/// Whether a workflow can change anything outside: any act at all.
+pub(crate) fn acts_at_all(workflow: &Workflow) -> bool {
+    let mut any = false;
+    each_step(workflow, &mut |_, step| {
+        any |= step
+            .acts
+            .iter()
+            .any(|act| !matches!(act.op, Op::Check(_) | Op::Local(_)));
+    });
+    any
+}
