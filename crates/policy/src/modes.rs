@@ -2,7 +2,7 @@
 //!
 //! *Enforce* carries it out. *Warn* and *observe* let pass what policy would deny, and record that
 //! it would have. Some denials hold in every mode: those of rules marked `@always`, failed
-//! evaluations, and whatever concerns governance or approvals. An act that was let pass is a
+//! evaluations, and whatever concerns governance, approvals, starting runs or lending. An act that was let pass is a
 //! variant of its own here and carries a [`Standing`] in its permit, so that nobody downstream can
 //! take it for enforced work by accident.
 

@@ -4,6 +4,7 @@ mod asking;
 mod attacks;
 mod loading;
 mod matrix;
+mod random;
 mod sample;
 mod schema;
 mod telling;

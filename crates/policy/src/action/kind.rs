@@ -66,22 +66,23 @@ impl Action {
         }
     }
 
-    /// Whether modes apply: to the stages of the way, and never to governance, approvals or
-    /// whatever takes authority away.
+    /// Whether modes apply: to the stages of the way where something is only let pass. Never to
+    /// governance, approvals or whatever takes authority away, and never where we lend something
+    /// of ours or start a run: without authority for that there is nothing to observe.
     pub const fn has_mode(&self) -> bool {
         match self {
-            Self::RunStart(_)
-            | Self::GitFetch(_)
+            Self::GitFetch(_)
             | Self::GitPush(_)
-            | Self::ModelCall(_)
             | Self::NetConnect(_)
-            | Self::LeaseIssue(_)
             | Self::ChangeLand(_)
             | Self::JobRun(_)
             | Self::ReleaseAdmit(_) => true,
             Self::RolloutCommand(facts) => !facts.command.reduces_authority(),
             Self::TaskSign(_)
+            | Self::RunStart(_)
             | Self::RunStop(_)
+            | Self::ModelCall(_)
+            | Self::LeaseIssue(_)
             | Self::CommitAccept(_)
             | Self::RequestApprove(_)
             | Self::RequestReject(_)

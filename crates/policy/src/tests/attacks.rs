@@ -9,7 +9,7 @@ use portcullis_model::statement::BreakerScope;
 use portcullis_model::{Containment, GitOid, KeyClass, Mode};
 
 use super::sample::*;
-use super::{PERMIT_ALL, is_permit, with};
+use super::{PERMIT_ALL, embedded, is_permit, with};
 use crate::action::*;
 use crate::request::{Actor, AgentActor, CausedBy, Request, TaskFacts};
 use crate::{Answer, Approvals, Decision, Layer, decide, modes};
@@ -336,6 +336,51 @@ fn production_needs_a_person_in_every_mode() {
         assert!(
             matches!(applied, modes::Applied::Enforced(Decision::Ask(_))),
             "{mode}: {applied:?}"
+        );
+    }
+}
+
+#[test]
+fn no_mode_starts_a_run_or_lends_anything_without_authority() {
+    let set = embedded();
+    let acts = [
+        request(
+            human("ada"),
+            Action::RunStart(RunStart {
+                task: None,
+                ..start()
+            }),
+        ),
+        request(
+            agent(),
+            Action::ModelCall(ModelCall {
+                task: None,
+                ..model_call()
+            }),
+        ),
+        request(
+            agent(),
+            Action::ModelCall(ModelCall {
+                in_task: false,
+                ..model_call()
+            }),
+        ),
+        request(
+            agent(),
+            Action::LeaseIssue(LeaseIssue {
+                endpoint: "models".parse().unwrap(),
+                task: None,
+                in_task: true,
+                life_ms: 1,
+            }),
+        ),
+    ];
+    for mut request in acts {
+        request.circumstances.mode = Mode::Observe;
+        let applied = modes::apply(&request, decide(&set, &request, 0));
+        assert!(
+            matches!(applied, modes::Applied::Enforced(Decision::Deny(_))),
+            "{applied:?}"
         );
     }
 }
