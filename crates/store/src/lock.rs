@@ -11,7 +11,17 @@ use crate::disk::{io_refusal, private_file};
 /// Holds the data directory until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being forked right now has the file too, until
+        // it executes its program, and would hold the lock for that long.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the data directory could not be given back");
+        }
+    }
 }
 
 /// Width of the holder's process id in the file: written in place, so that a full disk has
@@ -39,7 +49,7 @@ impl DirectoryLock {
             // The kernel holds the lock; the number is for people.
             tracing::warn!(error = %error, "the lock file does not name this process");
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -76,6 +86,8 @@ mod tests {
             refusal.message.contains(&format!("process {pid})")),
             "{refusal}"
         );
+        // As in a child between fork and exec.
+        let _inherited = first.file.try_clone().unwrap();
         drop(first);
         DirectoryLock::take(dir.path()).unwrap();
     }

@@ -260,7 +260,7 @@ impl<F: Fold> Sequencer<F> {
     /// Steps 5 and 6 for what the database did not take: into the reserve, or else into memory.
     fn finish_aside(&mut self, mut plan: Plan<F>) {
         if plan.entries.is_empty() {
-            return self.finish(plan, RecordedIn::Ledger);
+            return self.finish(plan, self.recorded());
         }
         let before = self.waiting.len();
         self.waiting.extend(plan.entries.iter().cloned());
@@ -286,6 +286,17 @@ impl<F: Fold> Sequencer<F> {
             }
         };
         self.finish(plan, recorded);
+    }
+
+    /// Where the newest entry is.
+    fn recorded(&self) -> RecordedIn {
+        if self.waiting.is_empty() {
+            RecordedIn::Ledger
+        } else if self.reserved == self.waiting.len() {
+            RecordedIn::Reserve
+        } else {
+            RecordedIn::Pending
+        }
     }
 
     /// Makes the waiting entries durable in the reserve, all that aren't.

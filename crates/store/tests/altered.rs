@@ -1,6 +1,7 @@
 //! Data directories that somebody changed: what a start refuses and what a verification names.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a test may panic"

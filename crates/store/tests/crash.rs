@@ -85,6 +85,21 @@ fn a_kill_at_a_random_moment_loses_and_halves_nothing() {
     assert!(!all.is_empty(), "no child lived long enough to append");
 }
 
+#[test]
+fn a_kill_while_a_ledger_is_made_leaves_one_that_opens() {
+    for round in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = start(dir.path(), 0, None);
+        std::thread::sleep(Duration::from_micros(mix(round) % 40_000));
+        child.kill().unwrap();
+        let acknowledged = collect(&mut child, Some(Duration::ZERO));
+        child.wait().unwrap();
+        let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(Faults::default())).unwrap();
+        drop(ledger);
+        examine(dir.path(), &acknowledged, &format!("start {round}"));
+    }
+}
+
 /// SplitMix64: the same seed gives the same moments.
 fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -278,7 +293,10 @@ fn deadly() -> Faults {
         if at.to_string() == step && seen.fetch_add(1, Ordering::SeqCst) + 1 == count {
             die();
         }
-        if reserve && at == Step::Planned && planned.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+        if reserve
+            && at == Step::Planned
+            && planned.fetch_add(1, Ordering::SeqCst).is_multiple_of(2)
+        {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         Ok(())
