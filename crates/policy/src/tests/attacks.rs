@@ -142,7 +142,7 @@ fn no_permit_outweighs_the_base() {
 #[test]
 fn every_base_forbid_is_attacked() {
     let attacked: BTreeSet<&str> = attacks().into_iter().map(|(rule, _)| rule).collect();
-    for rule in super::embedded().rules() {
+    for rule in embedded().rules() {
         if rule.layer == Layer::Base && !rule.permits {
             assert!(attacked.contains(rule.rule.id.as_str()), "{}", rule.rule);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cedar_policy::{Entities, Schema};
 
-use super::sample::{actions, agent, human, request};
+use super::sample::{actions, administrator, agent, host, human, request, service};
 use crate::decide::Input;
 use crate::facts::Facts;
 use crate::set::{ACTIONS, PRINCIPALS, SCHEMA, Vocabulary};
@@ -82,5 +82,42 @@ fn requests_survive_storage_and_unknown_fields_are_refused() {
             serde_json::from_value::<crate::Request>(with_more).is_err(),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn evaluating_only_the_rules_about_an_action_changes_nothing() {
+    let set = super::embedded();
+    let policies = set.rules.iter().map(|rule| rule.policy.clone());
+    let all = cedar_policy::PolicySet::from_policies(policies).unwrap();
+    for (name, action) in actions() {
+        if action.reduces_authority() {
+            continue;
+        }
+        for actor in [
+            human("ada"),
+            administrator("root"),
+            agent(),
+            service(),
+            host(),
+        ] {
+            let facts = Facts::of(&request(actor, action.clone()), None);
+            let input = Input::of(&set.vocabulary, &facts).unwrap();
+            let slice = set
+                .slice(facts.action, facts.principal.kind, false)
+                .unwrap();
+            let decided = |rules| {
+                let response = set
+                    .authorizer
+                    .is_authorized(&input.request, rules, &input.entities);
+                let reasons: BTreeSet<String> = response
+                    .diagnostics()
+                    .reason()
+                    .map(ToString::to_string)
+                    .collect();
+                (response.decision(), reasons)
+            };
+            assert_eq!(decided(slice), decided(&all), "{name}");
+        }
     }
 }
