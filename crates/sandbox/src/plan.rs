@@ -34,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) command: Vec<Os>,
     pub(crate) environment: Vec<(Os, Os)>,
     pub(crate) workspace: Os,
+    pub(crate) workspace_read_only: bool,
     pub(crate) binds: Vec<PlanBind>,
     pub(crate) limits: Limits,
     pub(crate) deadline_ms: Option<u64>,
@@ -119,6 +120,7 @@ impl Plan {
                 .map(|(name, value)| (Os::of(name), Os::of(value)))
                 .collect(),
             workspace: Os::of(workspace),
+            workspace_read_only: spec.workspace_read_only,
             binds: spec
                 .read_only
                 .iter()

@@ -33,8 +33,10 @@ pub struct Spec {
     /// Program and arguments. The program is looked up in `PATH` of `environment` inside, unless
     /// it has a slash.
     pub command: Vec<OsString>,
-    /// Host directory, mounted read-write at [`WORKSPACE`].
+    /// Host directory, mounted at [`WORKSPACE`]; read-write unless said otherwise.
     pub workspace: PathBuf,
+    /// Mounts the workspace read-only, for a released service whose artifact must stay as it is.
+    pub workspace_read_only: bool,
     /// Host paths that are visible inside, read-only.
     pub read_only: Vec<Bind>,
     /// The whole environment; nothing of the caller's is passed on.
@@ -79,6 +81,7 @@ impl Spec {
         Self {
             command: command.into_iter().map(Into::into).collect(),
             workspace: workspace.into(),
+            workspace_read_only: false,
             read_only: default_binds(),
             environment: environment
                 .into_iter()

@@ -396,6 +396,88 @@ fn each_run_of_root_has_a_user_of_its_own_and_the_workspace_keeps_its_owner() {
 }
 
 #[test]
+fn a_named_user_and_a_read_only_workspace_are_as_asked() {
+    let workspace = workspace();
+    fs::write(workspace.path().join("artifact"), "as built").expect("artifact");
+    let mut spec = shell(
+        &workspace,
+        "cat artifact; echo x > artifact || echo kept; echo y > new || echo none; id -u; sleep 1000",
+    );
+    spec.workspace_read_only = true;
+    spec.run_as = support::is_root().then_some(RunAs {
+        uid: 71_234,
+        gid: 71_234,
+    });
+    let running = start(&spec);
+    if support::is_root() {
+        assert_eq!(running.uid(), 71_234);
+        let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("status");
+        assert!(
+            status.contains("Uid:\t71234\t71234\t71234\t71234"),
+            "{status}"
+        );
+    }
+    thread::sleep(Duration::from_millis(200));
+    running.kill();
+    let outcome = running.wait().expect("outcome");
+    assert_eq!(
+        stdout(&outcome),
+        "as builtkept\nnone\n1000\n",
+        "{}",
+        stderr(&outcome)
+    );
+}
+
+#[test]
+fn a_missing_protection_stops_the_start_unless_that_very_gap_is_allowed() {
+    let user = Ordinary::new();
+    let mut spec = portcullis_sandbox::Spec::new(&user.workspace, ["true"]);
+    spec.helper = Some(user.helper());
+    // Only a cgroup can hold it, and an ordinary user of a plain machine has none to write.
+    spec.limits.cpu_percent = Some(50);
+    let refusal = match spawn(&spec) {
+        Err(refusal) => refusal,
+        Ok(running) => {
+            assert!(running.protections().contains_key(&Protection::CpuLimit));
+            return;
+        }
+    };
+    assert_eq!(refusal.code, "sandbox-cpu-limit");
+    assert!(refusal.to_string().contains("Delegate=yes"), "{refusal}");
+    spec.allowed_gaps = [Protection::Landlock, Protection::Seccomp].into();
+    assert_eq!(
+        spawn(&spec).expect_err("another gap").code,
+        "sandbox-cpu-limit"
+    );
+    spec.allowed_gaps.insert(Protection::CpuLimit);
+    let running = start(&spec);
+    assert_eq!(
+        running.gaps().keys().collect::<Vec<_>>(),
+        [&Protection::CpuLimit]
+    );
+    assert!(!running.protections().contains_key(&Protection::CpuLimit));
+    assert!(running.protections().contains_key(&Protection::Landlock));
+    assert!(running.wait().expect("outcome").success());
+}
+
+#[test]
+fn the_machine_tells_what_it_offers() {
+    let found = portcullis_sandbox::probe_with(Some(&support::helper())).expect("probes");
+    let names: Vec<_> = found.iter().map(|result| result.protection).collect();
+    assert_eq!(names, Protection::ALL);
+    for result in &found {
+        assert_eq!(result.available, result.how_to_mend.is_none(), "{result:?}");
+        assert!(!result.why.is_empty(), "{result:?}");
+    }
+    // Where these tests run at all, what the sandbox is made of is there.
+    assert!(
+        found
+            .iter()
+            .all(|result| result.available || result.protection.may_be_missing())
+    );
+}
+
+#[test]
 fn odd_names_and_private_parents_are_no_hindrance() {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::PermissionsExt as _;

@@ -15,6 +15,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use portcullis_model::Refusal;
+use portcullis_sandbox::channel::{Channel, Gateway, Prover};
 use portcullis_sandbox::{Expose, spawn};
 use support::{eventually, run, shell, start, stdout, workspace};
 
@@ -117,5 +122,72 @@ fn loopback_works_inside_and_is_all_there_is() {
         output.split_whitespace().collect::<Vec<_>>(),
         ["lo", "1"],
         "{output}"
+    );
+}
+
+struct Proof;
+
+impl Prover for Proof {
+    fn headers(&self, method: &str, url: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+        let value = HeaderValue::try_from(format!("{method} {url}"))
+            .map_err(|error| Refusal::internal(error.to_string()))?;
+        Ok(vec![(HeaderName::from_static("dpop"), value)])
+    }
+}
+
+#[test]
+fn stock_tools_leave_through_the_channel_and_read_the_reason_of_a_refusal() {
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        return;
+    }
+    let gateway = std::net::TcpListener::bind("127.0.0.1:0").expect("gateway");
+    let server = format!("http://{}", gateway.local_addr().expect("address"));
+    let served = thread::spawn(move || {
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = gateway.accept().expect("accept");
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_exact(&mut byte).expect("head");
+                head.extend(byte);
+            }
+            let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 13\r\nconnection: close\r\n\r\nnot this host";
+            stream.write_all(answer.as_bytes()).expect("answer");
+            heads.push(String::from_utf8_lossy(&head).into_owned());
+        }
+        heads
+    });
+    let workspace = workspace();
+    let mut spec = shell(
+        &workspace,
+        "curl -s http://example.org/x; echo; curl -sS https://example.org/y; curl -s --noproxy '*' http://example.org/ || echo no other way",
+    );
+    spec.use_channel(3128);
+    let running = start(&spec);
+    let listener = running.listener().expect("handle").expect("listener");
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let guard = runtime.enter();
+    let channel =
+        Channel::start(listener, &Gateway { server, tls: None }, Arc::new(Proof)).expect("channel");
+    let outcome = running.wait().expect("outcome");
+    drop((channel, guard));
+    let output = stdout(&outcome);
+    assert!(
+        output.starts_with("not this host\n") && output.ends_with("no other way\n"),
+        "{outcome:?}"
+    );
+    let heads = served.join().expect("gateway");
+    assert!(
+        heads[0].contains("portcullis-target: http://example.org/x\r\n"),
+        "{heads:?}"
+    );
+    assert!(
+        heads[0].contains("dpop: GET http://127.0.0.1:"),
+        "{heads:?}"
+    );
+    assert!(
+        heads[1].contains("portcullis-target: example.org:443\r\n"),
+        "{heads:?}"
     );
 }

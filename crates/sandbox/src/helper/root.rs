@@ -101,7 +101,7 @@ impl Sources {
             .collect::<io::Result<_>>()
             .map_err(|error| Protection::MountNamespace.missing(&format!("/dev: {error}")))?;
         Ok(Self {
-            workspace: open_workspace(&plan.workspace.to_path(), owner)?,
+            workspace: open_workspace(plan, owner)?,
             binds,
             devices,
         })
@@ -137,9 +137,10 @@ fn detach(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(open_tree(CWD, path, flags)?)
 }
 
-/// The workspace, read-write. For a run with a host user of its own the files of the directory's
+/// The workspace. For a run with a host user of its own the files of the directory's
 /// owner are shown as that user's (an id-mapped mount), so that nothing on disk changes hands.
-fn open_workspace(path: &Path, owner: Option<(SingleThreaded, RunAs)>) -> Result<OwnedFd, Refusal> {
+fn open_workspace(plan: &Plan, owner: Option<(SingleThreaded, RunAs)>) -> Result<OwnedFd, Refusal> {
+    let path = &plan.workspace.to_path();
     let refused = |error: io::Error| {
         Refusal::not_found("workspace", path.display())
             .expected("a directory that can be mounted")
@@ -150,7 +151,12 @@ fn open_workspace(path: &Path, owner: Option<(SingleThreaded, RunAs)>) -> Result
         return Err(refused(io::ErrorKind::NotADirectory.into()));
     }
     let tree = detach(path, owner.is_none()).map_err(refused)?;
-    let attributes = MOUNT_NO_SUID | MOUNT_NO_DEVICES;
+    let access = if plan.workspace_read_only {
+        MOUNT_READ_ONLY
+    } else {
+        0
+    };
+    let attributes = access | MOUNT_NO_SUID | MOUNT_NO_DEVICES;
     let Some((single, run_as)) = owner else {
         sys::mount_attributes(tree.as_fd(), attributes, None, true).map_err(refused)?;
         return Ok(tree);
