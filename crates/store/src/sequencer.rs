@@ -201,6 +201,11 @@ impl<F: Fold> Sequencer<F> {
         self.faults
             .at(Step::Planned)
             .map_err(|error| io_refusal("write the ledger", &error))?;
+        if entries.first().map(|entry| entry.index) != Some(self.tree.size()) {
+            return Err(Refusal::internal(
+                "a batch does not follow on what the ledger holds",
+            ));
+        }
         let mut tree = self.tree.clone();
         let mut tiles = Vec::new();
         for entry in entries {

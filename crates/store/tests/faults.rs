@@ -202,6 +202,38 @@ fn without_database_and_reserve_the_breaker_still_works_and_says_so() {
 }
 
 #[test]
+fn a_disk_that_comes_and_goes_keeps_the_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let tries = std::sync::atomic::AtomicU64::new(0);
+    // Two failures, then a success: the success often falls between a failed move and its batch.
+    let faults = Faults::new(move |step| {
+        let comes = step != Step::Planned
+            || tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 3 == 2;
+        if comes {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        }
+    });
+    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(faults)).unwrap();
+    let handle = ledger.handle();
+    for index in 0..200_u64 {
+        let receipt = handle.submit_blocking(trip(&index.to_string())).unwrap();
+        assert_eq!(receipt.first, index);
+        assert!(receipt.recorded != RecordedIn::Pending);
+    }
+    wait_until("everything is in the ledger", || {
+        handle.checkpoint().size == 200
+    });
+    let expected: Vec<String> = (0..200).map(|index| format!("trip {index}")).collect();
+    assert_eq!(events(&handle), expected);
+    let state = handle.state();
+    drop(ledger);
+    assert!(check(dir.path()).is_sound());
+    assert_eq!(*open(dir.path()).0.handle().state(), *state);
+}
+
+#[test]
 fn a_reserve_that_can_not_be_emptied_does_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let failing = Failing::default();
