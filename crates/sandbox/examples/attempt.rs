@@ -144,6 +144,9 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
         ("list-init-descriptors", |_| {
             fs::read_dir("/proc/1/fd").map(drop)
         }),
+        ("open-init-program", |_| {
+            fs::File::open("/proc/1/exe").map(drop)
+        }),
         ("trace-init", |_| call(libc::SYS_ptrace, [16, 1, 0, 0])),
         ("seize-init", |_| call(libc::SYS_ptrace, [0x4206, 1, 0, 0])),
         ("trace-parent", |_| {

@@ -16,10 +16,14 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use crate::plan::{Answer, HELPER_ARGUMENT, HELPER_VARIABLE, Order, Plan};
 use crate::running::{Running, callers_terminal};
 use crate::spec::{Spec, Terminal};
+use crate::sys::wait_until;
 use crate::wire;
 
 /// Longest that a sandbox gets to be built, far above the slowest machine.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest that a helper that was let go gets to clean up.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Builds the sandbox and starts the command in it. Returns once the command's program has taken
 /// over, so that a command that doesn't exist is a refusal here.
@@ -172,9 +176,12 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It ends by itself when its socket closes; this shortens it.
+            // It ends by itself when its socket closes, and cleans up first.
             let _ = self.socket.shutdown(std::net::Shutdown::Both);
-            let _ = child.wait();
+            if !wait_until(END_PATIENCE, || !matches!(child.try_wait(), Ok(None))) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
         }
     }
 }

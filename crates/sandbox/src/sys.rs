@@ -54,12 +54,31 @@ pub(crate) fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
-/// Closes every descriptor from `first` on. Only for processes that own none of them as a value:
-/// a helper at its very start, and a child just before `exec`.
-pub(crate) fn close_from(first: u32) -> io::Result<()> {
+/// Closes every descriptor from `first` to `last`. Only for processes that never again use or
+/// drop a value that owns one of them: a helper at its very start, and children that go on to
+/// `exec` or `_exit`.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
     // SAFETY: no pointers. Values that own one of these descriptors are never used or dropped
-    // afterwards: the callers either hold none yet or go on to `exec` or `_exit`.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) }).map(drop)
+    // afterwards, as the callers promise above.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) }).map(drop)
+}
+
+/// Closes every descriptor but the standard ones and `kept`; see [`close_range`].
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept
+        .iter()
+        .map(|one| one.as_raw_fd().unsigned_abs())
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for one in kept {
+        close_range(first, one.saturating_sub(1))?;
+        first = first.max(one.saturating_add(1));
+    }
+    close_range(first, u32::MAX)
 }
 
 /// Replaces this process by a program; returns only when that fails.
@@ -319,11 +338,11 @@ pub(crate) fn landlock_enter(rules: &OwnedFd) -> io::Result<()> {
         .map(drop)
 }
 
-/// Joins the namespaces `kinds` (`CLONE_NEW…`) of the process behind a pidfd.
-pub(crate) fn join_namespaces(process: BorrowedFd<'_>, kinds: c_int) -> io::Result<()> {
+/// Joins the namespace of `kind` (`CLONE_NEW…`) behind a descriptor.
+pub(crate) fn join_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Result<()> {
     // SAFETY: no pointers.
     check(c_long::from(unsafe {
-        libc::setns(process.as_raw_fd(), kinds)
+        libc::setns(namespace.as_raw_fd(), kind)
     }))
     .map(drop)
 }

@@ -225,6 +225,15 @@ fn a_kill_reaches_everything_even_frozen_and_from_another_thread() {
 }
 
 #[test]
+fn a_run_outlives_the_thread_that_started_it() {
+    let workspace = Arc::new(workspace());
+    let shared = Arc::clone(&workspace);
+    let started = thread::spawn(move || start(&shell(&shared, "sleep 0.3; exit 6")));
+    let running = started.join().expect("thread");
+    assert_eq!(running.wait().expect("outcome").exit_code(), 6);
+}
+
+#[test]
 fn a_dropped_run_is_gone() {
     let workspace = workspace();
     let mark = mark("dropped");

@@ -21,7 +21,7 @@ use http::{HeaderName, HeaderValue};
 use portcullis_model::Refusal;
 use portcullis_sandbox::channel::{Channel, Gateway, Prover};
 use portcullis_sandbox::{Expose, spawn};
-use support::{eventually, run, shell, start, stdout, workspace};
+use support::{Ordinary, eventually, run, shell, start, stdout, workspace};
 
 #[test]
 fn what_connects_inside_arrives_at_the_listener_and_at_no_other() {
@@ -108,6 +108,61 @@ fn a_service_is_reached_through_its_socket_while_it_lives() {
     fs::write(&socket, "a file").expect("file");
     assert_eq!(spawn(&spec).expect_err("a file").code, "expose-socket");
     assert_eq!(fs::read_to_string(&socket).expect("kept"), "a file");
+}
+
+#[test]
+fn the_bridge_has_the_runs_user_no_rights_and_only_its_own_descriptors() {
+    let user = Ordinary::new();
+    for helper in [support::helper(), user.helper()] {
+        let socket = user.directory.path().join("bridge.sock");
+        let mut spec = portcullis_sandbox::Spec::new(&user.workspace, ["sleep", "1000"]);
+        spec.helper = Some(helper);
+        spec.expose = Some(Expose {
+            inside_port: 8080,
+            socket: socket.clone(),
+            mode: 0o600,
+        });
+        let running = start(&spec);
+        let status = |pid: &str| fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        let of = |status: &str, name: &str| {
+            let line = status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .expect("line");
+            line.split_whitespace().nth(1).expect("value").to_owned()
+        };
+        let supervisor = of(&status(&running.pid().to_string()), "PPid:");
+        let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"));
+        let children = children.expect("children");
+        let own = running.pid().to_string();
+        let bridge = children
+            .split_whitespace()
+            .find(|pid| *pid != own)
+            .expect("bridge");
+        // It gives its rights up once it has joined the network.
+        eventually("it has given up its rights", || {
+            of(&status(bridge), "NoNewPrivs:") == "1"
+        });
+        let status = status(bridge);
+        assert_eq!(of(&status, "Uid:"), running.uid().to_string());
+        for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+            assert_eq!(of(&status, set), "0000000000000000", "{status}");
+        }
+        if support::is_root() {
+            let held = fs::read_dir(format!("/proc/{bridge}/fd"))
+                .expect("descriptors")
+                .count();
+            assert_eq!(held, 6, "standard ones, listener, two namespaces");
+        }
+        // Nothing serves inside: the connection ends without an answer.
+        let mut answer = Vec::new();
+        let mut stream = UnixStream::connect(&socket).expect("connect");
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer, b"");
+        drop(running);
+        assert!(!socket.exists());
+        assert!(!std::path::Path::new(&format!("/proc/{bridge}")).exists());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -31,6 +31,26 @@ const STACK_BYTES: usize = 128 * 1024;
 const BUFFER_BYTES: usize = 32 * 1024;
 /// Longest that the port inside gets to accept.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The namespaces of a run that a bridge joins.
+pub(super) struct Namespaces {
+    user: OwnedFd,
+    network: OwnedFd,
+}
+
+impl Namespaces {
+    /// Those of a process that hasn't yet been closed to looks from outside.
+    pub(super) fn of(process: Pid) -> io::Result<Self> {
+        let open = |name: &str| {
+            let path = format!("/proc/{}/ns/{name}", process.as_raw_pid());
+            fs::File::open(path).map(OwnedFd::from)
+        };
+        Ok(Self {
+            user: open("user")?,
+            network: open("net")?,
+        })
+    }
+}
 
 /// The listening end on the host; its path goes when it is dropped.
 pub(super) struct Socket {
@@ -66,17 +86,19 @@ impl Socket {
         Ok(Self { listener, path })
     }
 
-    /// Starts the relaying process. `keep`: nothing but the listener survives in it.
+    /// Starts the relaying process.
     pub(super) fn serve(
         &self,
         single: SingleThreaded,
-        init: &OwnedFd,
+        inside: &Namespaces,
         inside_port: u16,
     ) -> io::Result<Pid> {
+        let supervisor = rustix::process::getpid();
         match sys::fork(single, 0)? {
             Fork::Parent(child) => Ok(child),
             Fork::Child => {
-                let code = u8::from(relay(&self.listener, init, inside_port).is_err());
+                let relayed = relay(&self.listener, inside, inside_port, supervisor);
+                let code = u8::from(relayed.is_err());
                 sys::exit_now(code)
             }
         }
@@ -89,17 +111,31 @@ impl Drop for Socket {
     }
 }
 
-fn relay(listener: &UnixListener, init: &OwnedFd, port: u16) -> io::Result<()> {
+fn relay(
+    listener: &UnixListener,
+    inside: &Namespaces,
+    port: u16,
+    supervisor: Pid,
+) -> io::Result<()> {
+    // The supervisor's other descriptors are none of its business.
+    sys::close_all_but(&[
+        listener.as_fd(),
+        inside.user.as_fd(),
+        inside.network.as_fd(),
+    ])?;
     // Joining the network needs rights in the user namespace that owns it, which joining that
-    // gives; they are dropped at once.
-    sys::join_namespaces(
-        std::os::fd::AsFd::as_fd(init),
-        libc::CLONE_NEWUSER | libc::CLONE_NEWNET,
-    )?;
+    // gives; they are dropped at once, and with them the supervisor's user.
+    sys::join_namespace(inside.user.as_fd(), libc::CLONE_NEWUSER)?;
+    sys::join_namespace(inside.network.as_fd(), libc::CLONE_NEWNET)?;
+    confine::become_agent()?;
     confine::drop_capabilities()?;
     rustix::thread::set_no_new_privs(true)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(supervisor) {
+        // It died before it could be noticed.
+        return Err(io::ErrorKind::NotConnected.into());
+    }
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let live = Arc::new(AtomicUsize::new(0));
     loop {

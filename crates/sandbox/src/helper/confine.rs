@@ -10,16 +10,28 @@ use std::os::unix::ffi::OsStrExt as _;
 use portcullis_model::Refusal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
-    set_no_new_privs,
+    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::{landlock, seccomp};
 use crate::Protection;
 use crate::plan::{Os, Plan};
-use crate::spec::WORKSPACE;
+use crate::spec::{AGENT_GID, AGENT_UID, WORKSPACE};
 use crate::sys;
+
+/// Takes on the run's user. It needs the capabilities of the run's user namespace, and changes
+/// nothing where the process has that user already.
+pub(super) fn become_agent() -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(AGENT_UID), Gid::from_raw(AGENT_GID));
+    if rustix::process::getuid() == uid && rustix::process::getgid() == gid {
+        return Ok(());
+    }
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    Ok(set_thread_res_uid(uid, uid, uid)?)
+}
 
 /// Gives up every capability for good: bounding, ambient, permitted, and the ways to regain them.
 pub(super) fn drop_capabilities() -> io::Result<()> {
@@ -78,7 +90,9 @@ pub(super) fn resource_limits(
         Ok(())
     };
     let limits = &plan.limits;
-    lower(Resource::Core, 0)?;
+    // One byte, not none: with none, a host that pipes core dumps into a program of its own would
+    // still start it, as root, over a file that the run wrote.
+    lower(Resource::Core, 1)?;
     lower(Resource::Nofile, limits.open_files)?;
     lower(Resource::Fsize, limits.file_bytes)?;
     lower(Resource::Memlock, 8 * 1024 * 1024)?;

@@ -18,13 +18,11 @@ use rustix::process::{
     set_dumpable_behavior, set_parent_process_death_signal, wait,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::confine;
 use super::root::{self, Sources};
 use crate::plan::{Plan, PlanTerminal};
-use crate::spec::{AGENT_GID, AGENT_UID};
 use crate::sys::{self, Fork, SingleThreaded};
 use crate::{Protection, wire};
 
@@ -69,8 +67,6 @@ pub(super) struct World<'plan> {
     pub(super) stdio: [Option<OwnedFd>; 3],
     /// What the cgroups enforce.
     pub(super) by_cgroup: Vec<Protection>,
-    /// Whether ids are to be taken on (a privileged supervisor mapped another user's).
-    pub(super) change_user: bool,
 }
 
 /// Never returns.
@@ -145,7 +141,7 @@ fn build(world: &mut World<'_>) -> Result<Vec<(Protection, String)>, Refusal> {
         }
         gaps.push((Protection::CgroupNamespace, error.to_string()));
     }
-    take_ids(world.change_user)
+    confine::become_agent()
         .map_err(|error| Protection::UserNamespace.missing(&error.to_string()))?;
     // Both are cleared by a change of ids, so they come after it.
     set_parent_process_death_signal(Some(Signal::KILL))
@@ -176,16 +172,6 @@ fn build(world: &mut World<'_>) -> Result<Vec<(Protection, String)>, Refusal> {
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(gaps)
-}
-
-fn take_ids(change_user: bool) -> io::Result<()> {
-    if change_user {
-        rustix::thread::set_thread_groups(&[])?;
-        let (uid, gid) = (Uid::from_raw(AGENT_UID), Gid::from_raw(AGENT_GID));
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    }
-    Ok(())
 }
 
 fn bring_loopback_up() -> io::Result<()> {

@@ -34,7 +34,7 @@ pub fn helper_main() {
         return;
     }
     // Standard input is the control socket; standard output and error are /dev/null.
-    if sys::close_from(3).is_err() {
+    if sys::close_range(3, u32::MAX).is_err() {
         sys::exit_now(1);
     }
     let code = serve_one_order();

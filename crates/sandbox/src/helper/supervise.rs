@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use portcullis_model::Refusal;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,7 +23,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::bridge::Socket;
+use super::bridge::{Namespaces, Socket};
 use super::cgroup::Cgroups;
 use super::init::{self, FromInit, ToInit, World};
 use super::relay::{Log, Pump, Sink, nonblocking, unblocked};
@@ -36,6 +37,9 @@ use crate::{Ending, Protection, wire};
 /// First user id for runs of root callers that name none; the supervisor's pid is added, so two
 /// runs at a time never share one. Above what distributions and container managers give out.
 const OWN_USERS_FROM: u32 = 0x7000_0000;
+
+/// Longest that init may take over an answer; below what the caller waits for its own.
+const INIT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Builds, starts, watches, cleans up. An error means that nothing runs and nothing is left.
 pub(super) fn run(
@@ -69,7 +73,6 @@ pub(super) fn run(
         sources,
         stdio: std::mem::take(&mut stdio.inside),
         by_cgroup: cgroups.by.keys().copied().collect(),
-        change_user: run_as.is_some(),
     };
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -96,6 +99,7 @@ pub(super) fn run(
     // Not before: the maps of a process that isn't dumpable belong to root.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(broken("dumpable"))?;
     cgroups.add(init.pid).map_err(broken("cgroup"))?;
+    let namespaces = Namespaces::of(init.pid).map_err(broken("namespaces"))?;
     let (gaps, mut handles) = init.built()?;
     let listener = plan
         .capture
@@ -105,7 +109,7 @@ pub(super) fn run(
     let bridge = match (&socket, &plan.expose) {
         (Some(socket), Some(expose)) => Some(Bridge(
             socket
-                .serve(single, &init.pidfd, expose.inside_port)
+                .serve(single, &namespaces, expose.inside_port)
                 .map_err(broken("bridge"))?,
         )),
         (None, _) | (_, None) => None,
@@ -135,7 +139,7 @@ pub(super) fn run(
         .chain(stdio.captured.iter().map(AsFd::as_fd))
         .collect();
     wire::send(control, &answer, &descriptors).map_err(broken("caller"))?;
-    drop((listener, master));
+    drop((listener, master, namespaces));
     let mut watch = Watch {
         init,
         cgroups,
@@ -312,7 +316,8 @@ struct Init {
 
 impl Init {
     fn new(pid: Pid, socket: UnixStream) -> Result<Self, Refusal> {
-        match pidfd_open(pid, PidfdFlags::empty()) {
+        let patient = socket.set_read_timeout(Some(INIT_PATIENCE));
+        match patient.and_then(|()| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
             Ok(pidfd) => Ok(Self { pid, pidfd, socket }),
             Err(error) => {
                 let _ = kill_process(pid, Signal::KILL);
