@@ -1,0 +1,407 @@
+//! A push's objects, apart from everything, until they are decided on.
+//!
+//! The pack is indexed and checked in a directory of its own that sees the run's view through
+//! git's alternates; nothing else sees that directory. Accepting it links the pack into the
+//! repository and sets refs by compare-and-swap; dropping it removes everything.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portcullis_model::{ChangeId, GitOid, Recorded, Refusal};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::command::{LONG, last_words, unwritable};
+use super::commit::CommitInfo;
+use super::fetch::FetchView;
+use super::objects::ObjectView;
+use super::pack::{PackScanner, PackSummary};
+use super::path;
+use super::push::RefCommand;
+use super::repository::change_ref;
+use super::tree::parse_raw_record;
+
+/// What one push may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackLimits {
+    /// Bytes of the pack as sent.
+    pub pack_bytes: u64,
+    /// Objects in it.
+    pub objects: u32,
+    /// Bytes of one object.
+    pub blob_bytes: u64,
+    /// Bytes of all objects, inflated and rebuilt from deltas.
+    pub inflated_bytes: u64,
+    /// New commits.
+    pub commits: usize,
+    /// Parts of a path.
+    pub path_depth: usize,
+    /// Time from the first byte of the pack to the end of all checks.
+    pub time: Duration,
+}
+
+impl Default for PackLimits {
+    /// Enough for work on a big repository, not for importing one.
+    fn default() -> Self {
+        Self {
+            pack_bytes: 256 * 1024 * 1024,
+            objects: 500_000,
+            blob_bytes: 64 * 1024 * 1024,
+            inflated_bytes: 2 * 1024 * 1024 * 1024,
+            commits: 5_000,
+            path_depth: path::PATH_DEPTH_MAX,
+            time: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A push whose objects are sound, connected and within limits, and not yet accepted.
+#[derive(Debug)]
+pub struct Quarantine {
+    view: FetchView,
+    directory: tempfile::TempDir,
+    summary: PackSummary,
+    commits: Vec<CommitInfo>,
+    commands: Vec<RefCommand>,
+}
+
+/// A revision to record: where the objects' tip gets a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevisionRef {
+    /// The change.
+    pub change: ChangeId,
+    /// Its revision, counted from 1.
+    pub revision: u64,
+    /// Its newest commit.
+    pub head: GitOid,
+}
+
+impl Quarantine {
+    /// Takes the pack in and checks everything that needs no policy: limits, `fsck` (strict), that
+    /// each command's new commit is whole down to what the view holds, and hostile paths in every
+    /// new commit. `pack` is read only as far as the refusal needs; drain it before answering.
+    ///
+    /// # Errors
+    /// The limit by name, `malformed-pack`, `objects-broken`, `objects-missing`, `not-a-commit`,
+    /// `hostile-path`, `path-too-deep`, `push-timeout`. Nothing is left behind then.
+    pub async fn receive<R: AsyncRead + Unpin>(
+        view: &FetchView,
+        commands: &[RefCommand],
+        pack: &mut R,
+        limits: PackLimits,
+    ) -> Result<Self, Refusal> {
+        let root = view.repository().dir().join("quarantine");
+        let directory = tempfile::Builder::new()
+            .prefix("incoming-")
+            .tempdir_in(&root)
+            .map_err(|error| unwritable(&root, &error))?;
+        let mut quarantine = Self {
+            view: view.clone(),
+            directory,
+            summary: PackSummary::default(),
+            commits: Vec::new(),
+            commands: commands.to_vec(),
+        };
+        tokio::time::timeout(limits.time, quarantine.take_in(pack, limits))
+            .await
+            .map_err(|_| {
+                Refusal::limit("push-timeout", "the push took too long")
+                    .expected(&format!("an end within {} s", limits.time.as_secs()))
+                    .next("push less at once, or over a faster line")
+            })??;
+        Ok(quarantine)
+    }
+
+    /// Everything that the push could build on, and its own objects.
+    pub fn objects(&self) -> ObjectView {
+        ObjectView {
+            quarantine: Some(self.directory.path().to_owned()),
+            ..self.view.objects()
+        }
+    }
+
+    /// The commits that are new to the view, newest first.
+    pub fn commits(&self) -> &[CommitInfo] {
+        &self.commits
+    }
+
+    /// What the pack held.
+    pub fn summary(&self) -> PackSummary {
+        self.summary
+    }
+
+    /// The commands that it was received for.
+    pub fn commands(&self) -> &[RefCommand] {
+        &self.commands
+    }
+
+    /// Accepts it: links the pack into the repository and into the view, and names the revisions.
+    /// Either all names are set or none. Repeating it for a revision that stands is no error.
+    /// Returns the names.
+    ///
+    /// # Errors
+    /// `revision-exists`: a revision stands with another commit. `git-storage`. The packs are gone
+    /// again then.
+    pub async fn migrate<P>(
+        self,
+        permit: Recorded<P>,
+        revisions: &[RevisionRef],
+    ) -> Result<Vec<String>, Refusal> {
+        let _used = permit.spend();
+        let repository = self.view.repository();
+        let changes = repository.changes_dir();
+        let packs = self.directory.path().join("pack");
+        let mut made = Vec::new();
+        let linked = link_packs(&packs, &changes.join("objects/pack"), &mut made)
+            .and_then(|()| link_packs(&packs, &self.view.dir().join("objects/pack"), &mut made));
+        let result = match linked {
+            Ok(()) => set_refs(&self.view, &changes, revisions).await,
+            Err(error) => Err(unwritable(&changes, &error)),
+        };
+        if result.is_err() {
+            // Indexes were linked last, and go first.
+            for file in made.iter().rev() {
+                let _ = std::fs::remove_file(file);
+            }
+        }
+        result
+    }
+
+    async fn take_in<R: AsyncRead + Unpin>(
+        &mut self,
+        pack: &mut R,
+        limits: PackLimits,
+    ) -> Result<(), Refusal> {
+        self.index(pack, limits).await?;
+        let news: Vec<&GitOid> = self
+            .commands
+            .iter()
+            .map(|command| &command.new)
+            .filter(|oid| !oid.is_zero())
+            .collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        let objects = self.objects();
+        for oid in &news {
+            if !objects.has_commit(oid).await? {
+                return Err(not_a_commit(oid));
+            }
+        }
+        self.check_connected(&news).await?;
+        let listed = objects
+            .git("rev-list")
+            .args(["rev-list", "--topo-order"])
+            .args([format!("--max-count={}", limits.commits.saturating_add(1))])
+            .args(news.iter().map(|oid| oid.as_str()))
+            .args(["--not", "--all"])
+            .time(LONG)
+            .text()
+            .await?;
+        let listed: Vec<GitOid> = listed.lines().map(str::parse).collect::<Result<_, _>>()?;
+        if listed.len() > limits.commits {
+            return Err(
+                Refusal::limit("too-many-commits", "the push has too many commits")
+                    .expected(&format!("at most {}", limits.commits))
+                    .next("squash the work into fewer commits, then push again"),
+            );
+        }
+        self.check_paths(&listed, limits.path_depth).await?;
+        self.commits = objects.commit_infos(&listed).await?;
+        Ok(())
+    }
+
+    /// Streams the pack through our scanner into `git index-pack`.
+    async fn index<R: AsyncRead + Unpin>(
+        &mut self,
+        pack: &mut R,
+        limits: PackLimits,
+    ) -> Result<(), Refusal> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut count = read(pack, &mut buffer).await?;
+        if count == 0 {
+            // Git sends no pack when nothing is new to us; what is missing is found below.
+            return Ok(());
+        }
+        let objects = self.objects();
+        let mut scanner = PackScanner::new(objects.format, limits);
+        let mut running = objects
+            .git("index-pack")
+            .args(["index-pack", "--stdin", "--fix-thin", "--strict"])
+            .args([format!("--max-input-size={}", limits.pack_bytes)])
+            .start_with_input()?;
+        let mut stdin = running
+            .stdin
+            .take()
+            .ok_or_else(|| Refusal::internal("git index-pack has no input"))?;
+        // Its output is a line or two; they fit the pipe.
+        while count > 0 {
+            let piece = buffer.get(..count).unwrap_or_default();
+            scanner.feed(piece)?;
+            if stdin.write_all(piece).await.is_err() {
+                // Git gave up, and says why below.
+                break;
+            }
+            count = read(pack, &mut buffer).await?;
+        }
+        let whole = count == 0;
+        let _ = stdin.shutdown().await;
+        drop(stdin);
+        let (status, stderr) = running.wait().await?;
+        if !status.success() {
+            return Err(broken(&stderr));
+        }
+        if !whole {
+            return Err(broken("the pack goes on after its end"));
+        }
+        self.summary = scanner.finish()?;
+        Ok(())
+    }
+
+    /// Walks from the new commits down to what the view's refs reach: every object must be there.
+    async fn check_connected(&self, news: &[&GitOid]) -> Result<(), Refusal> {
+        let done = self
+            .objects()
+            .git("rev-list")
+            .args(["rev-list", "--objects", "--quiet"])
+            .args(news.iter().map(|oid| oid.as_str()))
+            .args(["--not", "--all"])
+            .time(LONG)
+            .finish(&[])
+            .await?;
+        if done.status.success() {
+            return Ok(());
+        }
+        Err(Refusal::denied(
+            "objects-missing",
+            "the push refers to objects that neither it nor this repository holds",
+        )
+        .received(last_words(&done.stderr))
+        .next("fetch again from this remote, rebuild the commits on it, then push again"))
+    }
+
+    /// Every path that any new commit adds, judged by [`path::check`].
+    async fn check_paths(&self, commits: &[GitOid], depth_max: usize) -> Result<(), Refusal> {
+        let input: String = commits.iter().map(|oid| format!("{oid}\n")).collect();
+        if input.is_empty() {
+            return Ok(());
+        }
+        let output = self
+            .objects()
+            .git("diff-tree")
+            .args(["diff-tree", "--stdin", "-r", "-z", "-m", "--root", "--raw"])
+            .args(["--no-abbrev", "--no-renames", "--ignore-submodules=none"])
+            .time(LONG)
+            .finish(input.as_bytes())
+            .await?
+            .succeeded()?;
+        let mut fields = output.split(|byte| *byte == 0);
+        while let Some(field) = fields.next() {
+            // Between the records stands the id of each commit.
+            if field.first() != Some(&b':') {
+                continue;
+            }
+            let entry = parse_raw_record(field, fields.next().unwrap_or_default())?;
+            if entry.old_mode == 0 {
+                path::check(&entry.path, depth_max)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn read<R: AsyncRead + Unpin>(pack: &mut R, buffer: &mut [u8]) -> Result<usize, Refusal> {
+    pack.read(buffer).await.map_err(|error| {
+        Refusal::malformed("pack")
+            .expected("the whole pack")
+            .received(&error.to_string())
+            .next("repeat the push; nothing was changed")
+    })
+}
+
+/// Links packs so that a reader never sees an index whose pack is not there yet.
+fn link_packs(from: &Path, to: &Path, made: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    let mut files: Vec<PathBuf> = match std::fs::read_dir(from) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    files.retain(|file| {
+        matches!(
+            file.extension().and_then(|end| end.to_str()),
+            Some("pack" | "idx" | "rev")
+        )
+    });
+    files.sort_by_key(|file| file.extension().is_some_and(|end| end == "idx"));
+    for file in files {
+        let Some(name) = file.file_name() else {
+            continue;
+        };
+        let target = to.join(name);
+        match std::fs::hard_link(&file, &target) {
+            Ok(()) => made.push(target),
+            // The same pack came before; a pack's name is a digest of what it holds.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    std::fs::File::open(to)?.sync_all()
+}
+
+async fn set_refs(
+    view: &FetchView,
+    changes: &Path,
+    revisions: &[RevisionRef],
+) -> Result<Vec<String>, Refusal> {
+    let repository = view.repository();
+    let mut input = String::new();
+    let mut names = Vec::new();
+    for revision in revisions {
+        let name = change_ref(revision.change, revision.revision);
+        match repository.resolve(changes, &name).await? {
+            Some(standing) if standing == revision.head => {}
+            Some(standing) => {
+                return Err(Refusal::conflict(
+                    "revision-exists",
+                    "this revision stands already with another commit",
+                )
+                .expected(revision.head.as_str())
+                .received(standing.as_str()));
+            }
+            None => input.push_str(&format!("create {name} {}\n", revision.head)),
+        }
+        names.push(name);
+    }
+    if !input.is_empty() {
+        repository
+            .git()
+            .on(changes, "update-ref")
+            .args(["update-ref", "--stdin"])
+            .finish(input.as_bytes())
+            .await?
+            .succeeded()
+            .map_err(|refusal| {
+                Refusal::conflict("revision-exists", "the revision could not be named")
+                    .received(refusal.received.as_deref().unwrap_or_default())
+            })?;
+    }
+    Ok(names)
+}
+
+fn not_a_commit(oid: &GitOid) -> Refusal {
+    Refusal::denied("not-a-commit", "a branch can only be a commit that is here")
+        .received(oid.as_str())
+        .next("push a branch, not a tag object or a tree")
+}
+
+fn broken(stderr: &str) -> Refusal {
+    let words = stderr
+        .lines()
+        .find(|line| line.starts_with("error: object "))
+        .unwrap_or_else(|| last_words(stderr));
+    Refusal::denied("objects-broken", "git does not accept the push's objects")
+        .expected("a whole pack of objects that `git fsck --strict` finds sound")
+        .received(words)
+        .next("run `git fsck --strict` in the clone, rewrite what it names, then push again")
+}

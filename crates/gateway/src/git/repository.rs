@@ -1,0 +1,445 @@
+//! One governed repository on disk: a mirror of its upstream, and beside it what was proposed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_model::{ChangeId, GitOid, Refusal};
+
+use super::command::{FAR_SETTINGS, Git, LONG, QUICK, last_words, unwritable};
+use super::names::{BRANCH_PREFIX, CHANGE_PREFIX, branch_ref};
+use super::objects::ObjectView;
+use super::tree::ObjectFormat;
+use super::upstream::{Access, Upstream};
+
+/// Longest time for a sync: a first fetch of a big repository over a slow line.
+pub const SYNC_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// A repository's directory:
+///
+/// - `mirror.git`: branches and tags of the upstream, or the repository itself if there is none;
+/// - `changes.git`: what pushes proposed, under `refs/portcullis/changes/`, over the mirror;
+/// - `views/`: what each run may fetch ([`super::FetchView`]);
+/// - `quarantine/`: pushes not yet accepted; emptied when the repository is opened.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    git: Git,
+    dir: PathBuf,
+    upstream: Upstream,
+    format: ObjectFormat,
+    /// One fetch at a time.
+    sync: tokio::sync::Mutex<()>,
+}
+
+/// A ref of the mirror that a sync found elsewhere than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefMove {
+    /// Full name.
+    pub name: String,
+    /// Where it was; none if it is new.
+    pub old: Option<GitOid>,
+    /// Where it is; none if it is gone.
+    pub new: Option<GitOid>,
+}
+
+impl Repository {
+    /// Opens the repository in `dir`, or makes it: then the upstream is asked for its object
+    /// format and default branch, and fetched.
+    ///
+    /// # Errors
+    /// The directory can't be written; `upstream-unreachable` or `upstream-refused` on the first
+    /// time.
+    pub async fn open_or_create(
+        git: &Git,
+        dir: &Path,
+        upstream: Upstream,
+        access: &Access,
+    ) -> Result<Self, Refusal> {
+        upstream.check(access)?;
+        std::fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
+        let dir = dir
+            .canonicalize()
+            .map_err(|error| unwritable(dir, &error))?;
+        check_plain(&dir)?;
+        let mirror = dir.join("mirror.git");
+        let fresh = !dir.join("changes.git").join("HEAD").exists();
+        let format = if fresh {
+            let (format, branch) = look(git, &upstream, access, &mirror).await?;
+            init(git, &mirror, format, branch.as_deref()).await?;
+            format
+        } else {
+            format_of(git, &mirror).await?
+        };
+        let repository = Self {
+            inner: Arc::new(Inner {
+                git: git.clone(),
+                dir: dir.clone(),
+                upstream,
+                format,
+                sync: tokio::sync::Mutex::new(()),
+            }),
+        };
+        if fresh {
+            repository.sync(access).await?;
+            // Last, so that a first time cut short is a first time again.
+            init(git, &dir.join("changes.git"), format, None).await?;
+        }
+        write_alternates(&repository.changes_dir(), &mirror)?;
+        repository.clear_quarantine()?;
+        for name in ["views", "quarantine"] {
+            let path = dir.join(name);
+            std::fs::create_dir_all(&path).map_err(|error| unwritable(&path, &error))?;
+        }
+        Ok(repository)
+    }
+
+    /// Fetches all branches and tags of the upstream, and says which moved. For an embedded
+    /// repository there is nothing to fetch.
+    ///
+    /// # Errors
+    /// `upstream-unreachable`, `upstream-refused`, or `git-timeout`; the mirror stays as it was.
+    pub async fn sync(&self, access: &Access) -> Result<Vec<RefMove>, Refusal> {
+        if self.inner.upstream == Upstream::Embedded {
+            return Ok(Vec::new());
+        }
+        self.inner.upstream.check(access)?;
+        let _one = self.inner.sync.lock().await;
+        let before = self.refs().await?;
+        let mut args = vec![
+            "fetch",
+            "--prune",
+            "--force",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            "--no-auto-maintenance",
+            "--quiet",
+        ];
+        if self.inner.git.version() >= (2, 31) {
+            args.push("--atomic");
+        }
+        let mut call = self.inner.git.on(&self.mirror_dir(), "fetch").args(args);
+        if self.inner.upstream.is_local() {
+            call = call.args([format!("--upload-pack=git {FAR_SETTINGS} upload-pack")]);
+        }
+        let done = call
+            .args([self.inner.upstream.argument(&self.mirror_dir())])
+            .args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
+            .transport(self.inner.upstream.protocols(), access, &self.inner.git)
+            .time(SYNC_TIME)
+            .finish(&[])
+            .await?;
+        if !done.status.success() {
+            return Err(upstream_failure("fetch from", &done.stderr));
+        }
+        let after = self.refs().await?;
+        Ok(moves(&before, &after))
+    }
+
+    /// Branches and tags of the mirror, by full name.
+    ///
+    /// # Errors
+    /// Git can't be asked.
+    pub async fn refs(&self) -> Result<BTreeMap<String, GitOid>, Refusal> {
+        self.list(&self.mirror_dir(), &["refs/heads", "refs/tags"])
+            .await
+    }
+
+    /// Where a branch of the mirror stands.
+    ///
+    /// # Errors
+    /// `malformed-ref-name`, or git can't be asked.
+    pub async fn tip(&self, branch: &str) -> Result<Option<GitOid>, Refusal> {
+        let name = branch_ref(branch)?;
+        self.resolve(&self.mirror_dir(), &name).await
+    }
+
+    /// The branch that a clone checks out.
+    ///
+    /// # Errors
+    /// Git can't be asked.
+    pub async fn default_branch(&self) -> Result<String, Refusal> {
+        let name = self
+            .inner
+            .git
+            .on(&self.mirror_dir(), "symbolic-ref")
+            .args(["symbolic-ref", "HEAD"])
+            .text()
+            .await?;
+        Ok(name.strip_prefix(BRANCH_PREFIX).unwrap_or(&name).to_owned())
+    }
+
+    /// The commit of one revision of a change, if it was accepted. A restart asks this before it
+    /// repeats.
+    ///
+    /// # Errors
+    /// Git can't be asked.
+    pub async fn revision(
+        &self,
+        change: ChangeId,
+        revision: u64,
+    ) -> Result<Option<GitOid>, Refusal> {
+        self.resolve(&self.changes_dir(), &change_ref(change, revision))
+            .await
+    }
+
+    /// Everything: the mirror's objects and those of all changes.
+    pub fn objects(&self) -> ObjectView {
+        self.view_of(&self.changes_dir())
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> &Upstream {
+        &self.inner.upstream
+    }
+
+    /// How it names objects.
+    pub fn format(&self) -> ObjectFormat {
+        self.inner.format
+    }
+
+    /// The bare repository that mirrors the upstream, or is it.
+    pub fn mirror_dir(&self) -> PathBuf {
+        self.inner.dir.join("mirror.git")
+    }
+
+    /// The bare repository of what was proposed.
+    pub fn changes_dir(&self) -> PathBuf {
+        self.inner.dir.join("changes.git")
+    }
+
+    /// The directory of everything.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    pub(crate) fn git(&self) -> &Git {
+        &self.inner.git
+    }
+
+    pub(crate) fn view_of(&self, git_dir: &Path) -> ObjectView {
+        ObjectView {
+            git: self.inner.git.clone(),
+            git_dir: git_dir.to_owned(),
+            quarantine: None,
+            format: self.inner.format,
+        }
+    }
+
+    pub(crate) async fn resolve(
+        &self,
+        git_dir: &Path,
+        name: &str,
+    ) -> Result<Option<GitOid>, Refusal> {
+        let done = self
+            .inner
+            .git
+            .on(git_dir, "rev-parse")
+            .args(["rev-parse", "--verify", "--quiet", "--end-of-options", name])
+            .finish(&[])
+            .await?;
+        if !done.status.success() {
+            return Ok(None);
+        }
+        let text = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+        text.parse().map(Some)
+    }
+
+    async fn list(
+        &self,
+        git_dir: &Path,
+        prefixes: &[&str],
+    ) -> Result<BTreeMap<String, GitOid>, Refusal> {
+        let text = self
+            .inner
+            .git
+            .on(git_dir, "for-each-ref")
+            .args(["for-each-ref", "--format=%(objectname) %(refname)"])
+            .args(prefixes)
+            .time(LONG)
+            .text()
+            .await?;
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(oid, name)| Ok((name.to_owned(), oid.parse()?)))
+            .collect()
+    }
+
+    fn clear_quarantine(&self) -> Result<(), Refusal> {
+        let path = self.inner.dir.join("quarantine");
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(unwritable(&path, &error)),
+        }
+    }
+}
+
+/// The ref of one revision of a change.
+pub fn change_ref(change: ChangeId, revision: u64) -> String {
+    format!("{CHANGE_PREFIX}{}/{revision}", change.0)
+}
+
+fn moves(before: &BTreeMap<String, GitOid>, after: &BTreeMap<String, GitOid>) -> Vec<RefMove> {
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name))
+        .map(|name| RefMove {
+            name: name.clone(),
+            old: before.get(name).cloned(),
+            new: after.get(name).cloned(),
+        })
+        .collect()
+}
+
+/// Object format and default branch of an upstream.
+async fn look(
+    git: &Git,
+    upstream: &Upstream,
+    access: &Access,
+    mirror: &Path,
+) -> Result<(ObjectFormat, Option<String>), Refusal> {
+    if *upstream == Upstream::Embedded {
+        return Ok((ObjectFormat::Sha1, Some("main".to_owned())));
+    }
+    let text = ls_remote(git, upstream, access, mirror, &["--symref"], &[]).await?;
+    let branch = text
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("ref: refs/heads/")?
+                .strip_suffix("\tHEAD")
+        })
+        .map(str::to_owned);
+    let sha256 = text
+        .lines()
+        .filter(|line| !line.starts_with("ref: "))
+        .filter_map(|line| line.split('\t').next())
+        .any(|oid| oid.len() == 64);
+    let format = if sha256 {
+        ObjectFormat::Sha256
+    } else {
+        ObjectFormat::Sha1
+    };
+    Ok((format, branch))
+}
+
+/// `git ls-remote`, its lines `id TAB name`.
+pub(crate) async fn ls_remote(
+    git: &Git,
+    upstream: &Upstream,
+    access: &Access,
+    mirror: &Path,
+    options: &[&str],
+    patterns: &[&str],
+) -> Result<String, Refusal> {
+    upstream.check(access)?;
+    let mut call = git.bare("ls-remote").args(["ls-remote"]).args(options);
+    if upstream.is_local() {
+        call = call.args([format!("--upload-pack=git {FAR_SETTINGS} upload-pack")]);
+    }
+    let done = call
+        .args([upstream.argument(mirror)])
+        .args(patterns)
+        .transport(upstream.protocols(), access, git)
+        .time(QUICK)
+        .finish(&[])
+        .await?;
+    if !done.status.success() {
+        return Err(upstream_failure("ask", &done.stderr));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+/// What an upstream's "no" means.
+pub(crate) fn upstream_failure(what: &str, stderr: &str) -> Refusal {
+    let refused = [
+        "Authentication failed",
+        "Permission denied",
+        "could not read Username",
+        "could not read Password",
+        "403",
+        "401",
+    ]
+    .iter()
+    .any(|words| stderr.contains(words));
+    let (code, next) = if refused {
+        (
+            "upstream-refused",
+            "check the credential that the server holds for this repository",
+        )
+    } else {
+        (
+            "upstream-unreachable",
+            "check the upstream's address and that it is up; nothing was changed",
+        )
+    };
+    Refusal::unavailable(code, format!("we could not {what} the upstream repository"))
+        .received(last_words(stderr))
+        .next(next)
+}
+
+async fn init(
+    git: &Git,
+    dir: &Path,
+    format: ObjectFormat,
+    branch: Option<&str>,
+) -> Result<(), Refusal> {
+    if let Some(branch) = branch {
+        branch_ref(branch)?;
+    }
+    git.bare("init")
+        .args(["init", "--bare", "--quiet", "--template="])
+        .args([
+            format!("--object-format={}", format.name()),
+            format!("--initial-branch={}", branch.unwrap_or("main")),
+        ])
+        .args([dir])
+        .output()
+        .await
+        .map(|_| ())
+}
+
+async fn format_of(git: &Git, dir: &Path) -> Result<ObjectFormat, Refusal> {
+    let name = git
+        .on(dir, "rev-parse")
+        .args(["rev-parse", "--show-object-format"])
+        .text()
+        .await?;
+    match name.as_str() {
+        "sha1" => Ok(ObjectFormat::Sha1),
+        "sha256" => Ok(ObjectFormat::Sha256),
+        other => Err(Refusal::unavailable(
+            "unknown-object-format",
+            "this repository is of a kind that we don't know",
+        )
+        .expected("sha1 or sha256")
+        .received(other)),
+    }
+}
+
+/// Lets `dir` see the objects of `mirror`.
+pub(crate) fn write_alternates(dir: &Path, mirror: &Path) -> Result<(), Refusal> {
+    let info = dir.join("objects").join("info");
+    let line = format!("{}\n", mirror.join("objects").display());
+    std::fs::create_dir_all(&info)
+        .and_then(|()| std::fs::write(info.join("alternates"), line))
+        .map_err(|error| unwritable(&info, &error))
+}
+
+/// Git's list of alternates is a text file: some characters have a meaning there.
+fn check_plain(dir: &Path) -> Result<(), Refusal> {
+    let text = dir.to_str().unwrap_or("\n");
+    if text.contains(['\n', '"', '\\', ':']) {
+        return Err(Refusal::malformed("data directory")
+            .expected("an absolute path of UTF-8 without line feed, quote, backslash or colon")
+            .received(&dir.display().to_string()));
+    }
+    Ok(())
+}
