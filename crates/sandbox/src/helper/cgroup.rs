@@ -5,16 +5,18 @@
 //! a run must always be.
 
 use std::collections::BTreeMap;
+use std::ffi::c_int;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
 
 use crate::Protection;
 use crate::spec::Limits;
-use crate::sys::wait_until;
+use crate::sys::{self, Fork, SingleThreaded, wait_until};
 
 /// Name of a run's cgroup, followed by the supervisor's pid.
 const PREFIX: &str = "portcullis-run-";
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A run's cgroups.
 pub(super) struct Cgroups {
     directories: Vec<PathBuf>,
+    /// Those of version 1, each with the launcher's own.
+    visited: Vec<(PathBuf, PathBuf)>,
     /// The one of version 2, which can freeze.
     unified: Option<PathBuf>,
     memory: Option<PathBuf>,
@@ -44,6 +48,7 @@ impl Cgroups {
         let name = format!("{PREFIX}{}", std::process::id());
         let mut cgroups = Self {
             directories: Vec::new(),
+            visited: Vec::new(),
             unified: None,
             memory: None,
             by: BTreeMap::new(),
@@ -92,6 +97,9 @@ impl Cgroups {
             }
             if hierarchy.unified {
                 self.unified = Some(directory.clone());
+            } else {
+                let own = hierarchy.own.clone();
+                self.visited.push((directory.clone(), own));
             }
             self.directories.push(directory);
             return;
@@ -140,12 +148,49 @@ impl Cgroups {
         Err(why)
     }
 
-    /// Puts a process in.
-    pub(super) fn add(&self, pid: Pid) -> io::Result<()> {
-        for directory in &self.directories {
-            fs::write(directory.join("cgroup.procs"), pid.as_raw_pid().to_string())?;
+    /// A child in new namespaces that is born in all of the run's cgroups.
+    ///
+    /// A task that moves itself alone (version 1) or is born in place (version 2) needs no grace
+    /// period of the machine; one that is moved by another waits some ten milliseconds for it.
+    pub(super) fn fork(&self, single: SingleThreaded, namespaces: c_int) -> io::Result<Fork> {
+        let here = |directory: &Path| fs::write(directory.join("tasks"), "0");
+        let visited: Vec<_> = self
+            .visited
+            .iter()
+            .filter(|(there, _)| here(there).is_ok())
+            .collect();
+        let unified = self.unified.as_ref().map(fs::File::open).transpose()?;
+        let born = unified.map(|there| sys::fork_into(single, namespaces, there.as_fd()));
+        let (forked, in_place) = match born {
+            Some(Ok(forked)) => (Ok(forked), true),
+            Some(Err(_)) | None => (sys::fork(single, namespaces), false),
+        };
+        if let Ok(Fork::Child) = forked {
+            return Ok(Fork::Child);
         }
-        Ok(())
+        // Staying there would count the supervisor in, and keep the cgroup from being removed.
+        let back: io::Result<()> = visited.iter().try_for_each(|(_, own)| here(own));
+        let forked = forked?;
+        if let Fork::Parent(child) = forked {
+            let moved = back.and_then(|()| {
+                self.directories
+                    .iter()
+                    .filter(|there| {
+                        let visited = visited.iter().any(|(other, _)| other == *there);
+                        let born = in_place && self.unified.as_ref() == Some(*there);
+                        !visited && !born
+                    })
+                    .try_for_each(|there| {
+                        fs::write(there.join("cgroup.procs"), child.as_raw_pid().to_string())
+                    })
+            });
+            if let Err(error) = moved {
+                let _ = kill_process(child, Signal::KILL);
+                let _ = waitpid(Some(child), WaitOptions::empty());
+                return Err(error);
+            }
+        }
+        Ok(forked)
     }
 
     /// Stops every task, or lets them go on; `None` where the kernel can't.

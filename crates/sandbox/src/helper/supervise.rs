@@ -80,7 +80,7 @@ pub(super) fn run(
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
-    let init = match sys::fork(single, namespaces) {
+    let init = match cgroups.fork(single, namespaces) {
         Ok(Fork::Child) => {
             drop(near);
             // The outside's descriptors are none of its business.
@@ -98,7 +98,6 @@ pub(super) fn run(
         .map_err(|error| Protection::UserNamespace.missing(&error.to_string()))?;
     // Not before: the maps of a process that isn't dumpable belong to root.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(broken("dumpable"))?;
-    cgroups.add(init.pid).map_err(broken("cgroup"))?;
     let namespaces = Namespaces::of(init.pid).map_err(broken("namespaces"))?;
     let (gaps, mut handles) = init.built()?;
     let listener = plan
