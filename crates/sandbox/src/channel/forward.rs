@@ -61,7 +61,9 @@ impl Forwarder {
         let builder = HttpsConnectorBuilder::new();
         let builder = match &gateway.tls {
             Some(settings) => builder.with_tls_config(settings.clone()),
-            None => builder.with_webpki_roots(),
+            None => builder
+                .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
+                .map_err(|error| Refusal::internal(format!("TLS: {error}")))?,
         };
         let connector = builder.https_or_http().enable_http1().wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())

@@ -9,7 +9,9 @@ mod probe;
 mod relay;
 mod root;
 mod seccomp;
+mod stdio;
 mod supervise;
+mod watch;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -1,22 +1,16 @@
 //! Outside of the sandbox: makes it, relays for it, keeps its deadline, cleans up after it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use portcullis_model::Refusal;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, OFlags, memfd_create};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, getegid, geteuid, kill_process,
     pidfd_open, set_dumpable_behavior, waitpid,
-};
-use rustix::termios::{
-    OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -26,13 +20,14 @@ use rustix::time::{
 use super::bridge::{Namespaces, Socket};
 use super::cgroup::Cgroups;
 use super::init::{self, FromInit, ToInit, World};
-use super::relay::{Log, Pump, Sink, nonblocking, unblocked};
 use super::root::Sources;
+use super::stdio::Stdio;
+use super::watch::Watch;
 use super::{Inherited, probe};
-use crate::plan::{Answer, Control, Os, Plan, PlanTerminal, Report};
+use crate::plan::{Answer, Os, Plan, Report};
 use crate::spec::{AGENT_GID, AGENT_UID, RunAs};
 use crate::sys::{self, Fork, SingleThreaded};
-use crate::{Ending, Protection, wire};
+use crate::{Protection, wire};
 
 /// First user id for runs of root callers that name none; the supervisor's pid is added, so two
 /// runs at a time never share one. Above what distributions and container managers give out.
@@ -167,14 +162,14 @@ pub(super) fn run(
     Ok(())
 }
 
-fn broken<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Refusal {
+pub(super) fn broken<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Refusal {
     move |error| {
         Refusal::unavailable("sandbox-step", format!("the sandbox can't start: {what}"))
             .received(&error.into().to_string())
     }
 }
 
-fn take_first<T>(list: &mut Vec<T>) -> Option<T> {
+pub(super) fn take_first<T>(list: &mut Vec<T>) -> Option<T> {
     (!list.is_empty()).then(|| list.remove(0))
 }
 
@@ -307,10 +302,10 @@ fn deadline(deadline_ms: Option<u64>) -> Result<Option<OwnedFd>, Refusal> {
 }
 
 /// The first process inside, as seen from outside. Dropped, it is killed and waited for.
-struct Init {
+pub(super) struct Init {
     pid: Pid,
-    pidfd: OwnedFd,
-    socket: UnixStream,
+    pub(super) pidfd: OwnedFd,
+    pub(super) socket: UnixStream,
 }
 
 impl Init {
@@ -366,7 +361,7 @@ impl Init {
         }
     }
 
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
@@ -390,387 +385,5 @@ impl Drop for Bridge {
     fn drop(&mut self) {
         let _ = kill_process(self.0, Signal::KILL);
         let _ = waitpid(Some(self.0), WaitOptions::empty());
-    }
-}
-
-/// Both ends of the command's input and output.
-#[derive(Default)]
-struct Stdio {
-    /// What the command gets; `None`: the pty.
-    inside: [Option<OwnedFd>; 3],
-    pumps: Vec<Pump>,
-    captured: Vec<OwnedFd>,
-    /// The caller's terminal, whose settings are given back at the end.
-    terminal: Option<CallersTerminal>,
-    /// Held so that the pty stays open while programs inside open and close it.
-    slave: Option<OwnedFd>,
-    master: Option<OwnedFd>,
-    outer: Vec<OwnedFd>,
-}
-
-impl Stdio {
-    fn of(plan: &Plan, outer: Vec<OwnedFd>) -> Result<Self, Refusal> {
-        let mut stdio = Self::default();
-        match &plan.terminal {
-            PlanTerminal::Inherit => stdio.inherit(outer).map_err(broken("input and output"))?,
-            PlanTerminal::Pty { .. } => {}
-            PlanTerminal::Capture { max_bytes } => {
-                let sink = |captured: &mut Vec<OwnedFd>| {
-                    let file = File::from(memfd_create("captured", MemfdFlags::CLOEXEC)?);
-                    captured.push(file.try_clone()?.into());
-                    Ok(Sink::Memory {
-                        file,
-                        most: *max_bytes,
-                        seen: 0,
-                    })
-                };
-                stdio.output_only(sink).map_err(broken("output"))?;
-            }
-            PlanTerminal::Log { path, max_bytes } => {
-                let log = Log::open(path.to_path(), *max_bytes).map_err(broken("log"))?;
-                let sink = |_: &mut Vec<OwnedFd>| Ok(Sink::Log(log.again()?));
-                stdio.output_only(sink).map_err(broken("output"))?;
-            }
-        }
-        Ok(stdio)
-    }
-
-    fn output_only(
-        &mut self,
-        sink: impl Fn(&mut Vec<OwnedFd>) -> io::Result<Sink>,
-    ) -> io::Result<()> {
-        let null = File::open("/dev/null")?;
-        let mut outputs = Vec::new();
-        for _ in 0..2 {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-            nonblocking(&reader)?;
-            let sink = sink(&mut self.captured)?;
-            self.pumps.push(Pump::outward(reader, sink));
-            outputs.push(writer);
-        }
-        let mut outputs = outputs.into_iter();
-        self.inside = [Some(null.into()), outputs.next(), outputs.next()];
-        Ok(())
-    }
-
-    /// A pipe for each of the caller's three that isn't a terminal.
-    fn inherit(&mut self, outer: Vec<OwnedFd>) -> io::Result<()> {
-        for (place, (descriptor, slot)) in outer.into_iter().zip(&mut self.inside).enumerate() {
-            if isatty(&descriptor) {
-                self.outer.push(descriptor);
-                continue;
-            }
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-            if place == 0 {
-                nonblocking(&writer)?;
-                let (from, _) = unblocked(descriptor, OFlags::RDONLY);
-                let to = Sink::Descriptor {
-                    to: writer,
-                    blocking: false,
-                };
-                self.pumps.push(Pump::inward(from, to));
-                *slot = Some(reader);
-            } else {
-                nonblocking(&reader)?;
-                let (to, blocking) = unblocked(descriptor, OFlags::WRONLY);
-                self.pumps
-                    .push(Pump::outward(reader, Sink::Descriptor { to, blocking }));
-                *slot = Some(writer);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over the pty that init opened; returns the master where the caller is to hold it.
-    fn attach(&mut self, plan: &Plan, handles: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
-        let mut handles = handles.into_iter();
-        let (Some(master), slave) = (handles.next(), handles.next()) else {
-            return Ok(None);
-        };
-        self.slave = slave;
-        match &plan.terminal {
-            PlanTerminal::Pty { rows, columns } => {
-                let size = Winsize {
-                    ws_row: *rows,
-                    ws_col: *columns,
-                    ws_xpixel: 0,
-                    ws_ypixel: 0,
-                };
-                tcsetwinsize(&master, size).map_err(broken("terminal size"))?;
-                Ok(Some(master))
-            }
-            PlanTerminal::Inherit => {
-                self.mirror(master).map_err(broken("terminal"))?;
-                Ok(None)
-            }
-            PlanTerminal::Capture { .. } | PlanTerminal::Log { .. } => Ok(None),
-        }
-    }
-
-    /// Joins the caller's terminal to the pty.
-    fn mirror(&mut self, master: OwnedFd) -> io::Result<()> {
-        let Some(outer) = take_first(&mut self.outer) else {
-            return Ok(());
-        };
-        nonblocking(&master)?;
-        // One terminal stands behind all three, as a rule; the first is read and written.
-        let (reader, _) = unblocked(outer.try_clone()?, OFlags::RDONLY);
-        let (writer, blocking) = unblocked(outer.try_clone()?, OFlags::WRONLY);
-        let to_inside = Sink::Descriptor {
-            to: master.try_clone()?,
-            blocking: false,
-        };
-        let to_outside = Sink::Descriptor {
-            to: writer,
-            blocking,
-        };
-        self.pumps.push(Pump::inward(reader, to_inside));
-        self.pumps
-            .push(Pump::outward(master.try_clone()?, to_outside));
-        self.terminal = Some(CallersTerminal::raw(outer)?);
-        self.master = Some(master);
-        self.resize();
-        Ok(())
-    }
-
-    /// Gives the pty the size of the caller's terminal.
-    fn resize(&self) {
-        if let (Some(master), Some(terminal)) = (&self.master, &self.terminal)
-            && let Ok(size) = tcgetwinsize(&terminal.descriptor)
-        {
-            // The kernel tells the programs inside.
-            let _ = tcsetwinsize(master, size);
-        }
-    }
-
-    fn seen(&self, output: usize) -> u64 {
-        self.pumps.get(output).map_or(0, Pump::seen)
-    }
-}
-
-/// The caller's terminal in raw mode; dropped, it is as it was.
-struct CallersTerminal {
-    descriptor: OwnedFd,
-    before: Termios,
-}
-
-impl CallersTerminal {
-    fn raw(descriptor: OwnedFd) -> io::Result<Self> {
-        let before = tcgetattr(&descriptor)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&descriptor, OptionalActions::Drain, &raw)?;
-        Ok(Self { descriptor, before })
-    }
-}
-
-impl Drop for CallersTerminal {
-    fn drop(&mut self) {
-        let _ = tcsetattr(&self.descriptor, OptionalActions::Drain, &self.before);
-    }
-}
-
-/// The loop.
-struct Watch<'run> {
-    init: Init,
-    cgroups: Cgroups,
-    stdio: Stdio,
-    control: &'run UnixStream,
-    caller: OwnedFd,
-    signals: OwnedFd,
-    deadline: Option<OwnedFd>,
-    /// Why we ended it, if we did.
-    by_us: Option<Ending>,
-    /// How the command ended, if it did.
-    by_itself: Option<Ending>,
-    /// Whether init is frozen with the rest, so that it can't be spoken to.
-    frozen: bool,
-    /// Whether somebody wants the end now.
-    hurry: bool,
-}
-
-/// What a poll said, by place in the list of fixed descriptors.
-#[derive(Clone, Copy)]
-enum Source {
-    InitEnded,
-    InitSpoke,
-    Control,
-    Caller,
-    Signal,
-    Deadline,
-}
-
-impl Watch<'_> {
-    fn until_the_end(&mut self) -> Ending {
-        let mut init_lives = true;
-        let mut init_speaks = true;
-        loop {
-            let (sources, pumps) = self.poll(init_lives, init_speaks);
-            for source in sources {
-                match source {
-                    Source::InitEnded => init_lives = false,
-                    Source::InitSpoke => init_speaks = self.hear_init(),
-                    Source::Control => self.obey(),
-                    Source::Caller => self.end(Ending::Killed),
-                    Source::Signal => self.pass_signals(),
-                    Source::Deadline => self.end(Ending::Deadline),
-                }
-            }
-            for (pump, ready) in self.stdio.pumps.iter_mut().zip(pumps) {
-                pump.turn(ready, !init_lives);
-            }
-            // What the command wrote last is delivered, unless somebody wants the end now and
-            // nobody takes it.
-            let owed = |pump: &Pump| pump.is_owed() && !(self.hurry && pump.can_block());
-            let delivered = !self.stdio.pumps.iter().any(owed);
-            if !init_lives && delivered {
-                if init_speaks {
-                    self.hear_init();
-                }
-                return self.by_us.or(self.by_itself).unwrap_or(Ending::Killed);
-            }
-        }
-    }
-
-    /// Waits; says which of the fixed sources and which of the pumps are ready.
-    fn poll(&self, init_lives: bool, init_speaks: bool) -> (Vec<Source>, Vec<bool>) {
-        let pumps = &self.stdio.pumps;
-        let mut sources = vec![(Source::Signal, self.signals.as_fd())];
-        if !self.hurry {
-            sources.push((Source::Control, self.control.as_fd()));
-            sources.push((Source::Caller, self.caller.as_fd()));
-        }
-        if init_lives {
-            sources.push((Source::InitEnded, self.init.pidfd.as_fd()));
-        }
-        if init_speaks {
-            sources.push((Source::InitSpoke, self.init.socket.as_fd()));
-        }
-        if let Some(deadline) = &self.deadline {
-            sources.push((Source::Deadline, deadline.as_fd()));
-        }
-        let interests: Vec<_> = pumps.iter().map(Pump::interest).collect();
-        let mut polled: Vec<PollFd<'_>> = sources
-            .iter()
-            .map(|(_, descriptor)| (*descriptor, PollFlags::IN))
-            .chain(interests.iter().flatten().copied())
-            .map(|(descriptor, flags)| PollFd::from_borrowed_fd(descriptor, flags))
-            .collect();
-        // With nobody left inside, what is there to read is read without waiting for it.
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let unread = pumps.iter().any(|pump| pump.is_owed() && pump.reads());
-        let patience = (!init_lives && unread).then_some(&now);
-        if poll(&mut polled, patience).is_err() {
-            return (Vec::new(), vec![false; pumps.len()]);
-        }
-        let mut answers = polled.iter().map(|polled| !polled.revents().is_empty());
-        let ready = sources
-            .iter()
-            .zip(answers.by_ref().take(sources.len()).collect::<Vec<_>>())
-            .filter_map(|((source, _), ready)| ready.then_some(*source))
-            .collect();
-        let pumps = interests
-            .iter()
-            .map(|interest| interest.is_some() && answers.next().unwrap_or(false))
-            .collect();
-        (ready, pumps)
-    }
-
-    /// Ends everything, for the first reason that comes.
-    fn end(&mut self, ending: Ending) {
-        if self.by_itself.is_none() {
-            self.by_us.get_or_insert(ending);
-        }
-        self.hurry = true;
-        self.deadline = None;
-        self.init.kill();
-    }
-
-    /// Whether it may speak again.
-    fn hear_init(&mut self) -> bool {
-        match wire::receive::<FromInit>(&self.init.socket) {
-            Ok(Some((FromInit::Exited(code), _))) => {
-                self.by_itself = Some(Ending::Exited { code });
-                true
-            }
-            Ok(Some((FromInit::Signalled(signal), _))) => {
-                self.by_itself = Some(Ending::Signalled { signal });
-                true
-            }
-            Ok(Some((FromInit::Refused(_), _))) | Ok(None) | Err(_) => false,
-            Ok(Some((FromInit::Built { .. } | FromInit::Started | FromInit::Done(_), _))) => true,
-        }
-    }
-
-    fn obey(&mut self) {
-        match wire::receive::<Control>(self.control) {
-            Ok(Some((order, _))) => {
-                let done = self.carry_out(order);
-                // A caller that is gone by now is noticed by its pidfd.
-                let _ = wire::send(self.control, &done, &[]);
-            }
-            // The caller let go of it.
-            Ok(None) | Err(_) => self.end(Ending::Killed),
-        }
-    }
-
-    fn carry_out(&mut self, order: Control) -> Result<(), String> {
-        let frozen = match order {
-            Control::Freeze => true,
-            Control::Thaw => false,
-            Control::Signal(number) => return self.through_init(&ToInit::Signal(number)),
-        };
-        if let Some(result) = self.cgroups.freeze(frozen) {
-            self.frozen = frozen;
-            return result.map_err(|error| error.to_string());
-        }
-        self.through_init(if frozen {
-            &ToInit::Stop
-        } else {
-            &ToInit::Continue
-        })
-    }
-
-    fn through_init(&mut self, order: &ToInit) -> Result<(), String> {
-        if self.frozen {
-            return Err("the run is frozen".to_owned());
-        }
-        wire::send(&self.init.socket, order, &[]).map_err(|error| error.to_string())?;
-        loop {
-            match wire::receive::<FromInit>(&self.init.socket) {
-                Ok(Some((FromInit::Done(done), _))) => return done,
-                Ok(Some((FromInit::Exited(code), _))) => {
-                    self.by_itself = Some(Ending::Exited { code });
-                }
-                Ok(Some((FromInit::Signalled(signal), _))) => {
-                    self.by_itself = Some(Ending::Signalled { signal });
-                }
-                Ok(Some((
-                    FromInit::Built { .. } | FromInit::Started | FromInit::Refused(_),
-                    _,
-                )))
-                | Ok(None)
-                | Err(_) => return Err("the run has ended".to_owned()),
-            }
-        }
-    }
-
-    /// Signals that a terminal or a person sent to the launcher's group.
-    fn pass_signals(&mut self) {
-        // `struct signalfd_siginfo`: 128 bytes, the number first.
-        let mut buffer = [0_u8; 128];
-        while let Ok(128) = rustix::io::read(&self.signals, &mut buffer) {
-            let [a, b, c, d, ..] = buffer;
-            let number = i32::from_ne_bytes([a, b, c, d]);
-            if number == libc::SIGWINCH {
-                self.stdio.resize();
-            } else {
-                // A run that is ending anyway needs no signal.
-                let _ = self.through_init(&ToInit::Signal(number));
-            }
-        }
     }
 }
