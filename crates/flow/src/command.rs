@@ -38,7 +38,11 @@ pub(crate) fn decide(
     for body in &command.bodies {
         let event = Event {
             index: ahead.next_index(),
-            time: now.max(ahead.time()),
+            // The genesis is fixed before the ledger exists, its time with it.
+            time: match body {
+                Body::GenesisCreated(genesis) => genesis.created,
+                _ => now.max(ahead.time()),
+            },
             actor: command.actor.clone(),
             cause: cause::of(&ahead, &command.actor, body),
             mode: cause::mode_of(&ahead, body),

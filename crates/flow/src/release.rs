@@ -386,3 +386,55 @@ pub(crate) fn reverted(
         },
     )
 }
+
+/// The changes that landed since the releases that serve anywhere, up to `commit`, oldest first:
+/// what provenance names.
+pub fn changes_since_admitted(
+    state: &State,
+    repository: &portcullis_model::RepositoryId,
+    commit: &portcullis_model::GitOid,
+) -> Vec<ChangeId> {
+    let branch = state
+        .branches
+        .iter()
+        .find(|((id, _), branch)| id == repository && branch.stood_at(commit))
+        .map(|(_, branch)| branch);
+    let Some(branch) = branch else {
+        return Vec::new();
+    };
+    let position = |commit: &portcullis_model::GitOid| {
+        branch
+            .segments
+            .iter()
+            .position(|segment| segment.to == *commit)
+    };
+    let mine = state
+        .inventory
+        .environments
+        .values()
+        .filter(|record| record.repository == *repository)
+        .filter_map(|record| state.environments.get(&record.id));
+    // The environment that is furthest behind needs the longest list.
+    let since = mine
+        .map(|running| {
+            running
+                .stable
+                .and_then(|release| state.releases.get(&release))
+                .and_then(|release| state.artifacts.get(&release.artifact))
+                .and_then(|artifact| position(&artifact.commit))
+                .map_or(0, |at| at + 1)
+        })
+        .min()
+        .unwrap_or(0);
+    let until = position(commit).map_or(0, |at| at + 1);
+    branch
+        .segments
+        .iter()
+        .take(until)
+        .skip(since)
+        .filter_map(|segment| match &segment.proof {
+            SegmentProof::Landed(change) => Some(*change),
+            SegmentProof::Baseline | SegmentProof::Unproven(_) => None,
+        })
+        .collect()
+}

@@ -15,7 +15,7 @@ use crate::refusal::Refusal;
 use crate::time::Timestamp;
 
 /// The predicate type of an [`Approval`].
-pub const APPROVAL_TYPE: &str = "https://portcullis.dev/attestation/approval/v1";
+pub const APPROVAL_TYPE: &str = "urn:portcullis:predicate:approval:v1";
 
 /// A DSSE v1 envelope as data. `evidence` makes and verifies it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,7 +239,7 @@ pub struct SignedCommand {
 
 impl SignedCommand {
     /// The payload type of its envelope.
-    pub const PAYLOAD_TYPE: &str = "application/vnd.portcullis.command+json";
+    pub const PAYLOAD_TYPE: &str = "application/vnd.portcullis.command.v1+json";
 
     /// What an envelope says, before anyone looked at its signature.
     ///
@@ -275,64 +275,64 @@ pub enum Command {
     Propose {
         /// The record.
         activation: Activation,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Takes an agent out of service, at once, running ones included.
     SuspendAgent {
         /// Which.
         agent: AgentId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Ends an agent's record for good.
     RetireAgent {
         /// Which.
         agent: AgentId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Ends a person's rights and keys.
     RetireHuman {
         /// Whose.
         human: HumanId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Ends a service's rights.
     RetireService {
         /// Which.
         service: ServiceId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Ends a host's rights and the runs on it.
     RetireHost {
         /// Which.
         host: HostId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Ends a run.
     EndRun {
         /// Which.
         run: RunId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Says no to a request.
     Reject {
         /// Which.
         request: RequestId,
-        /// Why; the next run on that change reads it.
-        why: String,
+        /// Digest of the reason, which the next run on that change reads.
+        why: Digest,
     },
     /// Withdraws a change.
     CloseChange {
         /// Which.
         change: ChangeId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Asks for an artifact to run in an environment.
     Release {
@@ -345,8 +345,8 @@ pub enum Command {
     RevokeRelease {
         /// Which.
         release: ReleaseId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Returns an environment to the release before.
     Rollback {
@@ -355,36 +355,36 @@ pub enum Command {
         /// To which; the one before when none is named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<ReleaseId>,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Keeps a rollout where it is.
     PauseRollout {
         /// Which.
         rollout: RolloutId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Lets a paused rollout go on.
     ResumeRollout {
         /// Which.
         rollout: RolloutId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Takes a rollout back to stable.
     AbortRollout {
         /// Which.
         rollout: RolloutId,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// Halts what agents do.
     TripBreaker {
         /// What it covers.
         scope: BreakerScope,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
         /// Whether finished releases of agents' work are reverted too.
         #[serde(default)]
         revert: bool,
@@ -393,19 +393,20 @@ pub enum Command {
     ResetBreaker {
         /// What it covers.
         scope: BreakerScope,
-        /// Why.
-        why: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
     },
     /// A host starts a run under a signed task.
     StartRun {
         /// The task's envelope.
         task: Envelope,
-        /// Title and text.
-        text: crate::task::TaskText,
         /// Thumbprint (RFC 7638, base64url) of the run's public key.
         run_key: String,
-        /// The run's public key: an uncompressed P-256 point, base64url.
+        /// The run's public key: an uncompressed P-256 point in hex.
         run_public_key: String,
+        /// SHA-256 of the source ticket's bytes as the host reads it now, if the task has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<Digest>,
         /// Protections that the host says are missing.
         gaps: std::collections::BTreeSet<String>,
     },
@@ -417,6 +418,13 @@ pub enum Command {
         exit: i32,
         /// Whether the deadline ended it.
         deadline: bool,
+    },
+    /// Somebody uploads a blob, so that another command can name it.
+    Upload {
+        /// Its digest.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
     },
     /// A service takes a job.
     ClaimJob {
@@ -474,6 +482,7 @@ impl Command {
             Self::ResetBreaker { .. } => "reset-breaker",
             Self::StartRun { .. } => "start-run",
             Self::RunEnded { .. } => "run-ended",
+            Self::Upload { .. } => "upload",
             Self::ClaimJob { .. } => "claim-job",
             Self::FinishJob { .. } => "finish-job",
         }

@@ -241,7 +241,7 @@ impl Task {
     /// The format version that this code writes.
     pub const VERSION: u32 = 1;
     /// The payload type of its envelope.
-    pub const PAYLOAD_TYPE: &str = "application/vnd.portcullis.task+json";
+    pub const PAYLOAD_TYPE: &str = "application/vnd.portcullis.task.v1+json";
 
     /// The id: the digest of the canonical bytes.
     ///

@@ -1,2 +1,18 @@
-//! Configuration, API, the worker that performs effects; roles serve and builder.
+//! The server: configuration, API, and the worker that performs effects.
+//!
+//! Every handler takes the same steps: parse → identify → decide → record → act → record the
+//! outcome. [`intake`] does the first four for everything that people, hosts and services sign;
+//! the gateway's handlers do them for what runs ask; [`worker`] acts.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod environments;
+pub mod facts;
+pub mod home;
+pub mod init;
+pub mod intake;
+pub mod mirrors;
+pub mod serve;
+pub mod worker;

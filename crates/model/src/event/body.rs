@@ -186,6 +186,8 @@ impl Default for KeyFloor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenesisCreated {
+    /// When it was made; the entry's time.
+    pub created: crate::time::Timestamp,
     /// Name of this ledger, as in its checkpoints.
     pub origin: String,
     /// SPIFFE trust domain.

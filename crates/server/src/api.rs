@@ -1,0 +1,193 @@
+//! The HTTP API. Reads are open to whoever reaches the listener, which is loopback; whatever
+//! changes something carries a signature of its own.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, post, put};
+use base64::Engine as _;
+use portcullis_model::document::from_json;
+use portcullis_model::statement::{Command, Envelope};
+use portcullis_model::{Digest, Refusal};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::intake;
+
+pub mod gateway;
+pub mod ledger;
+pub mod problem;
+pub mod reads;
+pub mod review;
+
+pub use problem::Problem;
+
+/// Largest command with its attachments, in bytes.
+pub const COMMAND_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Largest blob that may be uploaded, in bytes: an artifact of the embedded builder.
+pub const BLOB_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// What handlers answer.
+pub type Answer = Result<axum::Json<Value>, Problem>;
+
+/// Every route of the server.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/commands", post(commands))
+        .route("/v1/approvals", post(approvals))
+        .route("/v1/tasks/check", post(check_task))
+        .route("/v1/blobs/{digest}", put(put_blob).get(get_blob))
+        .merge(reads::routes())
+        .merge(ledger::routes())
+        .route("/gateway/v1/{*path}", any(gateway::handle))
+        .route("/git/{*path}", any(gateway::people))
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
+
+async fn not_found(request: Request) -> Problem {
+    Refusal::not_found("page", request.uri().path()).next("see docs/api.md for what there is").into()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommandBody {
+    envelope: Envelope,
+    #[serde(default)]
+    attachments: Vec<String>,
+}
+
+/// Reads a JSON body of at most [`COMMAND_MAX_BYTES`].
+async fn read_json<T: serde::de::DeserializeOwned>(what: &str, body: Body) -> Result<T, Refusal> {
+    let bytes = to_bytes(body, COMMAND_MAX_BYTES).await.map_err(|error| {
+        Refusal::limit("body-too-large", "the body is too large or was cut off")
+            .expected(&format!("at most {COMMAND_MAX_BYTES} bytes"))
+            .received(&error.to_string())
+    })?;
+    if bytes.len() <= portcullis_model::limits::DOCUMENT_MAX_BYTES {
+        return from_json(what, &bytes);
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::malformed(what).received(&error.to_string()))
+}
+
+async fn commands(
+    Shared(app): Shared<Arc<App>>,
+    headers: HeaderMap,
+    request: Request,
+) -> Answer {
+    let possession = one_header(&headers, "dpop")?;
+    let body: CommandBody = read_json("command", request.into_body()).await?;
+    Ok(axum::Json(intake::take(&app, body.envelope, body.attachments, possession).await?))
+}
+
+/// The value of a header that may stand once.
+pub(crate) fn one_header<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| {
+            Refusal::malformed("header").expected("visible ASCII").received(name)
+        }),
+        (Some(_), Some(_)) => {
+            Err(Refusal::malformed("header").expected(&format!("one `{name}` header")).received("several"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApprovalBody {
+    envelope: Envelope,
+}
+
+async fn approvals(Shared(app): Shared<Arc<App>>, request: Request) -> Answer {
+    let body: ApprovalBody = read_json("approval", request.into_body()).await?;
+    Ok(axum::Json(intake::approve(&app, body.envelope).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskBody {
+    envelope: Envelope,
+    text: portcullis_model::TaskText,
+}
+
+/// Would this task be taken in now? Nothing is recorded.
+async fn check_task(Shared(app): Shared<Arc<App>>, request: Request) -> Answer {
+    let body: TaskBody = read_json("task", request.into_body()).await?;
+    let state = app.state();
+    let checked = intake::run::check_task(&state, body.envelope)?;
+    body.text.validate()?;
+    if body.text.digest()? != checked.task.text {
+        return Err(Refusal::denied("task-text-altered", "title and text are not what was signed")
+            .next("sign the task again with `portcullis task sign`")
+            .into());
+    }
+    intake::run::check_bases(&state, &checked.task)?;
+    if !state.tasks.contains_key(&checked.id) {
+        intake::run::accepted_body(&app, &state, &checked)?;
+    }
+    Ok(axum::Json(json!({ "ok": true, "task": checked.id })))
+}
+
+/// A blob that a signed command says is coming.
+async fn put_blob(
+    Shared(app): Shared<Arc<App>>,
+    Path(digest): Path<String>,
+    request: Request,
+) -> Answer {
+    let named: Digest = digest.parse()?;
+    let header = one_header(request.headers(), "portcullis-command")?.ok_or_else(|| {
+        Refusal::denied("unsigned-upload", "an upload takes a signed command")
+            .expected("a `portcullis-command` header with an upload's envelope in base64")
+    })?;
+    let envelope = base64::engine::general_purpose::STANDARD
+        .decode(header)
+        .map_err(|error| Refusal::malformed("command header").received(&error.to_string()))?;
+    let envelope: Envelope = from_json("command envelope", &envelope)?;
+    let verified = intake::identify(&app, envelope, Vec::new())?;
+    let (digest, size) = match verified.command.command {
+        Command::Upload { digest, size } if digest == named => (digest, size),
+        ref other => {
+            return Err(Refusal::denied("command-mismatch", "the command is not for this upload")
+                .expected(&named.to_string())
+                .received(other.name())
+                .into());
+        }
+    };
+    intake::check_timely(&app, &verified)?;
+    let max = usize::try_from(size).unwrap_or(usize::MAX).min(BLOB_MAX_BYTES);
+    let bytes = to_bytes(request.into_body(), max).await.map_err(|error| {
+        Refusal::limit("blob-too-large", "the blob is larger than was said, or than may be")
+            .expected(&format!("{size} bytes, at most {BLOB_MAX_BYTES}"))
+            .received(&error.to_string())
+    })?;
+    let found = Digest::of(&bytes);
+    if found != digest {
+        return Err(Refusal::malformed("blob")
+            .expected(&digest.to_string())
+            .received(&found.to_string())
+            .into());
+    }
+    app.ledger.blobs().put(&bytes)?;
+    Ok(axum::Json(json!({ "digest": digest })))
+}
+
+async fn get_blob(
+    Shared(app): Shared<Arc<App>>,
+    Path(digest): Path<String>,
+) -> Result<Response, Problem> {
+    let digest: Digest = digest.parse()?;
+    let bytes = app.ledger.blobs().get(&digest)?;
+    Ok(([("content-type", "application/octet-stream")], bytes).into_response())
+}

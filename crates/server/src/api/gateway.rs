@@ -1,0 +1,193 @@
+//! What runs ask, each request proved, decided, recorded and only then forwarded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State as Shared};
+use axum::response::{IntoResponse, Response};
+use portcullis_flow::State;
+use portcullis_flow::run::Run;
+use portcullis_identity::dpop::{self, Call, UnverifiedHeaders};
+use portcullis_model::event::{LeaseKind, LeaseRefused};
+use portcullis_model::{Actor, Principal, Refusal};
+use serde_json::json;
+
+use super::{Problem, one_header};
+use crate::app::{App, now};
+use crate::worker;
+
+mod git;
+mod http;
+
+/// How long the launcher's question "shall it go on?" waits for news: well below the two seconds
+/// after which a launcher freezes its run.
+const CONTROL_WAIT: Duration = Duration::from_millis(1_000);
+
+/// A run that proved itself for this very request.
+pub(crate) struct Caller {
+    /// The state in which it was active.
+    pub(crate) state: Arc<State>,
+    /// The run.
+    pub(crate) run: Arc<Run>,
+}
+
+impl Caller {
+    /// The run as an actor of events.
+    pub(crate) fn actor(&self) -> Actor {
+        let principal = Principal::Agent(self.run.agent.clone(), Some(self.run.id));
+        Actor { host: Some(self.run.host.clone()), ..Actor::unsigned(principal) }
+    }
+
+    /// Whether a breaker covers the run here, by the ledger or ahead of it.
+    pub(crate) fn halted(&self, app: &App, repository: Option<&portcullis_model::RepositoryId>) -> bool {
+        let named: Vec<_> = repository.into_iter().collect();
+        app.halted_for(&self.state, Some(&self.run.agent), &named, None).is_some()
+    }
+}
+
+/// Everything below `/gateway/v1`.
+pub(super) async fn handle(
+    Shared(app): Shared<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let path = request.uri().path().to_owned();
+    let rest = path.strip_prefix("/gateway/v1/").unwrap_or_default();
+    let (head, tail) = rest.split_once('/').unwrap_or((rest, ""));
+    match head {
+        "control" => {
+            let caller = authenticate(&app, &request)?;
+            control_answer(&app, &caller).await
+        }
+        "ask" => {
+            let caller = identify(&app, &request, &LeaseKind::Identity).await?;
+            Ok(axum::Json(what_may_i_do(&caller)).into_response())
+        }
+        "git" => git::run_request(&app, tail, request).await,
+        "model" => http::model(&app, tail, request).await,
+        "egress" => http::egress(&app, request).await,
+        "tunnel" => http::tunnel(&app, request).await,
+        _ => Err(Refusal::not_found("gateway path", rest)
+            .expected("git, model, egress, tunnel or ask")
+            .into()),
+    }
+}
+
+/// People's own pushes: signed, at `/git/<repository>.git`.
+pub(super) async fn people(
+    Shared(app): Shared<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let path = request.uri().path().to_owned();
+    git::person_request(&app, path.strip_prefix("/git/").unwrap_or_default(), request).await
+}
+
+/// Who calls, by token and proof of possession; the run may have ended.
+fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
+    let headers = request.headers();
+    let authorization = one_header(headers, "authorization")?;
+    let proof = one_header(headers, "dpop")?;
+    let (Some(authorization), Some(proof)) = (authorization, proof) else {
+        return Err(Refusal::denied("dpop-missing", "this request proves no identity")
+            .expected("a run's token and a proof made with its key")
+            .next("runs reach the gateway through their launcher's channel only"));
+    };
+    let url = format!("{}{}", app.config.url(), request.uri().path());
+    let caller = dpop::authenticate(
+        &app.verifier,
+        &app.replay,
+        UnverifiedHeaders { authorization, dpop: proof },
+        Call { method: request.method().as_str(), url: &url },
+        now(),
+    )?;
+    let state = app.state();
+    let run = state
+        .runs
+        .get(&caller.claims.run)
+        .cloned()
+        .ok_or_else(|| Refusal::denied("run-unknown", "this run is not in the ledger"))?;
+    if run.key != caller.proof.key.thumbprint().to_string() {
+        return Err(Refusal::denied("wrong-run-key", "the proof is by another key than the run's")
+            .expected(&run.key)
+            .received(&caller.proof.key.thumbprint().to_string()));
+    }
+    Ok(Caller { state, run })
+}
+
+/// Who calls; the run goes on, and `lease` was lent to it.
+async fn identify(app: &App, request: &Request, lease: &LeaseKind) -> Result<Caller, Refusal> {
+    let caller = authenticate(app, request)?;
+    if let Err(refusal) = caller.run.require_active(now()) {
+        refuse_void_lease(app, &caller, lease).await;
+        return Err(refusal);
+    }
+    if let Err(refusal) = caller.state.inventory.agent(&caller.run.agent, now()) {
+        return Err(refusal);
+    }
+    Ok(caller)
+}
+
+/// The ledger says when something lent to a run that ended was refused for the first time.
+async fn refuse_void_lease(app: &App, caller: &Caller, lease: &LeaseKind) {
+    let run = &caller.run;
+    if run.end.is_none() || run.refused.contains(lease) || !run.leases.contains(lease) {
+        return;
+    }
+    let body = LeaseRefused { run: run.id, lease: lease.clone() };
+    if let Err(refusal) = worker::record(app, body).await
+        && refusal.code != "not-first-refusal"
+    {
+        tracing::warn!(error.code = refusal.code, "a refused lease could not be recorded: {refusal}");
+    }
+}
+
+/// Whether the run shall go on, stand still, or end. Answers at once when it shall not go on, else
+/// after a short wait for news.
+async fn control_answer(app: &App, caller: &Caller) -> Result<Response, Problem> {
+    let mut news = app.ledger.subscribe();
+    let deadline = tokio::time::Instant::now() + CONTROL_WAIT;
+    loop {
+        let state = app.state();
+        let run = state.runs.get(&caller.run.id).unwrap_or(&caller.run);
+        let repositories: Vec<_> = run
+            .leases
+            .iter()
+            .filter_map(|lease| match lease {
+                LeaseKind::Git(id) => Some(id),
+                LeaseKind::Identity | LeaseKind::Endpoint(_) | LeaseKind::Host(_) => None,
+            })
+            .collect();
+        let freeze = app.halted_for(&state, Some(&run.agent), &repositories, None).is_some();
+        let rights = state.inventory.agent(&run.agent, now()).is_err();
+        let end = match &run.end {
+            Some((_, end)) => Some(json!(end)),
+            None if rights => Some(json!({ "reason": "rights" })),
+            None => None,
+        };
+        if freeze || end.is_some() || tokio::time::Instant::now() >= deadline {
+            return Ok(axum::Json(json!({ "freeze": freeze, "end": end })).into_response());
+        }
+        tokio::select! {
+            _ = news.changed() => {}
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+}
+
+/// What an agent may do, in words for a program.
+fn what_may_i_do(caller: &Caller) -> serde_json::Value {
+    let run = &caller.run;
+    let task = caller.state.tasks.get(&run.task).map(|task| &task.payload);
+    json!({
+        "run": run.id,
+        "agent": run.agent,
+        "task": run.task,
+        "deadline": run.deadline,
+        "targets": task.map(|task| &task.targets),
+        "capabilities": task.map(|task| &task.capabilities),
+        "budgets": task.map(|task| &task.budgets),
+        "used": { "pushes": run.used.pushes, "calls": run.used.calls, "denials": run.used.denials },
+        "push": "git push origin HEAD:refs/for/<branch>; add `-o dry-run` to ask what would be refused",
+        "never": ["branches and tags themselves", "commits in a person's name", "approvals", "production"],
+    })
+}

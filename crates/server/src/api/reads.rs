@@ -1,0 +1,552 @@
+//! Everything that can be looked at, as JSON.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State as Shared};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use portcullis_flow::State;
+use portcullis_flow::approval::{Request, Status, tally};
+use portcullis_flow::change::Change;
+use portcullis_flow::inventory::Standing;
+use portcullis_flow::job::{Job, JobStatus};
+use portcullis_flow::run::Run;
+use portcullis_model::{
+    ArtifactId, ChangeId, Digest, EnvironmentId, GitOid, Refusal, RepositoryId, RequestId,
+    RolloutId, RunId, TaskId, Timestamp,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ledger::blocking;
+use super::{Answer, Problem, review};
+use crate::app::{App, now};
+use crate::worker::{landing, sync};
+use crate::bundle;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/policy", get(policy))
+        .route("/v1/inventory/{kind}", get(inventory))
+        .route("/v1/branches/{repository}/{*branch}", get(branch))
+        .route("/v1/tasks", get(tasks))
+        .route("/v1/tasks/{task}", get(task))
+        .route("/v1/runs", get(runs))
+        .route("/v1/runs/{run}", get(run))
+        .route("/v1/changes", get(changes))
+        .route("/v1/changes/{change}", get(change))
+        .route("/v1/changes/{change}/diff", get(diff))
+        .route("/v1/requests", get(requests))
+        .route("/v1/requests/{request}", get(request))
+        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs/{job}/source", get(source))
+        .route("/v1/artifacts", get(artifacts))
+        .route("/v1/artifacts/{artifact}", get(artifact))
+        .route("/v1/artifacts/{artifact}/file", get(artifact_file))
+        .route("/v1/artifacts/{artifact}/bundle", get(artifact_bundle))
+        .route("/v1/commits/{repository}/{commit}/bundle", get(commit_bundle))
+        .route("/v1/releases", get(releases))
+        .route("/v1/rollouts", get(rollouts))
+        .route("/v1/rollouts/{rollout}", get(rollout))
+        .route("/v1/environments", get(environments))
+        .route("/v1/incidents", get(incidents))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    #[serde(default)]
+    open: bool,
+    #[serde(default)]
+    active: bool,
+}
+
+async fn status(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let genesis = state.genesis()?;
+    let checkpoint = app.ledger.checkpoint();
+    let breakers: Vec<Value> = state
+        .breakers
+        .iter()
+        .map(|(scope, trip)| {
+            json!({ "scope": scope, "index": trip.entry, "time": trip.time, "revert": trip.revert })
+        })
+        .collect();
+    let entry = app.ledger.entry(0)?;
+    Ok(axum::Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "origin": genesis.origin,
+        "trust_domain": genesis.trust_domain,
+        "solo": genesis.solo,
+        "fold_version": genesis.fold_version,
+        "genesis": Digest::of(&entry.bytes),
+        "size": checkpoint.size,
+        "root": checkpoint.root,
+        "checkpoint": checkpoint.note,
+        "policy": state.policy(),
+        "breakers": breakers,
+        "time": now(),
+    })))
+}
+
+async fn policy(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let Some(files) = state.inventory.policy.as_ref() else {
+        return Err(Refusal::not_found("policy", "in force").into());
+    };
+    let mut shown = serde_json::Map::new();
+    for (name, digest) in &files.files {
+        let text = crate::app::text(&app.ledger.blobs().get(digest)?)?;
+        shown.insert(name.clone(), json!({ "digest": digest, "text": text }));
+    }
+    Ok(axum::Json(json!({ "digest": files.digest, "files": shown })))
+}
+
+async fn inventory(Shared(app): Shared<Arc<App>>, Path(kind): Path<String>) -> Answer {
+    let state = app.state();
+    let known = &state.inventory;
+    let standing = |standing: Standing| match standing {
+        Standing::Active => "active",
+        Standing::Suspended => "suspended",
+        Standing::Retired => "retired",
+    };
+    let items: Vec<Value> = match kind.as_str() {
+        "humans" => known
+            .humans
+            .values()
+            .map(|person| {
+                json!({ "record": person.manifest, "standing": standing(person.standing) })
+            })
+            .collect(),
+        "agents" => known
+            .agents
+            .values()
+            .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
+            .collect(),
+        "services" => known
+            .services
+            .values()
+            .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
+            .collect(),
+        "hosts" => known
+            .hosts
+            .values()
+            .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
+            .collect(),
+        "groups" => known.groups.values().map(|one| json!({ "record": **one })).collect(),
+        "environments" => {
+            known.environments.values().map(|one| json!({ "record": **one })).collect()
+        }
+        "repositories" => {
+            known.repositories.values().map(|one| json!({ "record": **one })).collect()
+        }
+        "endpoints" => known.endpoints.values().map(|one| json!({ "record": **one })).collect(),
+        other => {
+            return Err(Refusal::not_found("kind of record", other)
+                .expected("humans, groups, agents, services, hosts, environments, repositories or endpoints")
+                .into());
+        }
+    };
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+/// Where a branch stands, after a look upstream.
+async fn branch(
+    Shared(app): Shared<Arc<App>>,
+    Path((repository, branch)): Path<(RepositoryId, String)>,
+) -> Answer {
+    portcullis_model::task::check_branch(&branch)?;
+    let before = app.state();
+    before.inventory.repository(&repository)?;
+    let upstream = sync::branch_once(&app, &before, &repository, &branch).await?;
+    let state = app.state();
+    let known = state.branches.get(&(repository.clone(), branch.clone()));
+    Ok(axum::Json(json!({
+        "repository": repository,
+        "branch": branch,
+        "tip": known.map(|known| known.tip.clone()).or(upstream),
+        "known": known.is_some(),
+    })))
+}
+
+async fn tasks(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state.tasks.keys().map(|id| task_view(&app, &state, id)).collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn task(Shared(app): Shared<Arc<App>>, Path(id): Path<TaskId>) -> Answer {
+    let state = app.state();
+    if !state.tasks.contains_key(&id) {
+        return Err(Refusal::not_found("task", id).into());
+    }
+    Ok(axum::Json(task_view(&app, &state, &id)))
+}
+
+fn task_view(app: &App, state: &State, id: &TaskId) -> Value {
+    let Some(task) = state.tasks.get(id) else { return Value::Null };
+    let text = app
+        .ledger
+        .blobs()
+        .get(&task.payload.text)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    json!({
+        "id": id,
+        "index": task.entry,
+        "text": text,
+        "task": task.payload,
+        "envelope": task.envelope,
+        "runs": task.runs,
+    })
+}
+
+async fn runs(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state
+        .runs
+        .values()
+        .filter(|run| !(filter.active || filter.open) || run.end.is_none())
+        .map(|run| run_view(run))
+        .collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn run(Shared(app): Shared<Arc<App>>, Path(id): Path<RunId>) -> Answer {
+    let state = app.state();
+    let run = state.runs.get(&id).ok_or_else(|| Refusal::not_found("run", id))?;
+    Ok(axum::Json(run_view(run)))
+}
+
+fn run_view(run: &Run) -> Value {
+    json!({
+        "id": run.id,
+        "task": run.task,
+        "agent": run.agent,
+        "signer": run.signer,
+        "host": run.host,
+        "containment": run.containment,
+        "started": run.started,
+        "deadline": run.deadline,
+        "leases": run.leases,
+        "refused": run.refused,
+        "used": { "pushes": run.used.pushes, "calls": run.used.calls, "denials": run.used.denials },
+        "end": run.end.as_ref().map(|(time, end)| json!({ "time": time, "end": end })),
+    })
+}
+
+async fn changes(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> Answer {
+    let state = app.state();
+    let open = portcullis_flow::change::ChangeStatus::Open;
+    let mut items = Vec::new();
+    for change in state.changes.values() {
+        if !filter.open || change.status == open {
+            items.push(change_view(change));
+        }
+    }
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn change(Shared(app): Shared<Arc<App>>, Path(id): Path<ChangeId>) -> Answer {
+    let state = app.state();
+    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let mut view = change_view(change);
+    let explained = landing::explain(&app, &state, id).await?;
+    if let Some(fields) = view.as_object_mut() {
+        fields.insert("explain".to_owned(), json!(explained));
+        if let Some(checks) = &change.latest().checks
+            && let Ok(bytes) = app.ledger.blobs().get(&checks.report)
+        {
+            let report: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            fields.insert("checks_report".to_owned(), report);
+        }
+    }
+    Ok(axum::Json(view))
+}
+
+fn change_view(change: &Change) -> Value {
+    use portcullis_flow::change::ChangeStatus;
+    let latest = change.latest();
+    let (status, commit) = match &change.status {
+        ChangeStatus::Open => ("open", None),
+        ChangeStatus::Landed { commit, .. } => ("landed", Some(commit)),
+        ChangeStatus::Closed => ("closed", None),
+    };
+    json!({
+        "id": change.id,
+        "repository": change.repository,
+        "branch": change.branch,
+        "status": status,
+        "landed": commit,
+        "party": change.party,
+        "by_agent": change.by_agent(),
+        "revision": latest.number,
+        "base": latest.pushed.base,
+        "head": latest.pushed.head,
+        "tree": latest.pushed.tree,
+        "manifest": latest.pushed.manifest,
+        "files": latest.pushed.files,
+        "lines": latest.pushed.lines,
+        "run": latest.run,
+        "questions": latest.pushed.questions,
+        "checks": latest.checks,
+        "tests": latest.tests,
+        "request": latest.request,
+    })
+}
+
+/// The diff of the newest revision, with what can't be seen made visible.
+async fn diff(
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<ChangeId>,
+) -> Result<Response, Problem> {
+    let state = app.state();
+    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let text = review::diff_text(&app, &change.latest().pushed.diff)?;
+    Ok(([("content-type", "text/plain; charset=utf-8")], text).into_response())
+}
+
+async fn requests(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> Answer {
+    let state = app.state();
+    let time = now();
+    let items: Vec<Value> = state
+        .requests
+        .values()
+        .filter(|request| !filter.open || request.is_open(time))
+        .map(|request| request_view(&state, request, time))
+        .collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+fn request_view(state: &State, request: &Request, time: Timestamp) -> Value {
+    let counted = tally(state, request, time);
+    let status = match &request.status {
+        Status::Open if request.satisfied_at.is_some() => "approved",
+        Status::Open if time >= request.expires => "expired",
+        Status::Open => "open",
+        Status::Rejected { .. } => "rejected",
+        Status::Withdrawn { .. } => "withdrawn",
+        Status::Used => "used",
+    };
+    json!({
+        "id": request.id,
+        "subject": request.subject,
+        "summary": review::summary(&request.subject),
+        "status": status,
+        "needed": request.needed,
+        "approvals": counted.humans,
+        "self_approved": request.self_approved(),
+        "party": request.party,
+        "because": request.because,
+        "expires": request.expires,
+    })
+}
+
+async fn request(Shared(app): Shared<Arc<App>>, Path(id): Path<RequestId>) -> Answer {
+    let state = app.state();
+    let request = state.requests.get(&id).ok_or_else(|| Refusal::not_found("request", id))?;
+    let mut view = request_view(&state, request, now());
+    let text = review::document(&app, &state, request)?;
+    let draft = review::draft(&app, &state, request, &text)?;
+    if let Some(fields) = view.as_object_mut() {
+        fields.insert("text".to_owned(), json!(text));
+        fields.insert("draft".to_owned(), draft);
+    }
+    Ok(axum::Json(view))
+}
+
+async fn jobs(Shared(app): Shared<Arc<App>>) -> Answer {
+    let items: Vec<Value> = app.state().jobs.values().map(|job| job_view(job)).collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+fn job_view(job: &Job) -> Value {
+    let (status, service) = match &job.status {
+        JobStatus::Requested => ("requested", None),
+        JobStatus::Claimed { service, .. } => ("claimed", Some(service)),
+        JobStatus::Finished(_) => ("finished", None),
+    };
+    json!({
+        "id": job.id,
+        "kind": job.kind,
+        "repository": job.repository,
+        "commit": job.commit,
+        "configured_by": job.configured_by,
+        "configuration": job.configuration,
+        "change": job.change,
+        "status": status,
+        "service": service,
+        "finished": job.finished(),
+    })
+}
+
+/// The tree of a job's commit, as a tar file.
+async fn source(
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<portcullis_model::JobId>,
+) -> Result<Response, Problem> {
+    let state = app.state();
+    let job = state.jobs.get(&id).ok_or_else(|| Refusal::not_found("job", id))?;
+    let mirror = app.mirrors.get(&state, &job.repository).await?;
+    let tar = mirror.archive(&job.commit).await?;
+    Ok(([("content-type", "application/x-tar")], tar).into_response())
+}
+
+async fn artifacts(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state.artifacts.keys().map(|id| artifact_view(&state, *id)).collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn artifact(Shared(app): Shared<Arc<App>>, Path(id): Path<ArtifactId>) -> Answer {
+    let state = app.state();
+    if !state.artifacts.contains_key(&id) {
+        return Err(Refusal::not_found("artifact", id).into());
+    }
+    Ok(axum::Json(artifact_view(&state, id)))
+}
+
+fn artifact_view(state: &State, id: ArtifactId) -> Value {
+    let Some(artifact) = state.artifacts.get(&id) else { return Value::Null };
+    json!({
+        "id": id,
+        "job": artifact.job,
+        "repository": artifact.repository,
+        "commit": artifact.commit,
+        "name": artifact.output.name,
+        "digest": artifact.output.digest,
+        "size": artifact.output.size,
+        "provenance": artifact.provenance,
+    })
+}
+
+async fn artifact_file(
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<ArtifactId>,
+) -> Result<Response, Problem> {
+    let state = app.state();
+    let artifact = state.artifacts.get(&id).ok_or_else(|| Refusal::not_found("artifact", id))?;
+    let bytes = app.ledger.blobs().get(&artifact.output.digest)?;
+    Ok(([("content-type", "application/octet-stream")], bytes).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BundleFilter {
+    environment: Option<EnvironmentId>,
+}
+
+async fn artifact_bundle(
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<ArtifactId>,
+    Query(filter): Query<BundleFilter>,
+) -> Result<Response, Problem> {
+    let bundle = blocking(move || {
+        bundle::for_artifact(&app, id, filter.environment.as_ref())?.to_bytes()
+    })
+    .await?;
+    Ok(([("content-type", "application/json")], bundle).into_response())
+}
+
+async fn commit_bundle(
+    Shared(app): Shared<Arc<App>>,
+    Path((repository, commit)): Path<(RepositoryId, GitOid)>,
+) -> Result<Response, Problem> {
+    let bundle =
+        blocking(move || bundle::for_commit(&app, &repository, &commit)?.to_bytes()).await?;
+    Ok(([("content-type", "application/json")], bundle).into_response())
+}
+
+async fn releases(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state
+        .releases
+        .values()
+        .map(|release| {
+            json!({
+                "id": release.id,
+                "artifact": release.artifact,
+                "environment": release.environment,
+                "changes": release.changes,
+                "agent_work": release.agent_work,
+                "request": release.request,
+                "revoked": release.revoked,
+                "started": release.started,
+                "completed": release.completed,
+            })
+        })
+        .collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn rollouts(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> =
+        state.rollouts.values().map(|rollout| rollout_view(rollout)).collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn rollout(Shared(app): Shared<Arc<App>>, Path(id): Path<RolloutId>) -> Answer {
+    let state = app.state();
+    let rollout = state.rollouts.get(&id).ok_or_else(|| Refusal::not_found("rollout", id))?;
+    Ok(axum::Json(rollout_view(rollout)))
+}
+
+fn rollout_view(rollout: &portcullis_flow::rollout::Rollout) -> Value {
+    use portcullis_flow::rollout::RolloutStatus;
+    let status = match rollout.status {
+        RolloutStatus::Running => "running",
+        RolloutStatus::Paused => "paused",
+        RolloutStatus::Completed => "completed",
+        RolloutStatus::RolledBack => "rolled-back",
+        RolloutStatus::Failed => "failed",
+    };
+    json!({
+        "id": rollout.id,
+        "release": rollout.release,
+        "environment": rollout.environment,
+        "stable": rollout.stable,
+        "canary": rollout.canary,
+        "seed": rollout.seed,
+        "weight": rollout.weight,
+        "epoch": rollout.epoch,
+        "status": status,
+        "code": rollout.code,
+        "statistics": rollout.statistics,
+    })
+}
+
+async fn environments(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state
+        .inventory
+        .environments
+        .values()
+        .map(|record| {
+            let running = state.environments.get(&record.id);
+            json!({
+                "record": **record,
+                "stable": running.and_then(|running| running.stable),
+                "rollout": running.and_then(|running| running.rollout),
+                "epoch": running.map(|running| running.epoch),
+                "history": running.map(|running| running.history.iter().copied().collect::<Vec<_>>()),
+                "rollback_to": portcullis_flow::release::rollback_target(&state, &record.id),
+            })
+        })
+        .collect();
+    Ok(axum::Json(json!({ "items": items })))
+}
+
+async fn incidents(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state
+        .incidents
+        .iter()
+        .map(|(index, incident)| {
+            json!({ "index": index, "code": incident.code, "about": incident.about, "facts": incident.facts })
+        })
+        .collect();
+    Ok(axum::Json(json!({ "items": items })))
+}

@@ -1,0 +1,372 @@
+//! What every handler and the worker share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use portcullis_evidence::note::{KeyName, VerifierKey};
+use portcullis_flow::{Command, State};
+use portcullis_identity::custody::{self, P256Purpose};
+use portcullis_identity::svid::Authority;
+use portcullis_identity::token::{TokenIssuer, TokenVerifier};
+use portcullis_identity::{ReplayCache, ReplayLimits, TrustDomain, dpop};
+use portcullis_model::event::{DecisionRecord, RequestDenied};
+use portcullis_model::statement::BreakerScope;
+use portcullis_model::{
+    Actor, Body, Digest, Fold as _, GitOid, Principal, Refusal, RepositoryId, RunId, ServiceId, Timestamp,
+};
+use portcullis_policy::{Ask, Decision, Permit, PolicyFile, PolicySet, Request, decide};
+use portcullis_store::{Ledger, LedgerHandle, LedgerOptions, LogKey, OpenReport};
+
+use crate::config::Config;
+use crate::home::Home;
+use crate::init::{log_signer, read_policy};
+use crate::mirrors::Mirrors;
+use crate::worker::Settled;
+
+/// The audience of run tokens: our own gateway.
+pub const AUDIENCE: &str = "portcullis-gateway";
+
+/// The running server.
+pub struct App {
+    /// Local settings.
+    pub config: Config,
+    /// Where what stands.
+    pub home: Home,
+    /// The ledger.
+    pub ledger: LedgerHandle<State>,
+    /// Issues SVIDs.
+    pub authority: Authority,
+    /// Issues tokens.
+    pub tokens: TokenIssuer,
+    /// Verifies tokens.
+    pub verifier: TokenVerifier,
+    /// Remembers proofs of possession.
+    pub replay: ReplayCache,
+    /// Name and key under which checkpoints verify.
+    pub log_key: VerifierKey,
+    /// Mirrors of governed repositories.
+    pub mirrors: Mirrors,
+    /// Where in the ledger the entries stand that a bundle needs and the state does not keep.
+    pub index: crate::bundle::Index,
+    /// How often runs asked beforehand what would be refused.
+    pub questions: Questions,
+    /// Work that needs no further look while this server runs.
+    pub settled: Settled,
+    /// What was halted before the ledger could say so.
+    halted: ArcSwap<BTreeSet<BreakerScope>>,
+    policies: Mutex<BTreeMap<Vec<Digest>, Arc<PolicySet>>>,
+}
+
+/// Policy's answer, ready to be recorded.
+pub enum Verdict {
+    /// Leave to do it once.
+    Permit(Permit, DecisionRecord),
+    /// A "no"; with what would change it, if approvals would.
+    No(Box<Refusal>, DecisionRecord, Option<Box<Ask>>),
+}
+
+impl Verdict {
+    /// The permit with its record.
+    ///
+    /// # Errors
+    /// The answer is no.
+    pub fn into_permit(self) -> Result<(Permit, DecisionRecord), Refusal> {
+        match self {
+            Self::Permit(permit, record) => Ok((permit, record)),
+            Self::No(refusal, _, _) => Err(*refusal),
+        }
+    }
+}
+
+/// How often each run asked beforehand what would be refused. In memory: a restart forgets what was
+/// not yet pushed.
+#[derive(Default)]
+pub struct Questions(Mutex<BTreeMap<RunId, u64>>);
+
+impl Questions {
+    /// One more.
+    pub fn count(&self, run: RunId) {
+        if let Ok(mut counts) = self.0.lock() {
+            *counts.entry(run).or_default() += 1;
+        }
+    }
+
+    /// So far.
+    pub fn of(&self, run: RunId) -> u64 {
+        self.0.lock().ok().and_then(|counts| counts.get(&run).copied()).unwrap_or_default()
+    }
+}
+
+/// The server's clock, at the edge.
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp::from_ms(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The server as an actor.
+pub fn control() -> Actor {
+    // "control" is a valid name, which a test pins.
+    let id: Result<ServiceId, Refusal> = "control".parse();
+    Actor::unsigned(id.map_or(Principal::Unknown, Principal::Service))
+}
+
+impl App {
+    /// Opens the home: keys, ledger, policy. An empty ledger gets the genesis.
+    ///
+    /// # Errors
+    /// Something is missing or unreadable, another server runs on the same data, or the ledger
+    /// does not verify.
+    pub async fn open(home: Home) -> Result<(Arc<Self>, Ledger<State>, OpenReport), Refusal> {
+        let config = Config::read(&text(&Home::read(&home.config(), 64 * 1024)?)?)?;
+        let genesis_bytes =
+            Home::read(&home.genesis(), portcullis_model::limits::ENTRY_MAX_BYTES as u64)?;
+        let genesis = portcullis_model::Event::decode(0, &genesis_bytes)?;
+        let Body::GenesisCreated(body) = &genesis.body else {
+            return Err(Refusal::malformed("genesis").expected("a genesis.created entry"));
+        };
+        let trust_domain: TrustDomain = body.trust_domain.parse()?;
+        let started = now();
+        let ca = custody::load_p256(&home.key("ca"), P256Purpose::TrustDomainCa)?;
+        let certificate = text(&Home::read(&home.authority(), 64 * 1024)?)?;
+        let authority = Authority::open(trust_domain.clone(), &ca, &certificate, started)?;
+        let token_key = custody::load_p256(&home.key("token"), P256Purpose::TokenSigning)?;
+        let tokens = TokenIssuer::new(trust_domain.clone(), token_key);
+        let verifier = TokenVerifier::new(trust_domain, AUDIENCE, vec![tokens.public().clone()])?;
+        let signer = log_signer(&home)?;
+        let name: KeyName = body.origin.parse()?;
+        let log_key = VerifierKey::from_public_key(name.clone(), signer.public_key())?;
+        if *signer.public_key() != body.log_key {
+            return Err(Refusal::denied("wrong-log-key", "the log's key is not the one in the genesis")
+                .expected(body.log_key.fingerprint())
+                .received(signer.public_key().fingerprint()));
+        }
+        let options = LedgerOptions::new(LogKey::new(name, signer));
+        let (ledger, report) = Ledger::<State>::open(&home.ledger(), options)?;
+        let handle = ledger.handle();
+        if handle.size() == 0 {
+            for file in read_policy(&home.policy())? {
+                handle.blobs().put(file.text.as_bytes())?;
+            }
+            handle.submit_blocking(Command::one(control(), body.clone()))?;
+        } else if handle.entry(0)?.bytes != genesis_bytes {
+            return Err(Refusal::denied("wrong-genesis", "the ledger does not begin with this genesis")
+                .expected(&Digest::of(&genesis_bytes).to_string())
+                .received(&Digest::of(&handle.entry(0)?.bytes).to_string()));
+        }
+        let mirrors = Mirrors::open(&home).await?;
+        let app = Self {
+            config,
+            home,
+            ledger: handle,
+            authority,
+            tokens,
+            verifier,
+            replay: ReplayCache::new(ReplayLimits::default(), dpop::PROOF_MAX_AGE_S, started),
+            log_key,
+            mirrors,
+            index: crate::bundle::Index::default(),
+            questions: Questions::default(),
+            settled: Settled::default(),
+            halted: ArcSwap::from_pointee(BTreeSet::new()),
+            policies: Mutex::new(BTreeMap::new()),
+        };
+        app.policy(&app.state(), &[])?;
+        Ok((Arc::new(app), ledger, report))
+    }
+
+    /// The newest state.
+    pub fn state(&self) -> Arc<State> {
+        self.ledger.state()
+    }
+
+    /// The organisation's policy in force, with a repository's own files on top.
+    ///
+    /// # Errors
+    /// A file of the policy is missing or does not load; then everything is denied.
+    pub fn policy(&self, state: &State, repository: &[PolicyFile]) -> Result<Arc<PolicySet>, Refusal> {
+        let files = state
+            .inventory
+            .policy
+            .as_ref()
+            .ok_or_else(|| Refusal::denied("no-policy", "no policy is in force"))?;
+        let mut key = vec![files.digest];
+        key.extend(repository.iter().map(|file| Digest::of(file.text.as_bytes())));
+        if let Some(set) = self.policies.lock().ok().and_then(|cache| cache.get(&key).cloned()) {
+            return Ok(set);
+        }
+        let mut organisation = Vec::with_capacity(files.files.len());
+        for (name, digest) in &files.files {
+            let bytes = self.ledger.blobs().get(digest)?;
+            organisation.push(PolicyFile::new(name.clone(), text(&bytes)?));
+        }
+        let plain = PolicySet::load(&organisation, &[])?;
+        if plain.digest() != files.digest {
+            return Err(Refusal::denied("policy-altered", "the policy's files are not those in force")
+                .expected(&files.digest.to_string())
+                .received(&plain.digest().to_string()));
+        }
+        let set = Arc::new(if repository.is_empty() {
+            plain
+        } else {
+            PolicySet::load(&organisation, repository)?
+        });
+        if let Ok(mut cache) = self.policies.lock() {
+            // A policy changes rarely; repositories' bases move. The bound keeps both.
+            const CACHED_MAX_SETS: usize = 64;
+            if cache.len() >= CACHED_MAX_SETS {
+                cache.clear();
+            }
+            cache.insert(key, Arc::clone(&set));
+        }
+        Ok(set)
+    }
+
+    /// A repository's own policy files, from the protected base.
+    ///
+    /// # Errors
+    /// The base can't be read, or a file is no text; then everything about it is denied.
+    pub async fn repository_policy(
+        &self,
+        state: &State,
+        repository: &RepositoryId,
+        base: &GitOid,
+    ) -> Result<Vec<PolicyFile>, Refusal> {
+        let mirror = self.mirrors.get(state, repository).await?;
+        mirror.policy_files(base).await
+    }
+
+    /// Decides a request at `state`, with a repository's own files on top of the policy.
+    pub fn decide(&self, state: &State, request: &Request, repository: &[PolicyFile]) -> Verdict {
+        let in_force = state.policy().unwrap_or_else(|| Digest::of(b""));
+        let set = match self.policy(state, repository) {
+            Ok(set) => set,
+            Err(refusal) => {
+                let record =
+                    DecisionRecord { policy: in_force, at: state.size(), rules: Vec::new() };
+                return Verdict::No(Box::new(refusal), record, None);
+            }
+        };
+        let decision = decide(&set, request, state.size());
+        let decision = match portcullis_policy::modes::apply(request, decision) {
+            portcullis_policy::modes::Applied::Enforced(decision) => decision,
+            portcullis_policy::modes::Applied::Unenforced(unenforced) => {
+                tracing::info!(
+                    action = request.action.name(),
+                    "not enforced: would have been {}: {}",
+                    unenforced.would.answer,
+                    unenforced.would.reason
+                );
+                Decision::Permit(unenforced.permit)
+            }
+        };
+        let rules = decision.summary().rules.iter().map(ToString::to_string).collect();
+        let record = DecisionRecord { policy: in_force, at: state.size(), rules };
+        match decision {
+            Decision::Permit(permit) => Verdict::Permit(permit, record),
+            Decision::Deny(denial) => Verdict::No(Box::new(Refusal::from(&denial)), record, None),
+            Decision::Ask(ask) => {
+                Verdict::No(Box::new(Refusal::from(&ask)), record, Some(Box::new(ask)))
+            }
+        }
+    }
+
+    /// Records that something was denied to a run. The denial stands whether or not this works.
+    pub async fn record_denial(
+        &self,
+        actor: Actor,
+        run: Option<RunId>,
+        action: &str,
+        resource: String,
+        refusal: &Refusal,
+        decision: DecisionRecord,
+    ) {
+        let body = RequestDenied {
+            run,
+            action: action.to_owned(),
+            resource: resource.chars().take(400).collect(),
+            code: refusal.code.clone(),
+            decision,
+        };
+        if let Err(error) = self.ledger.submit(Command::one(actor, body)).await {
+            tracing::warn!(error.code = error.code, "a denial could not be recorded: {error}");
+        }
+    }
+
+    /// A decision record for what the state itself refuses.
+    pub fn state_decision(&self, state: &State) -> DecisionRecord {
+        DecisionRecord {
+            policy: state.policy().unwrap_or_else(|| Digest::of(b"")),
+            at: state.size(),
+            rules: Vec::new(),
+        }
+    }
+
+    /// Halts at once, before the ledger knows.
+    pub fn halt(&self, scope: &BreakerScope) {
+        self.halted.rcu(|halted| {
+            let mut halted = BTreeSet::clone(halted);
+            halted.insert(scope.clone());
+            halted
+        });
+    }
+
+    /// Lets go of a halt, after the ledger said so.
+    pub fn release_halt(&self, scope: &BreakerScope) {
+        self.halted.rcu(|halted| {
+            let mut halted = BTreeSet::clone(halted);
+            halted.remove(scope);
+            halted
+        });
+    }
+
+    /// The scope that is halted for this, by the ledger or ahead of it.
+    pub fn halted_for(
+        &self,
+        state: &State,
+        agent: Option<&portcullis_model::AgentId>,
+        repositories: &[&RepositoryId],
+        environment: Option<&portcullis_model::EnvironmentId>,
+    ) -> Option<BreakerScope> {
+        let known = portcullis_flow::breaker::tripped_for(
+            state,
+            agent,
+            repositories.iter().copied(),
+            environment,
+        );
+        known.or_else(|| {
+            self.halted
+                .load()
+                .iter()
+                .find(|scope| match scope {
+                    BreakerScope::Everywhere => true,
+                    BreakerScope::Agent(id) => agent == Some(id),
+                    BreakerScope::Repository(id) => repositories.contains(&id),
+                    BreakerScope::Environment(id) => environment == Some(id),
+                })
+                .cloned()
+        })
+    }
+
+    /// Number of entries that the newest state folds.
+    pub fn size(&self) -> u64 {
+        self.state().next_index()
+    }
+}
+
+/// Bytes as UTF-8 text.
+///
+/// # Errors
+/// They are not.
+pub fn text(bytes: &[u8]) -> Result<String, Refusal> {
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| Refusal::malformed("text").expected("UTF-8").received("other bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_server_acts_as_a_service() {
+        assert_eq!(super::control().principal.to_string(), "service:control");
+    }
+}

@@ -1,0 +1,159 @@
+//! The governed repositories, opened once each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use portcullis_flow::State;
+use portcullis_gateway::git::checkout::CheckoutLimits;
+use portcullis_gateway::git::{Access, Git, ObjectView, Repository, Upstream};
+use portcullis_model::{GitOid, Refusal, RepositoryId};
+use portcullis_policy::PolicyFile;
+use tokio::sync::Mutex;
+
+use crate::app::text;
+use crate::home::Home;
+
+/// Where a repository keeps its own rules; read from the protected base only.
+const POLICY_FOLDER: &str = ".portcullis";
+/// Largest policy file, in bytes.
+const POLICY_MAX_BYTES: u64 = 256 * 1024;
+
+/// Mirrors of all governed repositories.
+pub struct Mirrors {
+    git: Git,
+    folder: PathBuf,
+    open: Mutex<BTreeMap<(RepositoryId, String), Arc<Mirror>>>,
+}
+
+/// One governed repository.
+pub struct Mirror {
+    /// The gateway's half: objects, views, pushes.
+    pub repository: Repository,
+    access: Access,
+}
+
+impl Mirrors {
+    /// Finds git, and the folder for the mirrors.
+    ///
+    /// # Errors
+    /// There is no usable git.
+    pub async fn open(home: &Home) -> Result<Self, Refusal> {
+        let folder = home.repositories();
+        let git = Git::open(&folder.join("git-home")).await?;
+        Ok(Self { git, folder, open: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// The git that everything here uses.
+    pub const fn git(&self) -> &Git {
+        &self.git
+    }
+
+    /// The mirror of a repository, made on first use.
+    ///
+    /// # Errors
+    /// The repository is unknown, or upstream can't be reached the first time.
+    pub async fn get(&self, state: &State, id: &RepositoryId) -> Result<Arc<Mirror>, Refusal> {
+        let record = state.inventory.repository(id)?;
+        let key = (id.clone(), record.upstream.clone());
+        let mut open = self.open.lock().await;
+        if let Some(mirror) = open.get(&key) {
+            return Ok(Arc::clone(mirror));
+        }
+        let upstream: Upstream = record.upstream.parse()?;
+        let access = Access::None;
+        let folder = self.folder.join(id.as_str());
+        let repository = Repository::open_or_create(&self.git, &folder, upstream, &access).await?;
+        let mirror = Arc::new(Mirror { repository, access });
+        open.insert(key, Arc::clone(&mirror));
+        Ok(mirror)
+    }
+}
+
+impl Mirror {
+    /// All objects: the mirror's and those of changes.
+    pub fn objects(&self) -> ObjectView {
+        self.repository.objects()
+    }
+
+    /// Fetches upstream's branches.
+    ///
+    /// # Errors
+    /// Upstream can't be reached.
+    pub async fn sync(&self) -> Result<(), Refusal> {
+        self.repository.sync(&self.access).await.map(|_| ())
+    }
+
+    /// How the server shows who it is to upstream.
+    pub const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// A commit's tree as a tar file, without filters, attributes or hooks. Times and owners are
+    /// fixed, so the same commit gives the same bytes.
+    ///
+    /// # Errors
+    /// The commit can't be read, or is larger than jobs may be.
+    pub async fn archive(&self, commit: &GitOid) -> Result<Vec<u8>, Refusal> {
+        let folder = tempfile::tempdir_in(self.repository.dir()).map_err(|error| storage(&error))?;
+        let tree = folder.path().join("tree");
+        let limits = CheckoutLimits { bytes: ARCHIVE_MAX_BYTES, ..CheckoutLimits::default() };
+        self.objects().checkout(commit, &tree, limits).await?;
+        tokio::task::spawn_blocking(move || {
+            let mut tar = tar::Builder::new(Vec::new());
+            tar.mode(tar::HeaderMode::Deterministic);
+            tar.follow_symlinks(false);
+            let made = tar.append_dir_all(".", &tree).and_then(|()| tar.into_inner());
+            drop(folder);
+            made.map_err(|error| storage(&error))
+        })
+        .await
+        .map_err(|_| Refusal::internal("the archive was cut off"))?
+    }
+
+    /// Number of commits that `to` has and `from` has not; 0 if `from` is not behind `to`.
+    ///
+    /// # Errors
+    /// The commits can't be read.
+    pub async fn count_between(&self, from: &GitOid, to: &GitOid) -> Result<u64, Refusal> {
+        let objects = self.objects();
+        if !objects.has_commit(from).await? || !objects.is_ancestor(from, to).await? {
+            return Ok(0);
+        }
+        let commits = objects.commits_between(from, to, COMMITS_MAX).await?;
+        Ok(u64::try_from(commits.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The repository's own policy files at a commit.
+    ///
+    /// # Errors
+    /// A file can't be read, is too large, or is no text.
+    pub async fn policy_files(&self, base: &GitOid) -> Result<Vec<PolicyFile>, Refusal> {
+        let objects = self.objects();
+        let mut files = Vec::new();
+        for entry in objects.directory(base, POLICY_FOLDER).await?.unwrap_or_default() {
+            let Some(name) = std::str::from_utf8(&entry.name).ok().filter(|name| name.ends_with(".cedar"))
+            else {
+                continue;
+            };
+            let path = format!("{POLICY_FOLDER}/{name}");
+            let bytes = objects.read_file(base, &path, POLICY_MAX_BYTES).await?.ok_or_else(|| {
+                Refusal::denied("policy-not-a-file", format!("{path} is not a plain file"))
+            })?;
+            files.push(PolicyFile::new(path, text(&bytes)?));
+        }
+        Ok(files)
+    }
+}
+
+/// Largest source tree of a job, in bytes: it is held in memory once.
+const ARCHIVE_MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// Most commits that are counted of a branch that moved past us.
+const COMMITS_MAX: usize = 10_000;
+
+
+fn storage(error: &std::io::Error) -> Refusal {
+    Refusal::unavailable("git-storage", "the repositories' folder can't be written")
+        .received(&error.to_string())
+        .next("free space or mend the permissions of the home's `repositories` folder")
+}

@@ -1,0 +1,297 @@
+//! Landing: policy is asked, humans are asked, and what they approved moves the branch, exactly.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use portcullis_flow::change::{ChangeStatus, evidence_digest, landing_floor, subject_of};
+use portcullis_flow::effect::ATTEMPTS_MAX;
+use portcullis_flow::{Command as Recording, State};
+use portcullis_gateway::git::land::{Land, Landed};
+use portcullis_model::event::{
+    Effect, EffectAttempted, EffectConcluded, EffectIntended, EffectOutcome, IncidentOpened, Needed,
+    RequestOpened,
+};
+use portcullis_model::{
+    ChangeId, KeyClass, LedgerIndex, Principal, Recorded, Recorder as _, Refusal, RequestId,
+};
+use portcullis_policy::action::{Action, ChangeLand};
+use portcullis_policy::request::CausedBy;
+use portcullis_policy::{Approvals, Circumstances, Request};
+
+use crate::app::{App, Verdict, control, now};
+use crate::facts;
+use crate::worker::{record, rollout};
+
+/// Asks policy whether a revision may land: it lands, humans are asked, or it stays.
+///
+/// # Errors
+/// The ledger can't be written, or the revision was superseded.
+pub async fn decide(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
+    let state = app.state();
+    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    if change.latest().number != number || change.status != ChangeStatus::Open {
+        return Ok(());
+    }
+    match verdict(app, &state, id, Approvals::default()).await? {
+        Verdict::Permit(..) => land(app, id, number, None).await,
+        // What is denied stays as it is; `change explain` tells why, and a new revision is a new
+        // question.
+        Verdict::No(_, _, None) => Ok(()),
+        Verdict::No(_, decision, Some(ask)) => {
+            let floor = landing_floor(&state, change).unwrap_or(KeyClass::Software);
+            let revision = change.latest();
+            let run = revision.run.and_then(|run| state.runs.get(&run));
+            let body = RequestOpened {
+                subject: subject_of(change),
+                task: run.map(|run| run.task),
+                checks: evidence_digest(revision),
+                needed: Needed {
+                    humans: ask.needed.humans.max(1),
+                    parties: ask.needed.parties.max(1),
+                    key_class: ask.needed.key_class.max(floor),
+                    administrators: ask.needed.administrators,
+                },
+                party: change.party.clone(),
+                because: ask.rules.iter().map(ToString::to_string).collect(),
+                decision,
+                expires: now().plus_ms(portcullis_flow::approval::REQUEST_LIFE_MS),
+                envelope: None,
+            };
+            record(app, body).await
+        }
+    }
+}
+
+/// Policy's answer about landing the newest revision of a change.
+///
+/// # Errors
+/// The change is unknown or the repository's own policy does not load.
+pub async fn verdict(
+    app: &App,
+    state: &State,
+    id: ChangeId,
+    approvals: Approvals,
+) -> Result<Verdict, Refusal> {
+    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let revision = change.latest();
+    let run = revision.run.and_then(|run| state.runs.get(&run));
+    let record = state.inventory.repository(&change.repository)?;
+    let deploys = facts::deploys_to(state, &change.repository, &change.branch);
+    let agents: BTreeSet<_> = change.agents();
+    let reaches = match deploys {
+        portcullis_policy::action::Deploys::Nothing => None,
+        portcullis_policy::action::Deploys::To(sensitivity) => Some(sensitivity),
+    };
+    let action = Action::ChangeLand(ChangeLand {
+        repository: change.repository.clone(),
+        reference: format!("refs/heads/{}", change.branch),
+        change: id,
+        task: run.and_then(|run| facts::task(state, run.task, Some(run), now())),
+        protected: facts::is_protected(record, &change.branch),
+        by_agent: change.by_agent(),
+        checks: revision.checks.as_ref().map(|checks| checks.verdict),
+        escalations: revision
+            .checks
+            .as_ref()
+            .map(|checks| checks.escalations.clone())
+            .unwrap_or_default(),
+        tests: revision.tests.as_ref().map(|tests| tests.verdict),
+        deploys_to: deploys,
+        above_ceiling: facts::above_ceiling(state, &agents, reaches),
+        approvals,
+    });
+    let halted = change.by_agent()
+        && (app.halted_for(state, None, &[&change.repository], None).is_some()
+            || agents
+                .iter()
+                .any(|agent| app.halted_for(state, Some(agent), &[], None).is_some()));
+    // Policy judges the author: the run's agent, or the person who pushed.
+    let (actor, caused_by) = match run {
+        Some(run) => (facts::run_actor(state, run, now()), CausedBy::Agent),
+        None => match change.party.0.iter().find_map(Principal::human) {
+            Some(person) if !change.by_agent() => (facts::human(state, person), CausedBy::Itself),
+            Some(person) => (facts::human(state, person), CausedBy::Agent),
+            None => (portcullis_policy::Actor::Unknown, CausedBy::Unknown),
+        },
+    };
+    let circumstances = Circumstances {
+        caused_by,
+        containment: run.map(|run| run.containment),
+        mode: record.mode,
+        breaker: halted,
+        ..facts::circumstances(state, now())?
+    };
+    let question = Request { actor, circumstances, action };
+    let own = app.repository_policy(state, &change.repository, &revision.pushed.base).await?;
+    Ok(app.decide(state, &question, &own))
+}
+
+/// Lands a revision: asks policy with the approvals that stand, records the intent, and leaves the
+/// rest to [`effect`].
+///
+/// # Errors
+/// Policy says no, or the state moved on.
+pub async fn land(
+    app: &App,
+    id: ChangeId,
+    number: u64,
+    request: Option<RequestId>,
+) -> Result<(), Refusal> {
+    let state = app.state();
+    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let revision = change.latest();
+    if revision.number != number {
+        return Ok(());
+    }
+    let approvals = request
+        .and_then(|id| state.requests.get(&id))
+        .map(|request| facts::approvals(&state, request, now()))
+        .unwrap_or_default();
+    let (permit, decision) = verdict(app, &state, id, approvals).await?.into_permit()?;
+    let pushed = &revision.pushed;
+    let effect = Effect::Land {
+        change: id,
+        revision: number,
+        repository: change.repository.clone(),
+        branch: change.branch.clone(),
+        old: pushed.base.clone(),
+        new: pushed.head.clone(),
+        tree: pushed.tree.clone(),
+        request,
+    };
+    let body = EffectIntended { effect, decision: Some(decision) };
+    let recorded = app.ledger.record(permit, Recording::one(control(), body)).await?;
+    // The worker finds the intent in the state and performs it, now or after a restart.
+    drop(recorded);
+    Ok(())
+}
+
+/// Brings an effect to its end: observe, then try, then observe again.
+///
+/// A restart finds the intent, with or without attempts. It looks at the world first, so what was
+/// done before the crash is concluded as done and not repeated.
+///
+/// # Errors
+/// It could not be tried now; it stays under way.
+pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
+    let state = app.state();
+    let Some(known) = state.effects.get(&id) else { return Ok(()) };
+    let effect = known.effect.clone();
+    if known.attempts > 0
+        && let Some(outcome) = observe(app, &state, &effect).await?
+    {
+        return conclude(app, id, outcome, None).await;
+    }
+    if known.attempts >= ATTEMPTS_MAX {
+        conclude(app, id, EffectOutcome::Unknown, Some("attempts-used-up")).await?;
+        let body = IncidentOpened {
+            code: "effect-unknown".to_owned(),
+            about: Some(id),
+            facts: [("key".to_owned(), effect.idempotency_key())].into(),
+        };
+        return record(app, body).await;
+    }
+    let body = EffectAttempted { effect: id, attempt: known.attempts + 1 };
+    // The intent was the grant; the recorded attempt is leave to act on it once.
+    let attempt = app.ledger.record((), Recording::one(control(), body)).await?;
+    let (outcome, code) = match &effect {
+        Effect::Land { .. } => perform_landing(app, &effect, attempt).await?,
+        Effect::StartRelease { .. } | Effect::SetTraffic { .. } | Effect::StopRelease { .. } => {
+            rollout::perform(app, &effect).await?
+        }
+    };
+    if let (EffectOutcome::Failed, Some("landing-mismatch")) = (outcome, code.as_deref()) {
+        let body = IncidentOpened {
+            code: "landed-tree-mismatch".to_owned(),
+            about: Some(id),
+            facts: Default::default(),
+        };
+        record(app, body).await?;
+    }
+    conclude(app, id, outcome, code.as_deref()).await
+}
+
+async fn conclude(
+    app: &App,
+    effect: LedgerIndex,
+    outcome: EffectOutcome,
+    code: Option<&str>,
+) -> Result<(), Refusal> {
+    record(app, EffectConcluded { effect, outcome, code: code.map(str::to_owned) }).await
+}
+
+/// What the world says of an effect that was tried before; none if it must be tried again.
+async fn observe(
+    app: &App,
+    state: &State,
+    effect: &Effect,
+) -> Result<Option<EffectOutcome>, Refusal> {
+    let Effect::Land { repository, branch, new, .. } = effect else { return Ok(None) };
+    let mirror = app.mirrors.get(state, repository).await?;
+    let stands = mirror.repository.observe(branch, mirror.access()).await?;
+    Ok((stands.as_ref() == Some(new)).then_some(EffectOutcome::Done))
+}
+
+/// Moves the branch by compare-and-swap, after other code computed the same tree, and reads it
+/// back.
+async fn perform_landing(
+    app: &App,
+    effect: &Effect,
+    attempt: Recorded<()>,
+) -> Result<(EffectOutcome, Option<String>), Refusal> {
+    let Effect::Land { repository, branch, old, new, tree, .. } = effect else {
+        return Err(Refusal::internal("not a landing"));
+    };
+    let state = app.state();
+    let mirror = app.mirrors.get(&state, repository).await?;
+    let land = Land {
+        branch: branch.clone(),
+        old: old.clone(),
+        new: new.clone(),
+        tree: tree.clone(),
+    };
+    match mirror.repository.land(attempt, &land, mirror.access()).await {
+        Landed::Done { .. } => Ok((EffectOutcome::Done, None)),
+        Landed::Failed(refusal) => {
+            tracing::warn!(error.code = refusal.code, "a landing failed: {refusal}");
+            Ok((EffectOutcome::Failed, Some(refusal.code)))
+        }
+        // The intent stays: the next look observes before it tries again.
+        Landed::Unknown(refusal) => Err(refusal),
+    }
+}
+
+/// What keeps the newest revision from landing, for people and programs.
+///
+/// # Errors
+/// The change is unknown.
+pub async fn explain(app: &App, state: &State, id: ChangeId) -> Result<String, Refusal> {
+    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    match &change.status {
+        ChangeStatus::Landed { commit, .. } => return Ok(format!("landed as {commit}")),
+        ChangeStatus::Closed => return Ok("closed".to_owned()),
+        ChangeStatus::Open => {}
+    }
+    let revision = change.latest();
+    let branch = state.branches.get(&(change.repository.clone(), change.branch.clone()));
+    if branch.is_some_and(|branch| branch.tip != revision.pushed.base) {
+        return Ok(format!(
+            "{} moved since the change was made: fetch, rebase onto it and push again",
+            change.branch
+        ));
+    }
+    if revision.checks.is_none() || revision.tests.is_none() {
+        return Ok("checks and tests are under way".to_owned());
+    }
+    if let Some(request) = revision.request.and_then(|id| state.requests.get(&id)) {
+        let tally = portcullis_flow::approval::tally(state, request, now());
+        return Ok(format!(
+            "{}: {:?}, {} of {} approvals",
+            request.id, request.status, tally.humans, request.needed.humans
+        ));
+    }
+    match verdict(app, state, id, Approvals::default()).await? {
+        Verdict::Permit(..) => Ok("it may land".to_owned()),
+        Verdict::No(refusal, ..) => Ok(refusal.to_string()),
+    }
+}

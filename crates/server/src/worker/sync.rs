@@ -1,0 +1,94 @@
+//! Looks at upstream branches, so that a commit that reached one past us is noticed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_flow::State;
+use portcullis_model::event::CommitsUnproven;
+use portcullis_model::{GitOid, Refusal, RepositoryId};
+
+use crate::app::App;
+
+/// Looks at every governed branch, again and again.
+pub async fn run(app: Arc<App>) {
+    let every = Duration::from_secs(app.config.sync_every_s.max(1));
+    loop {
+        let state = app.state();
+        for repository in state.inventory.repositories.keys() {
+            if let Err(refusal) = repository_once(&app, repository).await {
+                tracing::warn!(repository = %repository, error.code = refusal.code, "upstream could not be looked at: {}", refusal.message);
+            }
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Looks at one repository's known branches and its default branch.
+///
+/// # Errors
+/// Upstream can't be reached, or the ledger can't be written.
+pub async fn repository_once(app: &App, repository: &RepositoryId) -> Result<(), Refusal> {
+    let before = app.state();
+    let record = before.inventory.repository(repository)?;
+    let mut branches: Vec<String> = before
+        .branches
+        .keys()
+        .filter(|(id, _)| id == repository)
+        .map(|(_, branch)| branch.clone())
+        .collect();
+    if !branches.contains(&record.default_branch) {
+        branches.push(record.default_branch.clone());
+    }
+    app.mirrors.get(&before, repository).await?.sync().await?;
+    for branch in branches {
+        branch_once(app, &before, repository, &branch).await?;
+    }
+    Ok(())
+}
+
+/// Compares one branch upstream with what the ledger explains.
+///
+/// # Errors
+/// The mirror can't be read, or the ledger can't be written.
+pub async fn branch_once(
+    app: &App,
+    before: &State,
+    repository: &RepositoryId,
+    branch: &str,
+) -> Result<Option<GitOid>, Refusal> {
+    let mirror = app.mirrors.get(before, repository).await?;
+    let Some(upstream) = mirror.repository.observe(branch, mirror.access()).await? else { return Ok(None) };
+    let key = (repository.clone(), branch.to_owned());
+    let known = before.branches.get(&key);
+    let after = app.state();
+    let moved_meanwhile = match (known, after.branches.get(&key)) {
+        (None, None) => false,
+        (Some(one), Some(other)) => {
+            one.tip != other.tip || one.landing.is_some() || other.landing.is_some()
+        }
+        (None, Some(_)) | (Some(_), None) => true,
+    };
+    // A landing of ours may be what moved it; the next look will tell.
+    if moved_meanwhile || known.is_some_and(|known| known.tip == upstream) {
+        return Ok(Some(upstream));
+    }
+    mirror.sync().await?;
+    let from = known.map(|known| known.tip.clone());
+    let commits = match &from {
+        Some(from) => mirror.count_between(from, &upstream).await?,
+        None => 0,
+    };
+    let body = CommitsUnproven {
+        repository: repository.clone(),
+        branch: branch.to_owned(),
+        from,
+        to: upstream.clone(),
+        commits,
+    };
+    match super::record(app, body).await {
+        Ok(()) => Ok(Some(upstream)),
+        // Another look recorded it first.
+        Err(refusal) if refusal.code == "branch-moved" => Ok(Some(upstream)),
+        Err(refusal) => Err(refusal),
+    }
+}
