@@ -33,6 +33,9 @@ pub mod rules;
 pub mod tree;
 pub mod upstream;
 
+#[cfg(test)]
+mod tests;
+
 pub use command::Git;
 pub use fetch::FetchView;
 pub use objects::ObjectView;

@@ -1,7 +1,24 @@
 //! Model endpoints and named hosts: requests leave with what the agent must not hold, and with
 //! nothing that it added to pose as somebody.
+//!
+//! - [`model`]: a call to a declared model endpoint, the key added outside, the model asked for
+//!   and the model that served noted.
+//! - [`egress`]: plain HTTP and tunnels to hosts that a task names.
+
+mod answer;
+pub mod destination;
+pub mod egress;
+mod headers;
+pub mod model;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod tls;
 
 use portcullis_model::Secret;
+
+pub use answer::{Bounds, Forwarded, Observation};
+pub use destination::{AddressRule, Destination};
 
 /// A password, token or key that only the server holds. It can't print.
 #[derive(Clone, Debug)]

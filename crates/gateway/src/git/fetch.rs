@@ -80,6 +80,15 @@ pub struct Served {
 }
 
 impl FetchView {
+    /// The view `name`, if it stands.
+    ///
+    /// # Errors
+    /// `malformed-view-name`.
+    pub fn open(repository: &Repository, name: &str) -> Result<Option<Self>, Refusal> {
+        let view = Self::named(repository, name)?;
+        Ok(view.dir.join("packed-refs").exists().then_some(view))
+    }
+
     /// Makes the view `name` (a run's id, say) or takes up the one that stands, with exactly
     /// these refs. `head` is the branch that a clone checks out.
     ///
@@ -91,6 +100,13 @@ impl FetchView {
         head: &str,
         refs: &[ViewRef],
     ) -> Result<Self, Refusal> {
+        let view = Self::named(repository, name)?;
+        view.write_skeleton(&branch_ref(head)?)?;
+        view.refresh(refs).await?;
+        Ok(view)
+    }
+
+    fn named(repository: &Repository, name: &str) -> Result<Self, Refusal> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
             return Err(Refusal::malformed("view name")
@@ -98,13 +114,10 @@ impl FetchView {
                 .received(name));
         }
         let dir = repository.dir().join("views").join(format!("{name}.git"));
-        let view = Self {
+        Ok(Self {
             repository: repository.clone(),
             dir,
-        };
-        view.write_skeleton(&branch_ref(head)?)?;
-        view.refresh(refs).await?;
-        Ok(view)
+        })
     }
 
     /// Sets exactly these refs; objects of changes that it may now see are brought in.
@@ -112,6 +125,25 @@ impl FetchView {
     /// # Errors
     /// As [`FetchView::create`]; the refs stay as they were.
     pub async fn refresh(&self, refs: &[ViewRef]) -> Result<(), Refusal> {
+        let _one = self.repository.views_lock().await;
+        self.write_refs(refs).await
+    }
+
+    /// Sets these refs, removes those names, and leaves the others as they are.
+    ///
+    /// # Errors
+    /// As [`FetchView::create`]; the refs stay as they were.
+    pub async fn update(&self, set: &[ViewRef], remove: &[&str]) -> Result<(), Refusal> {
+        let _one = self.repository.views_lock().await;
+        let mut refs = self.refs()?;
+        refs.retain(|entry| {
+            !remove.contains(&entry.name.as_str()) && !set.iter().any(|new| new.name == entry.name)
+        });
+        refs.extend_from_slice(set);
+        self.write_refs(&refs).await
+    }
+
+    async fn write_refs(&self, refs: &[ViewRef]) -> Result<(), Refusal> {
         for entry in refs {
             check_ref_name(&entry.name)?;
         }

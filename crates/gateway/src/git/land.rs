@@ -47,6 +47,7 @@ impl Repository {
     /// it back. A work tree that has the branch checked out moves along if it is clean.
     pub async fn land<P>(&self, permit: Recorded<P>, land: &Land, access: &Access) -> Landed {
         let _used = permit.spend();
+        let _one = self.landing_lock().await;
         if let Err(refusal) = self.check_land(land).await {
             return Landed::Failed(refusal);
         }

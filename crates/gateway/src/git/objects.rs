@@ -373,10 +373,10 @@ impl ObjectView {
             );
         }
         // In-tree attributes of no commit: the repository's own must not hide a diff.
-        if self.git.version() >= (2, 43) {
-            if let Ok(empty) = self.format.empty_tree() {
-                invocation = invocation.env("GIT_ATTR_SOURCE", empty.as_str());
-            }
+        if self.git.version() >= (2, 43)
+            && let Ok(empty) = self.format.empty_tree()
+        {
+            invocation = invocation.env("GIT_ATTR_SOURCE", empty.as_str());
         }
         invocation
     }

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_by_name() {
-        let deep = vec!["a"; 9].join("/");
+        let deep = ["a"; 9].join("/");
         assert_eq!(check(deep.as_bytes(), 8).unwrap_err().code, "path-too-deep");
         assert!(check(deep.as_bytes(), 9).is_ok());
     }

@@ -35,6 +35,11 @@ struct Inner {
     format: ObjectFormat,
     /// One fetch at a time.
     sync: tokio::sync::Mutex<()>,
+    /// One landing at a time: git moves a work tree before it takes the branch's lock, so the
+    /// loser of a race would leave its files behind.
+    landing: tokio::sync::Mutex<()>,
+    /// One change of a view's refs at a time.
+    views: tokio::sync::Mutex<()>,
 }
 
 /// A ref of the mirror that a sync found elsewhere than before.
@@ -83,6 +88,8 @@ impl Repository {
                 upstream,
                 format,
                 sync: tokio::sync::Mutex::new(()),
+                landing: tokio::sync::Mutex::new(()),
+                views: tokio::sync::Mutex::new(()),
             }),
         };
         if fresh {
@@ -221,6 +228,14 @@ impl Repository {
 
     pub(crate) fn git(&self) -> &Git {
         &self.inner.git
+    }
+
+    pub(crate) async fn landing_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.landing.lock().await
+    }
+
+    pub(crate) async fn views_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.views.lock().await
     }
 
     pub(crate) fn view_of(&self, git_dir: &Path) -> ObjectView {

@@ -1,0 +1,307 @@
+//! Landing in real repositories.
+
+use std::path::Path;
+
+use portcullis_model::GitOid;
+
+use super::server::{World, client, ok, recorded, run, write};
+use crate::git::land::{Land, Landed};
+use crate::git::{Access, Repository, Upstream};
+
+/// A world with one accepted change, and what would land it.
+async fn accepted() -> (World, Land) {
+    let world = World::new().await;
+    let clone = world.clone_into("clone", &[]).await;
+    let head = world.commit(&clone, "dir/new.txt", "new\n");
+    ok(&client(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"]).await);
+    let land = land_of(&world.repository, &head).await;
+    (world, land)
+}
+
+async fn land_of(repository: &Repository, head: &str) -> Land {
+    let new: GitOid = head.parse().unwrap();
+    let tree = repository.objects().commit_info(&new).await.unwrap().tree;
+    Land {
+        branch: "main".into(),
+        old: repository.tip("main").await.unwrap().unwrap(),
+        new,
+        tree,
+    }
+}
+
+fn failed(landed: Landed) -> String {
+    match landed {
+        Landed::Failed(refusal) => {
+            assert!(refusal.next.is_some(), "{refusal}");
+            refusal.code
+        }
+        Landed::Done { .. } | Landed::Unknown(_) => panic!("{landed:?}"),
+    }
+}
+
+fn tip(dir: &Path) -> String {
+    run(dir, &["rev-parse", "main"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_checkout_moves_with_its_branch() {
+    let (world, land) = accepted().await;
+    let landed = world
+        .repository
+        .land(recorded().await, &land, &Access::None)
+        .await;
+    assert_eq!(
+        landed,
+        Landed::Done {
+            observed: land.new.clone()
+        }
+    );
+    assert_eq!(tip(&world.upstream()), land.new.as_str());
+    assert_eq!(
+        std::fs::read_to_string(world.upstream().join("dir/new.txt")).unwrap(),
+        "new\n"
+    );
+    assert_eq!(run(&world.upstream(), &["status", "--porcelain"]), "");
+    assert_eq!(
+        world.repository.tip("main").await.unwrap().unwrap(),
+        land.new
+    );
+    // Landing what has landed is no error, and changes nothing.
+    let again = world
+        .repository
+        .land(recorded().await, &land, &Access::None)
+        .await;
+    assert!(matches!(again, Landed::Done { .. }), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkout_with_work_in_it_is_left_alone() {
+    let (world, land) = accepted().await;
+    let before = tip(&world.upstream());
+    write(&world.upstream(), "readme.md", "my own words\n");
+    let code = failed(
+        world
+            .repository
+            .land(recorded().await, &land, &Access::None)
+            .await,
+    );
+    assert_eq!(code, "work-tree-not-clean");
+    assert_eq!(tip(&world.upstream()), before);
+    assert_eq!(
+        std::fs::read_to_string(world.upstream().join("readme.md")).unwrap(),
+        "my own words\n"
+    );
+    // A file that is not tracked and stands in the way is not overwritten either.
+    run(&world.upstream(), &["checkout", "-q", "readme.md"]);
+    write(&world.upstream(), "dir/new.txt", "mine, not tracked\n");
+    let code = failed(
+        world
+            .repository
+            .land(recorded().await, &land, &Access::None)
+            .await,
+    );
+    assert_eq!(code, "work-tree-not-clean");
+    assert_eq!(
+        std::fs::read_to_string(world.upstream().join("dir/new.txt")).unwrap(),
+        "mine, not tracked\n"
+    );
+    // Another branch checked out: the branch moves, the work tree stays.
+    std::fs::remove_file(world.upstream().join("dir/new.txt")).unwrap();
+    run(&world.upstream(), &["checkout", "-q", "-b", "mine"]);
+    write(&world.upstream(), "readme.md", "my own words\n");
+    let landed = world
+        .repository
+        .land(recorded().await, &land, &Access::None)
+        .await;
+    assert!(matches!(landed, Landed::Done { .. }), "{landed:?}");
+    assert_eq!(
+        std::fs::read_to_string(world.upstream().join("readme.md")).unwrap(),
+        "my own words\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_race_one_lands() {
+    let (world, first) = accepted().await;
+    let clone = world.clone_into("second", &[]).await;
+    let head = world.commit(&clone, "dir/second.txt", "second\n");
+    ok(&client(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"]).await);
+    let second = land_of(&world.repository, &head).await;
+    let (a, b) = tokio::join!(
+        world
+            .repository
+            .land(recorded().await, &first, &Access::None),
+        world
+            .repository
+            .land(recorded().await, &second, &Access::None),
+    );
+    let done = [&a, &b]
+        .iter()
+        .filter(|l| matches!(l, Landed::Done { .. }))
+        .count();
+    assert_eq!(done, 1, "{a:?} {b:?}");
+    let loser = if matches!(a, Landed::Done { .. }) {
+        b
+    } else {
+        a
+    };
+    assert_eq!(failed(loser), "branch-moved");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_moved_is_not_overwritten() {
+    let (world, land) = accepted().await;
+    write(&world.upstream(), "other.txt", "other\n");
+    run(&world.upstream(), &["add", "."]);
+    run(&world.upstream(), &["commit", "-qm", "past us"]);
+    let theirs = tip(&world.upstream());
+    let code = failed(
+        world
+            .repository
+            .land(recorded().await, &land, &Access::None)
+            .await,
+    );
+    assert_eq!(code, "branch-moved");
+    assert_eq!(tip(&world.upstream()), theirs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_approved_tree_lands() {
+    let (world, land) = accepted().await;
+    let before = tip(&world.upstream());
+    let base_tree = world
+        .repository
+        .objects()
+        .commit_info(&land.old)
+        .await
+        .unwrap()
+        .tree;
+    let other = Land {
+        tree: base_tree,
+        ..land.clone()
+    };
+    assert_eq!(
+        failed(
+            world
+                .repository
+                .land(recorded().await, &other, &Access::None)
+                .await
+        ),
+        "landing-mismatch"
+    );
+    let back = Land {
+        old: land.new.clone(),
+        new: land.old.clone(),
+        tree: world
+            .repository
+            .objects()
+            .commit_info(&land.old)
+            .await
+            .unwrap()
+            .tree,
+        ..land
+    };
+    assert_eq!(
+        failed(
+            world
+                .repository
+                .land(recorded().await, &back, &Access::None)
+                .await
+        ),
+        "not-fast-forward"
+    );
+    assert_eq!(tip(&world.upstream()), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_of_the_repository_do_not_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (world, land) = accepted().await;
+    let mark = world.root().join("mark");
+    let hooks = world.upstream().join("my-hooks");
+    for name in [
+        "pre-receive",
+        "update",
+        "post-receive",
+        "push-to-checkout",
+        "reference-transaction",
+        "post-checkout",
+    ] {
+        write(
+            &hooks,
+            name,
+            &format!("#!/bin/sh\ntouch '{}'\nexit 0\n", mark.display()),
+        );
+        std::fs::set_permissions(hooks.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    run(
+        &world.upstream(),
+        &["config", "core.hooksPath", hooks.to_str().unwrap()],
+    );
+    let landed = world
+        .repository
+        .land(recorded().await, &land, &Access::None)
+        .await;
+    assert!(matches!(landed, Landed::Done { .. }), "{landed:?}");
+    assert!(!mark.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_is_gone_leaves_it_unknown() {
+    let (world, land) = accepted().await;
+    let away = world.root().join("away");
+    std::fs::rename(world.upstream(), &away).unwrap();
+    let landed = world
+        .repository
+        .land(recorded().await, &land, &Access::None)
+        .await;
+    let Landed::Unknown(refusal) = landed else {
+        panic!("{landed:?}")
+    };
+    assert_eq!(refusal.code, "upstream-unreachable");
+    // Once it is back, it can be seen that nothing happened.
+    std::fs::rename(&away, world.upstream()).unwrap();
+    let observed = world
+        .repository
+        .observe("main", &Access::None)
+        .await
+        .unwrap();
+    assert_eq!(observed.unwrap(), land.old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_repository_is_its_own_upstream() {
+    let (world, land) = accepted().await;
+    let dir = world.root().join("embedded");
+    let embedded = Repository::open_or_create(&world.git, &dir, Upstream::Embedded, &Access::None)
+        .await
+        .unwrap();
+    assert_eq!(embedded.tip("main").await.unwrap(), None);
+    let mirror = embedded.mirror_dir();
+    run(
+        &world.upstream(),
+        &["push", "-q", mirror.to_str().unwrap(), "main"],
+    );
+    let changes = embedded.changes_dir();
+    run(
+        &world.root().join("clone"),
+        &[
+            "push",
+            "-q",
+            changes.to_str().unwrap(),
+            "HEAD:refs/portcullis/changes/1/1",
+        ],
+    );
+    let landed = embedded.land(recorded().await, &land, &Access::None).await;
+    assert_eq!(
+        landed,
+        Landed::Done {
+            observed: land.new.clone()
+        }
+    );
+    assert_eq!(embedded.tip("main").await.unwrap().unwrap(), land.new);
+    assert!(embedded.sync(&Access::None).await.unwrap().is_empty());
+    // The landed objects are in the mirror itself: a view of another run sees them.
+    let mirror_only = embedded.view_of(&mirror);
+    assert!(mirror_only.has_commit(&land.new).await.unwrap());
+}
