@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
+pub mod chain;
 pub mod checkpoint;
 pub mod dsse;
 pub mod intoto;

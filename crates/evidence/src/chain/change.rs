@@ -1,0 +1,844 @@
+//! One landed change: its task, runs, revisions, checks, tests, approvals, landing.
+
+use std::collections::BTreeSet;
+
+use portcullis_model::event::{
+    Body, ChangePushed, CheckVerdict, ChecksCompleted, Effect, JobFinished, JobKind, JobOutcome,
+    JobRequested, RunStarted, TaskAccepted, TestVerdict, TestsCompleted,
+};
+use portcullis_model::manifest::{HostClass, Sensitivity, ServiceRole};
+use portcullis_model::refusal::visible;
+use portcullis_model::statement::{ApprovalSubject, Command, SignedCommand};
+use portcullis_model::{
+    ChangeId, Containment, Digest, Event, GitOid, HumanId, JobId, KeyClass, LedgerIndex, Mode,
+    Principal, Refusal, RepositoryId, RequestId, RunId, TaskText, canonical,
+};
+
+use super::approvals::{Answer, Asked};
+use super::book::{Book, Landing};
+use super::{LinkName, Links};
+use crate::dsse::{self, PAYLOAD_IN_TOTO, UnverifiedEnvelope};
+use crate::intoto::{Predicate, Statement};
+use crate::test_result::{TestOutcome, TestResult};
+
+/// What a change's links showed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Examined {
+    pub(super) id: Option<ChangeId>,
+    pub(super) by_agent: bool,
+    pub(super) agents: BTreeSet<portcullis_model::AgentId>,
+    pub(super) author: Option<HumanId>,
+    pub(super) enforced: bool,
+    pub(super) tested: bool,
+    pub(super) answer: Answer,
+    pub(super) containment: BTreeSet<Containment>,
+    pub(super) party: BTreeSet<Principal>,
+    /// Parents that are outside what was pushed: older history, by the log's word.
+    pub(super) older_parents: usize,
+    /// Whether a policy let it land without a human.
+    pub(super) without_human: bool,
+}
+
+/// What a landing says.
+pub(super) struct Land<'a> {
+    pub(super) change: ChangeId,
+    pub(super) revision: u64,
+    pub(super) repository: &'a RepositoryId,
+    pub(super) branch: &'a str,
+    pub(super) old: &'a GitOid,
+    pub(super) new: &'a GitOid,
+    pub(super) tree: &'a GitOid,
+    pub(super) request: Option<RequestId>,
+}
+
+impl<'a> Landing<'a> {
+    pub(super) fn land(&self) -> Result<Land<'a>, Refusal> {
+        match &self.body.effect {
+            Effect::Land {
+                change,
+                revision,
+                repository,
+                branch,
+                old,
+                new,
+                tree,
+                request,
+            } => Ok(Land {
+                change: *change,
+                revision: *revision,
+                repository,
+                branch,
+                old,
+                new,
+                tree,
+                request: *request,
+            }),
+            Effect::StartRelease { .. }
+            | Effect::SetTraffic { .. }
+            | Effect::StopRelease { .. } => Err(Refusal::internal("not a landing")),
+        }
+    }
+}
+
+type Push<'a> = (&'a Event, &'a ChangePushed);
+
+/// Examines a landed change, and says of each link whether it holds.
+pub(super) fn examine(book: &Book<'_>, links: &mut Links, landing: Landing<'_>) -> Examined {
+    let mut facts = Examined::default();
+    let land = match landing.land() {
+        Ok(land) => land,
+        Err(refusal) => {
+            links.check(LinkName::Landing, Some(landing.intent.index), Err(refusal));
+            return facts;
+        }
+    };
+    facts.id = Some(land.change);
+    let pushes = pushes_of(book, &land, landing.intent.index);
+    let runs: BTreeSet<RunId> = pushes.iter().filter_map(|(_, body)| body.run).collect();
+    for run in &runs {
+        tasks_and_runs(book, links, *run, &land, &mut facts);
+    }
+    if runs.is_empty() {
+        let own = format!("{} is people's own work: there is no task", land.change);
+        links.check(LinkName::Task, None, Ok(own));
+        let own = format!("{} is people's own work: there is no run", land.change);
+        links.check(LinkName::Run, None, Ok(own));
+    }
+    let revision = revision(book, &land, &pushes, &mut facts);
+    let pushed = revision.as_ref().ok().map(|(push, _)| *push);
+    let entry = pushed.map_or(land.change.0, |(event, _)| event.index);
+    links.check(
+        LinkName::Revision,
+        Some(entry),
+        revision.map(|(_, says)| says),
+    );
+    let before = landing.intent.index;
+    let checked = checks(book, &land, before);
+    let checks_report = checked.as_ref().ok().map(|(_, report, _)| *report);
+    links.check(
+        LinkName::Checks,
+        checked.as_ref().ok().map(|(index, ..)| *index),
+        checked.map(|(_, _, says)| says),
+    );
+    let tested = tests(book, &land, before, &mut facts);
+    let tests_report = tested.as_ref().ok().map(|(_, report, _)| *report);
+    links.check(
+        LinkName::Tests,
+        tested.as_ref().ok().map(|(index, ..)| *index),
+        tested.map(|(_, _, says)| says),
+    );
+    let approved = approved(
+        book,
+        &land,
+        landing,
+        pushed,
+        (checks_report, tests_report),
+        &mut facts,
+    );
+    links.check(
+        LinkName::Approvals,
+        land.request.map(|request| request.0),
+        approved,
+    );
+    let landed = landed(book, &land, landing, &mut facts);
+    links.check(LinkName::Landing, Some(landing.concluded.index), landed);
+    facts
+}
+
+fn pushes_of<'a>(book: &'a Book<'_>, land: &Land<'_>, before: LedgerIndex) -> Vec<Push<'a>> {
+    book.events()
+        .filter(|event| event.index < before)
+        .filter_map(|event| match &event.body {
+            Body::ChangePushed(body)
+                if body.change == Some(land.change)
+                    || (body.change.is_none() && event.index == land.change.0) =>
+            {
+                Some((event, body))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn tasks_and_runs(
+    book: &Book<'_>,
+    links: &mut Links,
+    run: RunId,
+    land: &Land<'_>,
+    facts: &mut Examined,
+) {
+    let started = book.sound(run.0).and_then(|event| match &event.body {
+        Body::RunStarted(body) => Ok((event, body)),
+        other => Err(wrong_entry(run.0, "run.started", other)),
+    });
+    let (event, body) = match started {
+        Ok(started) => started,
+        Err(refusal) => {
+            links.check(LinkName::Run, Some(run.0), Err(refusal));
+            return;
+        }
+    };
+    let task = book
+        .events()
+        .filter(|event| event.index < run.0)
+        .find_map(|event| match &event.body {
+            Body::TaskAccepted(task) if task.task == body.task => Some((event, task)),
+            _ => None,
+        })
+        .ok_or_else(|| {
+            Refusal::denied(
+                "task-missing",
+                format!("the task of {run} is not in the bundle"),
+            )
+            .received(&body.task.to_string())
+        })
+        .and_then(|(event, task)| book.sound(event.index).map(|_| (event, task)));
+    let says = task
+        .clone()
+        .and_then(|(event, task)| task_says(book, event, task));
+    let entry = task.as_ref().ok().map(|(event, _)| event.index);
+    links.check(LinkName::Task, entry, says);
+    let says = task.and_then(|(_, task)| run_says(book, event, body, task, land, facts));
+    links.check(LinkName::Run, Some(run.0), says);
+}
+
+/// Signature, window, rights, nonce and id were audited; the text is bound by its digest.
+fn task_says(book: &Book<'_>, event: &Event, task: &TaskAccepted) -> Result<String, Refusal> {
+    let payload = &task.payload;
+    let title = match book.blob_if_there(&payload.text)? {
+        None => "whose text is not in the bundle".to_owned(),
+        Some(bytes) => {
+            let text: TaskText = canonical::from_slice("task text", bytes)?;
+            let title: String = text.title.chars().flat_map(visible).collect();
+            format!("\"{title}\"")
+        }
+    };
+    let class = event.actor.key_class.unwrap_or(KeyClass::Software);
+    Ok(format!(
+        "{} {title} was signed by {} with a {class} key, for agent {}",
+        task.task.short(),
+        payload.signer,
+        payload.agent
+    ))
+}
+
+fn run_says(
+    book: &Book<'_>,
+    event: &Event,
+    body: &RunStarted,
+    accepted: &TaskAccepted,
+    land: &Land<'_>,
+    facts: &mut Examined,
+) -> Result<String, Refusal> {
+    let task = &accepted.payload;
+    let registry = book.registry_at(event.index)?;
+    let host = registry.host(&body.host, event.time)?;
+    let run = RunId(event.index);
+    let refuse = |code: &str, message: String| Err(Refusal::denied(code, message));
+    if event.actor.principal != Principal::Host(body.host.clone()) || body.agent != task.agent {
+        return refuse(
+            "wrong-host",
+            format!("{run} was not started by its host, or not for the task's agent"),
+        );
+    }
+    registry.agent(&body.agent, event.time)?;
+    if event.time < task.not_before || event.time >= task.expires {
+        return refuse(
+            "task-untimely",
+            format!("{run} began outside its task's window"),
+        );
+    }
+    if task.target(land.repository).is_none() {
+        return refuse(
+            "target-missing",
+            format!("the task of {run} does not name {}", land.repository),
+        );
+    }
+    if !body.gaps.is_subset(&task.allowed_gaps) {
+        return refuse("protection-missing", format!("{run} lacked protections"));
+    }
+    if let Some(source) = &task.source {
+        let command = SignedCommand::read(&body.envelope)?.command;
+        if !matches!(&command, Command::StartRun { source: Some(read), .. } if *read == source.digest)
+        {
+            return refuse(
+                "source-changed",
+                format!("{run} did not begin from the ticket's signed text"),
+            );
+        }
+    }
+    let containment = match host.class {
+        HostClass::Managed => Containment::Contained,
+        HostClass::SelfRun => Containment::ContainedClaimed,
+    };
+    if event.containment != Some(containment) || containment < task.containment {
+        return refuse(
+            "containment-too-weak",
+            format!("{run} does not have the containment that its host gives or its task demands"),
+        );
+    }
+    facts.containment.insert(containment);
+    let claim = match containment {
+        Containment::ContainedClaimed => "contained by the host's own claim",
+        Containment::Contained => "contained on a managed host",
+        Containment::Bound | Containment::Observed => "not contained",
+    };
+    Ok(format!(
+        "{run} of {} was started by host {} for exactly this task, {claim}",
+        body.agent, body.host
+    ))
+}
+
+/// The revision that landed is the newest, its party complete, its commit the one with that tree.
+fn revision<'a>(
+    book: &'a Book<'_>,
+    land: &Land<'_>,
+    pushes: &[Push<'a>],
+    facts: &mut Examined,
+) -> Result<(Push<'a>, String), Refusal> {
+    let missing = |message: String| Refusal::denied("revision-mismatch", message);
+    let count = u64::try_from(pushes.len()).unwrap_or(u64::MAX);
+    let opened = pushes
+        .first()
+        .is_some_and(|(event, body)| event.index == land.change.0 && body.change.is_none());
+    let (event, body) = *pushes
+        .last()
+        .filter(|_| opened && count == land.revision)
+        .ok_or_else(|| {
+            missing(format!(
+                "what landed is not the newest revision of {}",
+                land.change
+            ))
+            .expected(&format!(
+                "{count} revisions from the change's first push on"
+            ))
+            .received(&format!("revision {}", land.revision))
+        })?;
+    for (event, body) in pushes {
+        book.sound(event.index)?;
+        facts.party.extend(hands(book, event, body)?);
+    }
+    facts.party.extend(body.party.0.iter().cloned());
+    for (event, body) in pushes {
+        facts.by_agent |= event.actor.principal.kind() == portcullis_model::Kind::Agent;
+        for member in hands(book, event, body)? {
+            if let Principal::Agent(agent, _) = member {
+                facts.agents.insert(agent);
+            }
+        }
+    }
+    facts.by_agent |= facts
+        .party
+        .iter()
+        .any(|member| member.kind() == portcullis_model::Kind::Agent);
+    facts.author = event.actor.principal.human().cloned();
+    if !facts.party.is_subset(&body.party.0) {
+        return Err(Refusal::denied(
+            "party-incomplete",
+            format!("somebody who had a hand in {} is not named", land.change),
+        )
+        .expected(&format!("{:?}", facts.party))
+        .received(&format!("{:?}", body.party.0)));
+    }
+    if body.repository != *land.repository
+        || body.branch != land.branch
+        || body.base != *land.old
+        || body.head != *land.new
+        || body.tree != *land.tree
+    {
+        return Err(missing(format!(
+            "what landed is not revision {} of {}",
+            land.revision, land.change
+        ))
+        .expected(&format!("{} on {}", body.head, body.base))
+        .received(&format!("{} on {}", land.new, land.old)));
+    }
+    commits(book, body, facts)?;
+    Ok((
+        (event, body),
+        format!(
+            "revision {} of {}: {} commits from {} to {}, tree {}, by {}",
+            land.revision,
+            land.change,
+            body.commits.len(),
+            body.base.short(),
+            body.head.short(),
+            body.tree.short(),
+            event.actor.principal
+        ),
+    ))
+}
+
+/// Everyone who had a hand in one push, as the log and the registry show it.
+fn hands(
+    book: &Book<'_>,
+    event: &Event,
+    body: &ChangePushed,
+) -> Result<BTreeSet<Principal>, Refusal> {
+    let mut hands = BTreeSet::from([event.actor.principal.clone()]);
+    let wrong = |message: String| Refusal::denied("wrong-pusher", message);
+    match (&event.actor.principal, body.run) {
+        (Principal::Agent(agent, Some(by)), Some(run)) if *by == run => {
+            let started = book.sound(run.0)?;
+            let Body::RunStarted(started) = &started.body else {
+                return Err(wrong_entry(run.0, "run.started", &started.body));
+            };
+            if started.agent != *agent || event.index <= run.0 {
+                return Err(wrong(format!("{run} is not a run of agent {agent}")));
+            }
+            let ended = book.events().any(|end| {
+                end.index < event.index
+                    && matches!(&end.body, Body::RunEnded(end) if end.run == run)
+            });
+            if ended || event.time >= started.deadline {
+                return Err(wrong(format!("{run} had ended when it pushed")));
+            }
+            let signer = book.events().find_map(|event| match &event.body {
+                Body::TaskAccepted(task) if task.task == started.task => {
+                    Some(task.payload.signer.clone())
+                }
+                _ => None,
+            });
+            hands.extend(signer.map(Principal::Human));
+            let registry = book.registry_at(event.index)?;
+            hands.insert(Principal::Human(
+                registry.agent(agent, event.time)?.owner.clone(),
+            ));
+            Ok(hands)
+        }
+        (Principal::Human(human), None) if body.envelope.is_some() => {
+            book.registry_at(event.index)?.human(human)?;
+            Ok(hands)
+        }
+        (other, _) => Err(wrong(format!("{other} can't push"))),
+    }
+}
+
+/// Each commit's object has its id; the head has the tree; from the head one comes to all of them
+/// and to the base.
+fn commits(book: &Book<'_>, body: &ChangePushed, facts: &mut Examined) -> Result<(), Refusal> {
+    let wrong = |message: &str| {
+        Refusal::denied("commits-mismatch", message)
+            .received(&format!("{} from {}", body.head, body.base))
+    };
+    let listed: BTreeSet<&GitOid> = body.commits.iter().collect();
+    let mut reached: BTreeSet<GitOid> = BTreeSet::new();
+    let mut to_do = vec![body.head.clone()];
+    let mut on_base = false;
+    while let Some(oid) = to_do.pop() {
+        if !reached.insert(oid.clone()) {
+            continue;
+        }
+        let commit = book.commit(&oid)?;
+        if oid == body.head && commit.tree != body.tree {
+            return Err(wrong("the head's tree is not the one that was approved")
+                .expected(body.tree.as_str())
+                .received(commit.tree.as_str()));
+        }
+        for parent in commit.parents {
+            if parent == body.base {
+                on_base = true;
+            } else if listed.contains(&parent) {
+                to_do.push(parent);
+            } else {
+                facts.older_parents += 1;
+            }
+        }
+    }
+    if !on_base || reached.len() != listed.len() || !listed.contains(&body.head) {
+        return Err(wrong(
+            "the commits that were pushed do not lead from the base to the head",
+        ));
+    }
+    Ok(())
+}
+
+fn checks(
+    book: &Book<'_>,
+    land: &Land<'_>,
+    before: LedgerIndex,
+) -> Result<(LedgerIndex, Digest, String), Refusal> {
+    let (event, body): (&Event, &ChecksCompleted) = book
+        .events()
+        .filter(|event| event.index < before)
+        .find_map(|event| match &event.body {
+            Body::ChecksCompleted(body)
+                if body.change == land.change && body.revision == land.revision =>
+            {
+                Some((event, body))
+            }
+            _ => None,
+        })
+        .ok_or_else(|| missing("the checks", land))?;
+    book.sound(event.index)?;
+    require_control(book, event)?;
+    book.blob(&body.report)?;
+    let consistent = match body.verdict {
+        CheckVerdict::Pass => body.escalations.is_empty() && body.blocks.is_empty(),
+        CheckVerdict::Escalate => !body.escalations.is_empty() && body.blocks.is_empty(),
+        CheckVerdict::Block => false,
+    };
+    if !consistent && event.mode == Mode::Enforce {
+        return Err(Refusal::denied(
+            "checks-block",
+            format!("the checks of {} block it", land.change),
+        )
+        .received(&format!("{:?} {:?}", body.verdict, body.blocks)));
+    }
+    let says = match body.verdict {
+        CheckVerdict::Pass => format!("the checks of {} found nothing", land.change),
+        CheckVerdict::Escalate => format!(
+            "the checks of {} asked for a human's eye on {:?}",
+            land.change, body.escalations
+        ),
+        CheckVerdict::Block => format!(
+            "the checks of {} said block, and the repository does not enforce them",
+            land.change
+        ),
+    };
+    Ok((event.index, body.report, says))
+}
+
+fn tests(
+    book: &Book<'_>,
+    land: &Land<'_>,
+    before: LedgerIndex,
+    facts: &mut Examined,
+) -> Result<(LedgerIndex, Digest, String), Refusal> {
+    let (event, body): (&Event, &TestsCompleted) = book
+        .events()
+        .filter(|event| event.index < before)
+        .find_map(|event| match &event.body {
+            Body::TestsCompleted(body)
+                if body.change == land.change && body.revision == land.revision =>
+            {
+                Some((event, body))
+            }
+            _ => None,
+        })
+        .ok_or_else(|| missing("the tests", land))?;
+    book.sound(event.index)?;
+    require_control(book, event)?;
+    let summary = book.blob(&body.report)?;
+    let says = match (body.verdict, body.head, body.base) {
+        (TestVerdict::NotConfigured, None, None) => {
+            format!("the base of {} configures no tests", land.change)
+        }
+        (TestVerdict::Passed, Some(head), Some(base)) => {
+            let head = test_job(book, head, land.new, land, event.index)?;
+            // The base may have failed a test that the change mends.
+            let base = test_job(book, base, land.old, land, event.index)?;
+            compare(summary, &head, &base, land)?;
+            facts.tested = true;
+            format!(
+                "{} tests passed on {}, among them all {} that passed on its base",
+                head.result.passed_tests.len() + head.result.warned_tests.len(),
+                land.change,
+                base.result.passed_tests.len() + base.result.warned_tests.len()
+            )
+        }
+        (verdict, ..) if event.mode != Mode::Enforce => format!(
+            "the tests of {} said {verdict:?}, and the repository does not enforce them",
+            land.change
+        ),
+        (verdict, ..) => {
+            return Err(Refusal::denied(
+                "tests-not-passed",
+                format!("the tests of {} did not pass", land.change),
+            )
+            .received(&format!("{verdict:?}")));
+        }
+    };
+    Ok((event.index, body.report, says))
+}
+
+struct TestRun {
+    result: TestResult,
+    attestation: Digest,
+    configuration: Digest,
+}
+
+/// A finished job: what was asked, by whom it was done, and the statement that its service signed.
+pub(super) struct Done<'a, P> {
+    pub(super) requested: &'a JobRequested,
+    pub(super) finished: &'a JobFinished,
+    pub(super) at: &'a Event,
+    pub(super) statement: Statement<P>,
+}
+
+/// The result of `job`, delivered before the entry at `before` by a service with `role`.
+pub(super) fn job<'a, P: Predicate>(
+    book: &'a Book<'_>,
+    job: JobId,
+    role: ServiceRole,
+    must_succeed: bool,
+    before: LedgerIndex,
+) -> Result<Done<'a, P>, Refusal> {
+    let event = book.sound(job.0)?;
+    require_control(book, event)?;
+    let Body::JobRequested(requested) = &event.body else {
+        return Err(wrong_entry(job.0, "job.requested", &event.body));
+    };
+    let (at, finished) = book
+        .events()
+        .filter(|event| event.index < before)
+        .find_map(|event| match &event.body {
+            Body::JobFinished(body) if body.job == job => Some((event, body)),
+            _ => None,
+        })
+        .ok_or_else(|| {
+            Refusal::denied(
+                "job-unfinished",
+                format!("the result of {job} is not in the bundle"),
+            )
+        })?;
+    book.sound(at.index)?;
+    let good = match finished.outcome {
+        JobOutcome::Succeeded => true,
+        JobOutcome::Failed => !must_succeed,
+        JobOutcome::Lost => false,
+    };
+    if !good {
+        return Err(
+            Refusal::denied("job-failed", format!("{job} did not succeed"))
+                .received(&format!("{:?}", finished.outcome)),
+        );
+    }
+    let registry = book.registry_at(at.index)?;
+    let service = registry.require_role(&at.actor.principal, role, at.time)?;
+    let digest = finished.attestation.ok_or_else(|| {
+        Refusal::denied("attestation-missing", format!("{job} has no attestation"))
+    })?;
+    let envelope = UnverifiedEnvelope::parse(book.blob(&digest)?)?;
+    let proof = dsse::verify(&envelope, PAYLOAD_IN_TOTO, &[&service.key])?;
+    book.blob_if_there(&requested.configuration)?;
+    Ok(Done {
+        requested,
+        finished,
+        at,
+        statement: Statement::parse(proof.payload())?,
+    })
+}
+
+fn test_job(
+    book: &Book<'_>,
+    id: JobId,
+    commit: &GitOid,
+    land: &Land<'_>,
+    before: LedgerIndex,
+) -> Result<TestRun, Refusal> {
+    let done = job::<TestResult>(book, id, ServiceRole::Test, commit == land.new, before)?;
+    let asked = done.requested;
+    let named = names_commit(done.statement.subject(), commit);
+    if asked.kind != JobKind::Test
+        || asked.repository != *land.repository
+        || asked.commit != *commit
+        || asked.configured_by != *land.old
+        || !named
+    {
+        return Err(Refusal::denied(
+            "tests-elsewhere",
+            format!(
+                "{id} did not test {} as its base configures",
+                commit.short()
+            ),
+        )
+        .expected(&format!("commit {commit} configured by {}", land.old))
+        .received(&format!(
+            "commit {} configured by {}",
+            asked.commit, asked.configured_by
+        )));
+    }
+    Ok(TestRun {
+        result: done.statement.predicate().clone(),
+        attestation: done.finished.attestation.unwrap_or_else(|| Digest::of(b"")),
+        configuration: asked.configuration,
+    })
+}
+
+/// Whether one of these resources is this commit.
+pub(super) fn names_commit(
+    resources: &[crate::intoto::ResourceDescriptor],
+    commit: &GitOid,
+) -> bool {
+    resources.iter().any(|resource| {
+        resource.digest.get("gitCommit").map(String::as_str) == Some(commit.as_str())
+    })
+}
+
+fn compare(summary: &[u8], head: &TestRun, base: &TestRun, land: &Land<'_>) -> Result<(), Refusal> {
+    let refuse = |code: &str, message: String| Err(Refusal::denied(code, message));
+    let names = |run: &TestRun| -> BTreeSet<String> {
+        run.result
+            .passed_tests
+            .iter()
+            .chain(&run.result.warned_tests)
+            .cloned()
+            .collect()
+    };
+    if head.result.result == TestOutcome::Failed || !head.result.failed_tests.is_empty() {
+        return refuse("tests-failed", format!("tests of {} failed", land.change));
+    }
+    let (ran, wanted) = (names(head), names(base));
+    if let Some(missing) = wanted.difference(&ran).next() {
+        return Err(Refusal::denied(
+            "tests-missing",
+            format!("tests that passed on the base did not on {}", land.change),
+        )
+        .received(missing));
+    }
+    if head.configuration != base.configuration {
+        return refuse(
+            "tests-configured-differently",
+            format!("{} and its base were tested in different ways", land.change),
+        );
+    }
+    let summary: serde_json::Value = canonical::from_slice("test summary", summary)?;
+    let said = |field: &str, digest: &Digest| {
+        summary.get(field).and_then(serde_json::Value::as_str) == Some(digest.to_string().as_str())
+    };
+    if !said("head", &head.attestation) || !said("base", &base.attestation) {
+        return refuse(
+            "tests-summary",
+            format!("the summary of {}'s tests is of other runs", land.change),
+        );
+    }
+    Ok(())
+}
+
+/// Who allowed it: humans by a request for exactly this, or policy alone.
+fn approved(
+    book: &Book<'_>,
+    land: &Land<'_>,
+    landing: Landing<'_>,
+    pushed: Option<Push<'_>>,
+    reports: (Option<Digest>, Option<Digest>),
+    facts: &mut Examined,
+) -> Result<String, Refusal> {
+    let intent = book.sound(landing.intent.index)?;
+    let registry = book.registry_at(intent.index)?;
+    let floor = registry
+        .repositories
+        .get(land.repository)
+        .filter(|record| record.default_branch == land.branch)
+        .and_then(|record| record.deploys_on_landing.as_ref())
+        .filter(|environment| registry.sensitivity(environment) == Sensitivity::Production)
+        .map(|_| registry.key_floor.production);
+    let Some(id) = land.request else {
+        facts.without_human = true;
+        return match floor {
+            None => Ok(format!("policy let {} land without a human", land.change)),
+            Some(_) => Err(Refusal::denied(
+                "production-needs-a-human",
+                format!(
+                    "{} deploys to production by landing, and no human approved",
+                    land.change
+                ),
+            )),
+        };
+    };
+    let Some((_, pushed)) = pushed else {
+        return Err(Refusal::denied(
+            "revision-unknown",
+            format!("what {id} asks about is not shown"),
+        ));
+    };
+    let asked = Asked::opened(book, id)?;
+    let subject = ApprovalSubject::Change {
+        change: land.change,
+        revision: land.revision,
+        repository: land.repository.clone(),
+        branch: land.branch.to_owned(),
+        base: land.old.clone(),
+        head: land.new.clone(),
+        tree: land.tree.clone(),
+        manifest: pushed.manifest,
+    };
+    let checks = match reports {
+        (Some(checks), Some(tests)) => Digest::of_parts(&[checks.as_bytes(), tests.as_bytes()]),
+        (None, _) | (_, None) => {
+            return Err(Refusal::denied(
+                "checks-unknown",
+                format!("what checks and tests said to {id} is not shown"),
+            ));
+        }
+    };
+    if asked.subject != subject || asked.checks != Some(checks) {
+        return Err(Refusal::denied(
+            "statement-mismatch",
+            format!("{id} asks for something else than what landed, or with other checks"),
+        ));
+    }
+    if !facts.party.is_subset(&asked.party.0) {
+        return Err(Refusal::denied(
+            "party-incomplete",
+            format!("{id} does not name everyone who had a hand in it"),
+        ));
+    }
+    if floor.is_some_and(|floor| asked.needed.key_class < floor) {
+        return Err(Refusal::denied(
+            "request-too-weak",
+            format!("{id} asks for a weaker key than production takes"),
+        ));
+    }
+    facts.answer = asked.answered(book, intent.index, intent.time)?;
+    Ok(format!("{} was {}", land.change, facts.answer.says()))
+}
+
+fn landed(
+    book: &Book<'_>,
+    land: &Land<'_>,
+    landing: Landing<'_>,
+    facts: &mut Examined,
+) -> Result<String, Refusal> {
+    let intent = book.sound(landing.intent.index)?;
+    let concluded = book.sound(landing.concluded.index)?;
+    require_control(book, intent)?;
+    require_control(book, concluded)?;
+    if landing.body.decision.is_none() || concluded.index <= intent.index {
+        return Err(Refusal::denied(
+            "decision-missing",
+            format!("{} landed without a decision of policy", land.change),
+        ));
+    }
+    facts.enforced = intent.mode == Mode::Enforce && concluded.mode == Mode::Enforce;
+    let mode = if facts.enforced {
+        ""
+    } else {
+        "; the repository was not in enforce mode"
+    };
+    Ok(format!(
+        "{} moved {} {} from {} to exactly {}{mode}",
+        land.change,
+        land.repository,
+        land.branch,
+        land.old.short(),
+        land.new.short()
+    ))
+}
+
+/// An act of the server itself.
+pub(super) fn require_control(book: &Book<'_>, event: &Event) -> Result<(), Refusal> {
+    book.registry_at(event.index)?
+        .require_role(&event.actor.principal, ServiceRole::Control, event.time)
+        .map(|_| ())
+}
+
+fn missing(what: &str, land: &Land<'_>) -> Refusal {
+    Refusal::denied(
+        "result-missing",
+        format!(
+            "{what} of revision {} of {} are not in the bundle",
+            land.revision, land.change
+        ),
+    )
+}
+
+pub(super) fn wrong_entry(index: LedgerIndex, expected: &str, body: &Body) -> Refusal {
+    Refusal::denied(
+        "wrong-entry",
+        format!("entry {index} is not what it is named for"),
+    )
+    .expected(expected)
+    .received(body.type_name())
+}
