@@ -52,7 +52,9 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn not_found(request: Request) -> Problem {
-    Refusal::not_found("page", request.uri().path()).next("see docs/api.md for what there is").into()
+    Refusal::not_found("page", request.uri().path())
+        .next("see docs/api.md for what there is")
+        .into()
 }
 
 #[derive(Deserialize)]
@@ -77,14 +79,12 @@ async fn read_json<T: serde::de::DeserializeOwned>(what: &str, body: Body) -> Re
         .map_err(|error| Refusal::malformed(what).received(&error.to_string()))
 }
 
-async fn commands(
-    Shared(app): Shared<Arc<App>>,
-    headers: HeaderMap,
-    request: Request,
-) -> Answer {
+async fn commands(Shared(app): Shared<Arc<App>>, headers: HeaderMap, request: Request) -> Answer {
     let possession = one_header(&headers, "dpop")?;
     let body: CommandBody = read_json("command", request.into_body()).await?;
-    Ok(axum::Json(intake::take(&app, body.envelope, body.attachments, possession).await?))
+    Ok(axum::Json(
+        intake::take(&app, body.envelope, body.attachments, possession).await?,
+    ))
 }
 
 /// The value of a header that may stand once.
@@ -96,11 +96,13 @@ pub(crate) fn one_header<'a>(
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => value.to_str().map(Some).map_err(|_| {
-            Refusal::malformed("header").expected("visible ASCII").received(name)
+            Refusal::malformed("header")
+                .expected("visible ASCII")
+                .received(name)
         }),
-        (Some(_), Some(_)) => {
-            Err(Refusal::malformed("header").expected(&format!("one `{name}` header")).received("several"))
-        }
+        (Some(_), Some(_)) => Err(Refusal::malformed("header")
+            .expected(&format!("one `{name}` header"))
+            .received("several")),
     }
 }
 
@@ -129,9 +131,12 @@ async fn check_task(Shared(app): Shared<Arc<App>>, request: Request) -> Answer {
     let checked = intake::run::check_task(&state, body.envelope)?;
     body.text.validate()?;
     if body.text.digest()? != checked.task.text {
-        return Err(Refusal::denied("task-text-altered", "title and text are not what was signed")
-            .next("sign the task again with `portcullis task sign`")
-            .into());
+        return Err(Refusal::denied(
+            "task-text-altered",
+            "title and text are not what was signed",
+        )
+        .next("sign the task again with `portcullis task sign`")
+        .into());
     }
     intake::run::check_bases(&state, &checked.task)?;
     if !state.tasks.contains_key(&checked.id) {
@@ -159,18 +164,25 @@ async fn put_blob(
     let (digest, size) = match verified.command.command {
         Command::Upload { digest, size } if digest == named => (digest, size),
         ref other => {
-            return Err(Refusal::denied("command-mismatch", "the command is not for this upload")
-                .expected(&named.to_string())
-                .received(other.name())
-                .into());
+            return Err(
+                Refusal::denied("command-mismatch", "the command is not for this upload")
+                    .expected(&named.to_string())
+                    .received(other.name())
+                    .into(),
+            );
         }
     };
     intake::check_timely(&app, &verified)?;
-    let max = usize::try_from(size).unwrap_or(usize::MAX).min(BLOB_MAX_BYTES);
+    let max = usize::try_from(size)
+        .unwrap_or(usize::MAX)
+        .min(BLOB_MAX_BYTES);
     let bytes = to_bytes(request.into_body(), max).await.map_err(|error| {
-        Refusal::limit("blob-too-large", "the blob is larger than was said, or than may be")
-            .expected(&format!("{size} bytes, at most {BLOB_MAX_BYTES}"))
-            .received(&error.to_string())
+        Refusal::limit(
+            "blob-too-large",
+            "the blob is larger than was said, or than may be",
+        )
+        .expected(&format!("{size} bytes, at most {BLOB_MAX_BYTES}"))
+        .received(&error.to_string())
     })?;
     let found = Digest::of(&bytes);
     if found != digest {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use portcullis_evidence::note::{KeyName, VerifierKey};
 use portcullis_flow::{Command, State};
+use portcullis_gateway::http::model::ModelClient;
 use portcullis_identity::custody::{self, P256Purpose};
 use portcullis_identity::svid::Authority;
 use portcullis_identity::token::{TokenIssuer, TokenVerifier};
@@ -13,7 +14,8 @@ use portcullis_identity::{ReplayCache, ReplayLimits, TrustDomain, dpop};
 use portcullis_model::event::{DecisionRecord, RequestDenied};
 use portcullis_model::statement::BreakerScope;
 use portcullis_model::{
-    Actor, Body, Digest, Fold as _, GitOid, Principal, Refusal, RepositoryId, RunId, ServiceId, Timestamp,
+    Actor, Body, Digest, Fold as _, GitOid, Principal, Refusal, RepositoryId, RunId, ServiceId,
+    Timestamp,
 };
 use portcullis_policy::{Ask, Decision, Permit, PolicyFile, PolicySet, Request, decide};
 use portcullis_store::{Ledger, LedgerHandle, LedgerOptions, LogKey, OpenReport};
@@ -47,12 +49,16 @@ pub struct App {
     pub log_key: VerifierKey,
     /// Mirrors of governed repositories.
     pub mirrors: Mirrors,
+    /// Sends calls to model endpoints.
+    pub models: ModelClient,
     /// Where in the ledger the entries stand that a bundle needs and the state does not keep.
     pub index: crate::bundle::Index,
     /// How often runs asked beforehand what would be refused.
     pub questions: Questions,
     /// Work that needs no further look while this server runs.
     pub settled: Settled,
+    /// What looks at rollouts remember of one another.
+    pub rollouts: crate::worker::rollout::Memory,
     /// What was halted before the ledger could say so.
     halted: ArcSwap<BTreeSet<BreakerScope>>,
     policies: Mutex<BTreeMap<Vec<Digest>, Arc<PolicySet>>>,
@@ -94,14 +100,20 @@ impl Questions {
 
     /// So far.
     pub fn of(&self, run: RunId) -> u64 {
-        self.0.lock().ok().and_then(|counts| counts.get(&run).copied()).unwrap_or_default()
+        self.0
+            .lock()
+            .ok()
+            .and_then(|counts| counts.get(&run).copied())
+            .unwrap_or_default()
     }
 }
 
 /// The server's clock, at the edge.
 pub fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp::from_ms(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    Timestamp::from_ms(since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }))
 }
 
 /// The server as an actor.
@@ -119,8 +131,10 @@ impl App {
     /// does not verify.
     pub async fn open(home: Home) -> Result<(Arc<Self>, Ledger<State>, OpenReport), Refusal> {
         let config = Config::read(&text(&Home::read(&home.config(), 64 * 1024)?)?)?;
-        let genesis_bytes =
-            Home::read(&home.genesis(), portcullis_model::limits::ENTRY_MAX_BYTES as u64)?;
+        let genesis_bytes = Home::read(
+            &home.genesis(),
+            portcullis_model::limits::ENTRY_MAX_BYTES as u64,
+        )?;
         let genesis = portcullis_model::Event::decode(0, &genesis_bytes)?;
         let Body::GenesisCreated(body) = &genesis.body else {
             return Err(Refusal::malformed("genesis").expected("a genesis.created entry"));
@@ -137,9 +151,12 @@ impl App {
         let name: KeyName = body.origin.parse()?;
         let log_key = VerifierKey::from_public_key(name.clone(), signer.public_key())?;
         if *signer.public_key() != body.log_key {
-            return Err(Refusal::denied("wrong-log-key", "the log's key is not the one in the genesis")
-                .expected(body.log_key.fingerprint())
-                .received(signer.public_key().fingerprint()));
+            return Err(Refusal::denied(
+                "wrong-log-key",
+                "the log's key is not the one in the genesis",
+            )
+            .expected(body.log_key.fingerprint())
+            .received(signer.public_key().fingerprint()));
         }
         let options = LedgerOptions::new(LogKey::new(name, signer));
         let (ledger, report) = Ledger::<State>::open(&home.ledger(), options)?;
@@ -150,11 +167,15 @@ impl App {
             }
             handle.submit_blocking(Command::one(control(), body.clone()))?;
         } else if handle.entry(0)?.bytes != genesis_bytes {
-            return Err(Refusal::denied("wrong-genesis", "the ledger does not begin with this genesis")
-                .expected(&Digest::of(&genesis_bytes).to_string())
-                .received(&Digest::of(&handle.entry(0)?.bytes).to_string()));
+            return Err(Refusal::denied(
+                "wrong-genesis",
+                "the ledger does not begin with this genesis",
+            )
+            .expected(&Digest::of(&genesis_bytes).to_string())
+            .received(&Digest::of(&handle.entry(0)?.bytes).to_string()));
         }
         let mirrors = Mirrors::open(&home).await?;
+        let models = ModelClient::new(config.extra_authorities.as_deref())?;
         let app = Self {
             config,
             home,
@@ -165,9 +186,11 @@ impl App {
             replay: ReplayCache::new(ReplayLimits::default(), dpop::PROOF_MAX_AGE_S, started),
             log_key,
             mirrors,
+            models,
             index: crate::bundle::Index::default(),
             questions: Questions::default(),
             settled: Settled::default(),
+            rollouts: crate::worker::rollout::Memory::default(),
             halted: ArcSwap::from_pointee(BTreeSet::new()),
             policies: Mutex::new(BTreeMap::new()),
         };
@@ -184,15 +207,28 @@ impl App {
     ///
     /// # Errors
     /// A file of the policy is missing or does not load; then everything is denied.
-    pub fn policy(&self, state: &State, repository: &[PolicyFile]) -> Result<Arc<PolicySet>, Refusal> {
+    pub fn policy(
+        &self,
+        state: &State,
+        repository: &[PolicyFile],
+    ) -> Result<Arc<PolicySet>, Refusal> {
         let files = state
             .inventory
             .policy
             .as_ref()
             .ok_or_else(|| Refusal::denied("no-policy", "no policy is in force"))?;
         let mut key = vec![files.digest];
-        key.extend(repository.iter().map(|file| Digest::of(file.text.as_bytes())));
-        if let Some(set) = self.policies.lock().ok().and_then(|cache| cache.get(&key).cloned()) {
+        key.extend(
+            repository
+                .iter()
+                .map(|file| Digest::of(file.text.as_bytes())),
+        );
+        if let Some(set) = self
+            .policies
+            .lock()
+            .ok()
+            .and_then(|cache| cache.get(&key).cloned())
+        {
             return Ok(set);
         }
         let mut organisation = Vec::with_capacity(files.files.len());
@@ -202,9 +238,12 @@ impl App {
         }
         let plain = PolicySet::load(&organisation, &[])?;
         if plain.digest() != files.digest {
-            return Err(Refusal::denied("policy-altered", "the policy's files are not those in force")
-                .expected(&files.digest.to_string())
-                .received(&plain.digest().to_string()));
+            return Err(Refusal::denied(
+                "policy-altered",
+                "the policy's files are not those in force",
+            )
+            .expected(&files.digest.to_string())
+            .received(&plain.digest().to_string()));
         }
         let set = Arc::new(if repository.is_empty() {
             plain
@@ -242,8 +281,11 @@ impl App {
         let set = match self.policy(state, repository) {
             Ok(set) => set,
             Err(refusal) => {
-                let record =
-                    DecisionRecord { policy: in_force, at: state.size(), rules: Vec::new() };
+                let record = DecisionRecord {
+                    policy: in_force,
+                    at: state.size(),
+                    rules: Vec::new(),
+                };
                 return Verdict::No(Box::new(refusal), record, None);
             }
         };
@@ -260,8 +302,17 @@ impl App {
                 Decision::Permit(unenforced.permit)
             }
         };
-        let rules = decision.summary().rules.iter().map(ToString::to_string).collect();
-        let record = DecisionRecord { policy: in_force, at: state.size(), rules };
+        let rules = decision
+            .summary()
+            .rules
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let record = DecisionRecord {
+            policy: in_force,
+            at: state.size(),
+            rules,
+        };
         match decision {
             Decision::Permit(permit) => Verdict::Permit(permit, record),
             Decision::Deny(denial) => Verdict::No(Box::new(Refusal::from(&denial)), record, None),
@@ -289,7 +340,10 @@ impl App {
             decision,
         };
         if let Err(error) = self.ledger.submit(Command::one(actor, body)).await {
-            tracing::warn!(error.code = error.code, "a denial could not be recorded: {error}");
+            tracing::warn!(
+                error.code = error.code,
+                "a denial could not be recorded: {error}"
+            );
         }
     }
 
@@ -359,8 +413,11 @@ impl App {
 /// # Errors
 /// They are not.
 pub fn text(bytes: &[u8]) -> Result<String, Refusal> {
-    String::from_utf8(bytes.to_vec())
-        .map_err(|_| Refusal::malformed("text").expected("UTF-8").received("other bytes"))
+    String::from_utf8(bytes.to_vec()).map_err(|_| {
+        Refusal::malformed("text")
+            .expected("UTF-8")
+            .received("other bytes")
+    })
 }
 
 #[cfg(test)]

@@ -79,7 +79,11 @@ pub fn identify(
         let trusted: Vec<TrustedKey<'_>> = trusted(&keys);
         statement::verify(&unverified, StatementType::Command, &trusted)?
     } else {
-        dsse::verify(&unverified, PAYLOAD_COMMAND, &keys.iter().collect::<Vec<_>>())?
+        dsse::verify(
+            &unverified,
+            PAYLOAD_COMMAND,
+            &keys.iter().collect::<Vec<_>>(),
+        )?
     };
     let mut actor = Actor::signed(
         command.principal.clone(),
@@ -89,7 +93,12 @@ pub fn identify(
     if let Principal::Host(id) = &command.principal {
         actor.host = Some(id.clone());
     }
-    Ok(Verified { actor, command, envelope, attachments })
+    Ok(Verified {
+        actor,
+        command,
+        envelope,
+        attachments,
+    })
 }
 
 /// Checks a command's time where no entry will.
@@ -101,40 +110,58 @@ pub fn check_timely(app: &App, verified: &Verified) -> Result<(), Refusal> {
     let state = app.state();
     let life = command.expires.ms_since(command.issued);
     if now() >= command.expires || life > SignedCommand::MAX_LIFE_MS {
-        return Err(Refusal::denied("command-expired", "this command has expired")
-            .received(&format!("issued {}, expires {}", command.issued, command.expires)));
+        return Err(
+            Refusal::denied("command-expired", "this command has expired").received(&format!(
+                "issued {}, expires {}",
+                command.issued, command.expires
+            )),
+        );
     }
     if command.origin != state.genesis()?.origin {
-        return Err(Refusal::denied("wrong-ledger", "this command is meant for another ledger")
-            .received(&command.origin));
+        return Err(
+            Refusal::denied("wrong-ledger", "this command is meant for another ledger")
+                .received(&command.origin),
+        );
     }
     Ok(())
 }
 
 fn trusted(keys: &[PublicKey]) -> Vec<TrustedKey<'_>> {
-    keys.iter().map(|key| TrustedKey { key, attestation: Attestation::None }).collect()
+    keys.iter()
+        .map(|key| TrustedKey {
+            key,
+            attestation: Attestation::None,
+        })
+        .collect()
 }
 
-fn keys_of(state: &State, principal: &Principal, now: Timestamp) -> Result<Vec<PublicKey>, Refusal> {
+fn keys_of(
+    state: &State,
+    principal: &Principal,
+    now: Timestamp,
+) -> Result<Vec<PublicKey>, Refusal> {
     match principal {
         Principal::Human(id) => Ok(state.inventory.human(id)?.manifest.keys.clone()),
         Principal::Host(id) => Ok(vec![state.inventory.host(id, now)?.key.clone()]),
         Principal::Service(id) => Ok(vec![state.inventory.service(id, now)?.key.clone()]),
-        Principal::Agent(..) | Principal::Unknown => {
-            Err(Refusal::denied("agents-do-not-command", "an agent can't give commands")
-                .expected("a human, a host or a service")
-                .received(&principal.to_string())
-                .next("an agent proposes a change with `git push`"))
-        }
+        Principal::Agent(..) | Principal::Unknown => Err(Refusal::denied(
+            "agents-do-not-command",
+            "an agent can't give commands",
+        )
+        .expected("a human, a host or a service")
+        .received(&principal.to_string())
+        .next("an agent proposes a change with `git push`")),
     }
 }
 
 /// Keeps the texts that the command names by digest; others are refused.
 fn store_attachments(app: &App, verified: &Verified) -> Result<(), Refusal> {
     if verified.attachments.len() > ATTACHMENTS_MAX {
-        return Err(Refusal::limit("too-many-attachments", "too many texts beside the command")
-            .expected(&format!("at most {ATTACHMENTS_MAX}"))
-            .received(&verified.attachments.len().to_string()));
+        return Err(
+            Refusal::limit("too-many-attachments", "too many texts beside the command")
+                .expected(&format!("at most {ATTACHMENTS_MAX}"))
+                .received(&verified.attachments.len().to_string()),
+        );
     }
     let payload = verified.envelope.payload_bytes()?;
     let payload = String::from_utf8_lossy(&payload);
@@ -156,7 +183,10 @@ fn store_attachments(app: &App, verified: &Verified) -> Result<(), Refusal> {
             if !reduces(&verified.command.command) {
                 return Err(error);
             }
-            tracing::warn!(error.code = error.code, "a reason could not be kept: {error}");
+            tracing::warn!(
+                error.code = error.code,
+                "a reason could not be kept: {error}"
+            );
         }
     }
     Ok(())
@@ -207,24 +237,62 @@ async fn act(
         }
         Command::EndRun { run, why } => {
             human_id(&verified)?;
-            record(app, &verified, RunEnded { run, end: RunEnd::Human { why } }).await
+            record(
+                app,
+                &verified,
+                RunEnded {
+                    run,
+                    end: RunEnd::Human { why },
+                },
+            )
+            .await
         }
         Command::Reject { request, why } => {
             reject(app, &verified, request)?;
-            record(app, &verified, RequestRejected { request, why, envelope }).await
+            record(
+                app,
+                &verified,
+                RequestRejected {
+                    request,
+                    why,
+                    envelope,
+                },
+            )
+            .await
         }
         Command::CloseChange { change, why } => {
-            record(app, &verified, ChangeClosed { change, why, envelope }).await
+            record(
+                app,
+                &verified,
+                ChangeClosed {
+                    change,
+                    why,
+                    envelope,
+                },
+            )
+            .await
         }
-        Command::Release { artifact, environment } => {
-            release::ask(app, &verified, artifact, environment).await
-        }
+        Command::Release {
+            artifact,
+            environment,
+        } => release::ask(app, &verified, artifact, environment).await,
         Command::RevokeRelease { release, why } => {
-            record(app, &verified, ReleaseRevoked { release, why, envelope }).await
+            record(
+                app,
+                &verified,
+                ReleaseRevoked {
+                    release,
+                    why,
+                    envelope,
+                },
+            )
+            .await
         }
-        Command::Rollback { environment, to, why } => {
-            release::rollback(app, &verified, environment, to, why).await
-        }
+        Command::Rollback {
+            environment,
+            to,
+            why,
+        } => release::rollback(app, &verified, environment, to, why).await,
         Command::PauseRollout { rollout, .. } => {
             step(app, &verified, rollout, Step::Pause, "paused").await
         }
@@ -246,25 +314,46 @@ async fn act(
             decide_breaker(app, &verified, &scope)?;
             // Act first: the overlay denies from here on, whatever the ledger does.
             app.halt(&scope);
-            let body = BreakerTripped { scope, why, revert, envelope: Some(envelope) };
+            let body = BreakerTripped {
+                scope,
+                why,
+                revert,
+                envelope: Some(envelope),
+            };
             record(app, &verified, body).await
         }
         Command::ResetBreaker { scope, .. } => {
             release::ask_breaker_reset(app, &verified, scope).await
         }
         Command::StartRun { .. } => run::start(app, verified, possession).await,
-        Command::RunEnded { run, exit, deadline } => {
-            let end = if deadline { RunEnd::Deadline } else { RunEnd::Exited { status: exit } };
+        Command::RunEnded {
+            run,
+            exit,
+            deadline,
+        } => {
+            let end = if deadline {
+                RunEnd::Deadline
+            } else {
+                RunEnd::Exited { status: exit }
+            };
             record(app, &verified, RunEnded { run, end }).await
         }
-        Command::Upload { digest, size } => {
-            Err(Refusal::malformed("upload")
-                .expected("PUT /v1/blobs with the envelope in a header and the bytes as body")
-                .received(&format!("{digest}, {size} bytes, as a command")))
-        }
+        Command::Upload { digest, size } => Err(Refusal::malformed("upload")
+            .expected("PUT /v1/blobs with the envelope in a header and the bytes as body")
+            .received(&format!("{digest}, {size} bytes, as a command"))),
         Command::ClaimJob { job } => claim(app, &verified, job).await,
-        Command::FinishJob { job, succeeded, attestation, report, outputs } => {
-            let outcome = if succeeded { JobOutcome::Succeeded } else { JobOutcome::Failed };
+        Command::FinishJob {
+            job,
+            succeeded,
+            attestation,
+            report,
+            outputs,
+        } => {
+            let outcome = if succeeded {
+                JobOutcome::Succeeded
+            } else {
+                JobOutcome::Failed
+            };
             let body = JobFinished {
                 job,
                 outcome,
@@ -280,7 +369,10 @@ async fn act(
 }
 
 async fn record(app: &App, verified: &Verified, body: impl Into<Body>) -> Result<Value, Refusal> {
-    let receipt = app.ledger.submit(Recording::one(verified.actor.clone(), body)).await?;
+    let receipt = app
+        .ledger
+        .submit(Recording::one(verified.actor.clone(), body))
+        .await?;
     Ok(json!({ "index": receipt.first }))
 }
 
@@ -289,11 +381,7 @@ pub(crate) fn human_id(verified: &Verified) -> Result<&HumanId, Refusal> {
     verified.actor.require_human()
 }
 
-fn request_of(
-    state: &State,
-    actor: &Actor,
-    action: Action,
-) -> Result<Request, Refusal> {
+fn request_of(state: &State, actor: &Actor, action: Action) -> Result<Request, Refusal> {
     let mut circumstances = facts::circumstances(state, now())?;
     if let Some(class) = actor.key_class {
         circumstances.key_class = class;
@@ -304,7 +392,11 @@ fn request_of(
         Principal::Host(id) => facts::host(state, id, now()),
         Principal::Agent(..) | Principal::Unknown => portcullis_policy::Actor::Unknown,
     };
-    Ok(Request { actor, circumstances, action })
+    Ok(Request {
+        actor,
+        circumstances,
+        action,
+    })
 }
 
 /// A record is proposed. Policy may deny it outright; asking is what the proposal does anyway.
@@ -327,15 +419,24 @@ async fn propose(
         }
     }
     let subject = activation.subject();
-    let body = ActivationProposed { activation, why, envelope: verified.envelope.clone() };
-    let receipt = app.ledger.submit(Recording::one(verified.actor.clone(), body)).await?;
+    let body = ActivationProposed {
+        activation,
+        why,
+        envelope: verified.envelope.clone(),
+    };
+    let receipt = app
+        .ledger
+        .submit(Recording::one(verified.actor.clone(), body))
+        .await?;
     let request = portcullis_model::RequestId(receipt.first);
     let state = app.state();
     let satisfied = state
         .requests
         .get(&request)
         .is_some_and(|open| portcullis_flow::approval::satisfied(&state, open, now()));
-    Ok(json!({ "index": receipt.first, "request": request, "subject": subject, "satisfied": satisfied }))
+    Ok(
+        json!({ "index": receipt.first, "request": request, "subject": subject, "satisfied": satisfied }),
+    )
 }
 
 /// What policy is asked about a record.
@@ -378,7 +479,11 @@ pub fn activation_actions(
     if let Some(record) = InventoryRecord::of(activation) {
         actions.push(Action::InventoryChange(InventoryChange {
             record,
-            operation: if known { InventoryOperation::Change } else { InventoryOperation::Add },
+            operation: if known {
+                InventoryOperation::Change
+            } else {
+                InventoryOperation::Add
+            },
             widens: [activation.subject()].into(),
             touches_keys: matches!(
                 activation,
@@ -396,15 +501,21 @@ fn check_policy(app: &App, files: &portcullis_model::manifest::PolicyFiles) -> R
     let mut sources = Vec::new();
     for (name, digest) in &files.files {
         let bytes = app.ledger.blobs().get(digest)?;
-        sources.push(portcullis_policy::PolicyFile::new(name.clone(), crate::app::text(&bytes)?));
+        sources.push(portcullis_policy::PolicyFile::new(
+            name.clone(),
+            crate::app::text(&bytes)?,
+        ));
     }
     let set = portcullis_policy::PolicySet::load(&sources, &[])?;
     if set.digest() == files.digest {
         return Ok(());
     }
-    Err(Refusal::denied("policy-altered", "the policy's digest is not that of its files")
-        .expected(&set.digest().to_string())
-        .received(&files.digest.to_string()))
+    Err(Refusal::denied(
+        "policy-altered",
+        "the policy's digest is not that of its files",
+    )
+    .expected(&set.digest().to_string())
+    .received(&files.digest.to_string()))
 }
 
 async fn end(
@@ -414,7 +525,11 @@ async fn end(
     why: Digest,
 ) -> Result<Value, Refusal> {
     human_id(verified)?;
-    let body = PrincipalEnded { subject, why, envelope: verified.envelope.clone() };
+    let body = PrincipalEnded {
+        subject,
+        why,
+        envelope: verified.envelope.clone(),
+    };
     record(app, verified, body).await
 }
 
@@ -460,13 +575,17 @@ fn decide_breaker(
     scope: &portcullis_model::statement::BreakerScope,
 ) -> Result<(), Refusal> {
     let state = app.state();
-    let action = Action::BreakerTrip(BreakerTrip { scope: scope.clone() });
+    let action = Action::BreakerTrip(BreakerTrip {
+        scope: scope.clone(),
+    });
     let question = request_of(&state, &verified.actor, action)?;
     match app.decide(&state, &question, &[]) {
         Verdict::Permit(..) => Ok(()),
         // A policy that can't be read must not keep a person from halting agents.
-        Verdict::No(refusal, ..) if refusal.kind == portcullis_model::RefusalKind::Denied
-            && refusal.code != "no-policy" && refusal.code != "policy-altered" =>
+        Verdict::No(refusal, ..)
+            if refusal.kind == portcullis_model::RefusalKind::Denied
+                && refusal.code != "no-policy"
+                && refusal.code != "policy-altered" =>
         {
             Err(*refusal)
         }
@@ -486,8 +605,10 @@ async fn step(
 ) -> Result<Value, Refusal> {
     human_id(verified)?;
     let state = app.state();
-    let known =
-        state.rollouts.get(&rollout).ok_or_else(|| Refusal::not_found("rollout", rollout))?;
+    let known = state
+        .rollouts
+        .get(&rollout)
+        .ok_or_else(|| Refusal::not_found("rollout", rollout))?;
     let body = RolloutStepped {
         rollout,
         step,
@@ -508,7 +629,10 @@ async fn claim(
     wanted: Option<portcullis_model::JobId>,
 ) -> Result<Value, Refusal> {
     let Principal::Service(service) = &verified.actor.principal else {
-        return Err(Refusal::denied("not-a-service", "only a service takes jobs"));
+        return Err(Refusal::denied(
+            "not-a-service",
+            "only a service takes jobs",
+        ));
     };
     let state = app.state();
     let record = state.inventory.service(service, now())?;
@@ -526,7 +650,9 @@ async fn claim(
         service: service.clone(),
         envelope: verified.envelope.clone(),
     };
-    app.ledger.submit(Recording::one(verified.actor.clone(), body)).await?;
+    app.ledger
+        .submit(Recording::one(verified.actor.clone(), body))
+        .await?;
     crate::worker::jobs::order(app, &state, &job)
 }
 
@@ -560,7 +686,10 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
     // Said by the state first: it names what changed, which policy can't.
     let statement = approval.clone();
     let question = request_of(&state, &actor, action)?;
-    let body = ApprovalGiven { statement, envelope };
+    let body = ApprovalGiven {
+        statement,
+        envelope,
+    };
     let dry = Recording::one(actor, body);
     portcullis_model::Fold::decide(&*state, &dry, now())?;
     app.decide(&state, &question, &[]).into_permit()?;

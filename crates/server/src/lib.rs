@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod app;
+pub mod bundle;
 pub mod config;
 pub mod environments;
 pub mod facts;

@@ -41,7 +41,11 @@ impl Mirrors {
     pub async fn open(home: &Home) -> Result<Self, Refusal> {
         let folder = home.repositories();
         let git = Git::open(&folder.join("git-home")).await?;
-        Ok(Self { git, folder, open: Mutex::new(BTreeMap::new()) })
+        Ok(Self {
+            git,
+            folder,
+            open: Mutex::new(BTreeMap::new()),
+        })
     }
 
     /// The git that everything here uses.
@@ -95,15 +99,21 @@ impl Mirror {
     /// # Errors
     /// The commit can't be read, or is larger than jobs may be.
     pub async fn archive(&self, commit: &GitOid) -> Result<Vec<u8>, Refusal> {
-        let folder = tempfile::tempdir_in(self.repository.dir()).map_err(|error| storage(&error))?;
+        let folder =
+            tempfile::tempdir_in(self.repository.dir()).map_err(|error| storage(&error))?;
         let tree = folder.path().join("tree");
-        let limits = CheckoutLimits { bytes: ARCHIVE_MAX_BYTES, ..CheckoutLimits::default() };
+        let limits = CheckoutLimits {
+            bytes: ARCHIVE_MAX_BYTES,
+            ..CheckoutLimits::default()
+        };
         self.objects().checkout(commit, &tree, limits).await?;
         tokio::task::spawn_blocking(move || {
             let mut tar = tar::Builder::new(Vec::new());
             tar.mode(tar::HeaderMode::Deterministic);
             tar.follow_symlinks(false);
-            let made = tar.append_dir_all(".", &tree).and_then(|()| tar.into_inner());
+            let made = tar
+                .append_dir_all(".", &tree)
+                .and_then(|()| tar.into_inner());
             drop(folder);
             made.map_err(|error| storage(&error))
         })
@@ -131,15 +141,24 @@ impl Mirror {
     pub async fn policy_files(&self, base: &GitOid) -> Result<Vec<PolicyFile>, Refusal> {
         let objects = self.objects();
         let mut files = Vec::new();
-        for entry in objects.directory(base, POLICY_FOLDER).await?.unwrap_or_default() {
-            let Some(name) = std::str::from_utf8(&entry.name).ok().filter(|name| name.ends_with(".cedar"))
+        for entry in objects
+            .directory(base, POLICY_FOLDER)
+            .await?
+            .unwrap_or_default()
+        {
+            let Some(name) = std::str::from_utf8(&entry.name)
+                .ok()
+                .filter(|name| name.ends_with(".cedar"))
             else {
                 continue;
             };
             let path = format!("{POLICY_FOLDER}/{name}");
-            let bytes = objects.read_file(base, &path, POLICY_MAX_BYTES).await?.ok_or_else(|| {
-                Refusal::denied("policy-not-a-file", format!("{path} is not a plain file"))
-            })?;
+            let bytes = objects
+                .read_file(base, &path, POLICY_MAX_BYTES)
+                .await?
+                .ok_or_else(|| {
+                    Refusal::denied("policy-not-a-file", format!("{path} is not a plain file"))
+                })?;
             files.push(PolicyFile::new(path, text(&bytes)?));
         }
         Ok(files)
@@ -150,7 +169,6 @@ impl Mirror {
 const ARCHIVE_MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// Most commits that are counted of a branch that moved past us.
 const COMMITS_MAX: usize = 10_000;
-
 
 fn storage(error: &std::io::Error) -> Refusal {
     Refusal::unavailable("git-storage", "the repositories' folder can't be written")

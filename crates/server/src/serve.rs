@@ -21,12 +21,18 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     for warning in &report.warnings {
         tracing::warn!(error.code = warning.code, "{warning}");
     }
-    let listener = TcpListener::bind(app.config.listen).await.map_err(|error| {
-        Refusal::new(RefusalKind::Unavailable, "address-taken", "the server can't listen")
+    let listener = TcpListener::bind(app.config.listen)
+        .await
+        .map_err(|error| {
+            Refusal::new(
+                RefusalKind::Unavailable,
+                "address-taken",
+                "the server can't listen",
+            )
             .expected(&format!("{} free", app.config.listen))
             .received(&error.to_string())
             .next("change `listen` in portcullis.toml, or stop what listens there")
-    })?;
+        })?;
     announce(&app).await?;
     let work = tokio::spawn(worker::run(Arc::clone(&app)));
     let sync = tokio::spawn(worker::sync::run(Arc::clone(&app)));
@@ -60,7 +66,10 @@ async fn announce(app: &App) -> Result<(), Refusal> {
         Ok(()) => Ok(()),
         // A full disk must not keep a server from halting and rolling back.
         Err(refusal) if refusal.kind == RefusalKind::Unavailable => {
-            tracing::error!(error.code = refusal.code, "the ledger can't be written; only what takes authority away works: {refusal}");
+            tracing::error!(
+                error.code = refusal.code,
+                "the ledger can't be written; only what takes authority away works: {refusal}"
+            );
             let incident = IncidentOpened {
                 code: "ledger-unwritable".to_owned(),
                 about: None,
@@ -77,9 +86,10 @@ async fn announce(app: &App) -> Result<(), Refusal> {
 
 async fn stopped() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {

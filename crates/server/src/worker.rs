@@ -97,12 +97,35 @@ fn report(work: &Work, refusal: &Refusal) {
 async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
     match work {
         Work::EndRunDenials(run) => {
-            record(app, RunEnded { run: *run, end: RunEnd::Denials }).await
+            record(
+                app,
+                RunEnded {
+                    run: *run,
+                    end: RunEnd::Denials,
+                },
+            )
+            .await
         }
-        Work::EndRunLost(run) => record(app, RunEnded { run: *run, end: RunEnd::Lost }).await,
+        Work::EndRunLost(run) => {
+            record(
+                app,
+                RunEnded {
+                    run: *run,
+                    end: RunEnd::Lost,
+                },
+            )
+            .await
+        }
         Work::HaltRollout(id) => rollout::halt(app, *id).await,
         Work::Withdraw(request, code) => {
-            record(app, RequestWithdrawn { request: *request, code: (*code).to_owned() }).await
+            record(
+                app,
+                RequestWithdrawn {
+                    request: *request,
+                    code: (*code).to_owned(),
+                },
+            )
+            .await
         }
         Work::LoseJob(job) => {
             let body = JobFinished {
@@ -119,15 +142,11 @@ async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
         Work::Activate(request) => activate(app, *request).await,
         Work::ResetBreaker(request) => reset_breaker(app, *request).await,
         Work::Check(change, revision) => checks::run(app, *change, *revision).await,
-        Work::RequestTests(change, revision) => {
-            jobs::request_tests(app, *change, *revision).await
-        }
+        Work::RequestTests(change, revision) => jobs::request_tests(app, *change, *revision).await,
         Work::CompleteTests(change, revision) => {
             jobs::complete_tests(app, *change, *revision).await
         }
-        Work::DecideLanding(change, revision) => {
-            landing::decide(app, *change, *revision).await
-        }
+        Work::DecideLanding(change, revision) => landing::decide(app, *change, *revision).await,
         Work::Land(change, revision, request) => {
             landing::land(app, *change, *revision, Some(*request)).await
         }
@@ -148,20 +167,30 @@ pub(crate) async fn record(
     app: &App,
     body: impl Into<portcullis_model::Body>,
 ) -> Result<(), Refusal> {
-    app.ledger.submit(Recording::one(control(), body)).await.map(|_| ())
+    app.ledger
+        .submit(Recording::one(control(), body))
+        .await
+        .map(|_| ())
 }
 
 /// Brings a proposed record into force, if policy agrees now that it is approved.
 async fn activate(app: &App, id: RequestId) -> Result<(), Refusal> {
     let state = app.state();
-    let request =
-        state.requests.get(&id).cloned().ok_or_else(|| Refusal::not_found("request", id))?;
+    let request = state
+        .requests
+        .get(&id)
+        .cloned()
+        .ok_or_else(|| Refusal::not_found("request", id))?;
     let activation = request
         .activation
         .clone()
         .ok_or_else(|| Refusal::internal("an activation without a record"))?;
     let approvals = crate::facts::approvals(&state, &request, now());
-    let author = request.party.0.iter().find_map(|member| member.human().cloned());
+    let author = request
+        .party
+        .0
+        .iter()
+        .find_map(|member| member.human().cloned());
     for action in crate::intake::activation_actions(&state, &activation, approvals) {
         let mut circumstances = crate::facts::circumstances(&state, now())?;
         circumstances.key_class = request
@@ -172,8 +201,14 @@ async fn activate(app: &App, id: RequestId) -> Result<(), Refusal> {
             .unwrap_or(circumstances.key_class);
         let actor = author
             .as_ref()
-            .map_or(portcullis_policy::Actor::Unknown, |id| crate::facts::human(&state, id));
-        let question = portcullis_policy::Request { actor, circumstances, action };
+            .map_or(portcullis_policy::Actor::Unknown, |id| {
+                crate::facts::human(&state, id)
+            });
+        let question = portcullis_policy::Request {
+            actor,
+            circumstances,
+            action,
+        };
         app.decide(&state, &question, &[]).into_permit()?;
     }
     record(app, ActivationCompleted { request: id }).await
@@ -182,8 +217,11 @@ async fn activate(app: &App, id: RequestId) -> Result<(), Refusal> {
 /// Resets a breaker, if policy agrees now that it is approved.
 async fn reset_breaker(app: &App, id: RequestId) -> Result<(), Refusal> {
     let state = app.state();
-    let request =
-        state.requests.get(&id).cloned().ok_or_else(|| Refusal::not_found("request", id))?;
+    let request = state
+        .requests
+        .get(&id)
+        .cloned()
+        .ok_or_else(|| Refusal::not_found("request", id))?;
     let ApprovalSubject::BreakerReset { scope } = &request.subject else {
         return Err(Refusal::internal("not a reset"));
     };
@@ -203,7 +241,11 @@ async fn reset_breaker(app: &App, id: RequestId) -> Result<(), Refusal> {
         .map(|approval| approval.key_class)
         .max()
         .unwrap_or(circumstances.key_class);
-    let question = portcullis_policy::Request { actor: author, circumstances, action };
+    let question = portcullis_policy::Request {
+        actor: author,
+        circumstances,
+        action,
+    };
     app.decide(&state, &question, &[]).into_permit()?;
     record(app, BreakerReset { request: id }).await?;
     app.release_halt(scope);

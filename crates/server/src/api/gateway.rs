@@ -24,6 +24,7 @@ mod http;
 const CONTROL_WAIT: Duration = Duration::from_millis(1_000);
 
 /// A run that proved itself for this very request.
+#[derive(Clone)]
 pub(crate) struct Caller {
     /// The state in which it was active.
     pub(crate) state: Arc<State>,
@@ -35,13 +36,21 @@ impl Caller {
     /// The run as an actor of events.
     pub(crate) fn actor(&self) -> Actor {
         let principal = Principal::Agent(self.run.agent.clone(), Some(self.run.id));
-        Actor { host: Some(self.run.host.clone()), ..Actor::unsigned(principal) }
+        Actor {
+            host: Some(self.run.host.clone()),
+            ..Actor::unsigned(principal)
+        }
     }
 
     /// Whether a breaker covers the run here, by the ledger or ahead of it.
-    pub(crate) fn halted(&self, app: &App, repository: Option<&portcullis_model::RepositoryId>) -> bool {
+    pub(crate) fn halted(
+        &self,
+        app: &App,
+        repository: Option<&portcullis_model::RepositoryId>,
+    ) -> bool {
         let named: Vec<_> = repository.into_iter().collect();
-        app.halted_for(&self.state, Some(&self.run.agent), &named, None).is_some()
+        app.halted_for(&self.state, Some(&self.run.agent), &named, None)
+            .is_some()
     }
 }
 
@@ -59,7 +68,8 @@ pub(super) async fn handle(
             control_answer(&app, &caller).await
         }
         "ask" => {
-            let caller = identify(&app, &request, &LeaseKind::Identity).await?;
+            let caller = authenticate(&app, &request)?;
+            let caller = active(&app, caller, &LeaseKind::Identity).await?;
             Ok(axum::Json(what_may_i_do(&caller)).into_response())
         }
         "git" => git::run_request(&app, tail, request).await,
@@ -78,7 +88,12 @@ pub(super) async fn people(
     request: Request,
 ) -> Result<Response, Problem> {
     let path = request.uri().path().to_owned();
-    git::person_request(&app, path.strip_prefix("/git/").unwrap_or_default(), request).await
+    git::person_request(
+        &app,
+        path.strip_prefix("/git/").unwrap_or_default(),
+        request,
+    )
+    .await
 }
 
 /// Who calls, by token and proof of possession; the run may have ended.
@@ -87,16 +102,24 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
     let authorization = one_header(headers, "authorization")?;
     let proof = one_header(headers, "dpop")?;
     let (Some(authorization), Some(proof)) = (authorization, proof) else {
-        return Err(Refusal::denied("dpop-missing", "this request proves no identity")
-            .expected("a run's token and a proof made with its key")
-            .next("runs reach the gateway through their launcher's channel only"));
+        return Err(
+            Refusal::denied("dpop-missing", "this request proves no identity")
+                .expected("a run's token and a proof made with its key")
+                .next("runs reach the gateway through their launcher's channel only"),
+        );
     };
     let url = format!("{}{}", app.config.url(), request.uri().path());
     let caller = dpop::authenticate(
         &app.verifier,
         &app.replay,
-        UnverifiedHeaders { authorization, dpop: proof },
-        Call { method: request.method().as_str(), url: &url },
+        UnverifiedHeaders {
+            authorization,
+            dpop: proof,
+        },
+        Call {
+            method: request.method().as_str(),
+            url: &url,
+        },
         now(),
     )?;
     let state = app.state();
@@ -106,23 +129,23 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
         .cloned()
         .ok_or_else(|| Refusal::denied("run-unknown", "this run is not in the ledger"))?;
     if run.key != caller.proof.key.thumbprint().to_string() {
-        return Err(Refusal::denied("wrong-run-key", "the proof is by another key than the run's")
-            .expected(&run.key)
-            .received(&caller.proof.key.thumbprint().to_string()));
+        return Err(Refusal::denied(
+            "wrong-run-key",
+            "the proof is by another key than the run's",
+        )
+        .expected(&run.key)
+        .received(&caller.proof.key.thumbprint().to_string()));
     }
     Ok(Caller { state, run })
 }
 
-/// Who calls; the run goes on, and `lease` was lent to it.
-async fn identify(app: &App, request: &Request, lease: &LeaseKind) -> Result<Caller, Refusal> {
-    let caller = authenticate(app, request)?;
+/// The run goes on; if it ended, the first refusal of `lease` is recorded.
+async fn active(app: &App, caller: Caller, lease: &LeaseKind) -> Result<Caller, Refusal> {
     if let Err(refusal) = caller.run.require_active(now()) {
         refuse_void_lease(app, &caller, lease).await;
         return Err(refusal);
     }
-    if let Err(refusal) = caller.state.inventory.agent(&caller.run.agent, now()) {
-        return Err(refusal);
-    }
+    caller.state.inventory.agent(&caller.run.agent, now())?;
     Ok(caller)
 }
 
@@ -132,11 +155,17 @@ async fn refuse_void_lease(app: &App, caller: &Caller, lease: &LeaseKind) {
     if run.end.is_none() || run.refused.contains(lease) || !run.leases.contains(lease) {
         return;
     }
-    let body = LeaseRefused { run: run.id, lease: lease.clone() };
+    let body = LeaseRefused {
+        run: run.id,
+        lease: lease.clone(),
+    };
     if let Err(refusal) = worker::record(app, body).await
         && refusal.code != "not-first-refusal"
     {
-        tracing::warn!(error.code = refusal.code, "a refused lease could not be recorded: {refusal}");
+        tracing::warn!(
+            error.code = refusal.code,
+            "a refused lease could not be recorded: {refusal}"
+        );
     }
 }
 
@@ -156,7 +185,9 @@ async fn control_answer(app: &App, caller: &Caller) -> Result<Response, Problem>
                 LeaseKind::Identity | LeaseKind::Endpoint(_) | LeaseKind::Host(_) => None,
             })
             .collect();
-        let freeze = app.halted_for(&state, Some(&run.agent), &repositories, None).is_some();
+        let freeze = app
+            .halted_for(&state, Some(&run.agent), &repositories, None)
+            .is_some();
         let rights = state.inventory.agent(&run.agent, now()).is_err();
         let end = match &run.end {
             Some((_, end)) => Some(json!(end)),

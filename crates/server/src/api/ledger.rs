@@ -43,9 +43,14 @@ async fn entries(Shared(app): Shared<Arc<App>>, Query(range): Query<Range>) -> A
     let ledger = app.ledger.clone();
     let found = blocking(move || ledger.entries(range.from, limit)).await?;
     let size = app.ledger.size();
-    let next = found.last().map(|entry| entry.index + 1).filter(|next| *next < size);
+    let next = found
+        .last()
+        .map(|entry| entry.index + 1)
+        .filter(|next| *next < size);
     let items: Vec<Value> = found.iter().map(shown).collect();
-    Ok(axum::Json(json!({ "items": items, "next": next, "size": size })))
+    Ok(axum::Json(
+        json!({ "items": items, "next": next, "size": size }),
+    ))
 }
 
 fn shown(entry: &Entry) -> Value {
@@ -84,16 +89,19 @@ async fn tail(
     Query(range): Query<Range>,
 ) -> Sse<impl Stream<Item = Result<Sent, Infallible>>> {
     let tail = app.ledger.tail(range.from);
-    let sent = stream::unfold((tail, Vec::<Entry>::new().into_iter()), |(mut tail, mut ready)| async {
-        loop {
-            if let Some(entry) = ready.next() {
-                let data = String::from_utf8_lossy(&entry.bytes).into_owned();
-                let event = Sent::default().id(entry.index.to_string()).data(data);
-                return Some((Ok(event), (tail, ready)));
+    let sent = stream::unfold(
+        (tail, Vec::<Entry>::new().into_iter()),
+        |(mut tail, mut ready)| async {
+            loop {
+                if let Some(entry) = ready.next() {
+                    let data = String::from_utf8_lossy(&entry.bytes).into_owned();
+                    let event = Sent::default().id(entry.index.to_string()).data(data);
+                    return Some((Ok(event), (tail, ready)));
+                }
+                ready = tail.next().await.ok()?.into_iter();
             }
-            ready = tail.next().await.ok()?.into_iter();
-        }
-    });
+        },
+    );
     Sse::new(sent).keep_alive(KeepAlive::default())
 }
 

@@ -31,7 +31,10 @@ pub const fn status(refusal: &Refusal) -> StatusCode {
 pub fn document(refusal: &Refusal) -> Value {
     let mut document = json!(refusal);
     if let Some(fields) = document.as_object_mut() {
-        fields.insert("type".to_owned(), json!(format!("urn:portcullis:problem:{}", refusal.code)));
+        fields.insert(
+            "type".to_owned(),
+            json!(format!("urn:portcullis:problem:{}", refusal.code)),
+        );
         fields.insert("title".to_owned(), json!(refusal.message));
         fields.insert("status".to_owned(), json!(status(refusal).as_u16()));
     }
@@ -42,9 +45,18 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = status(&self.0);
         if status.is_server_error() {
-            tracing::warn!(error.code = self.0.code, "a request failed: {}", self.0.message);
+            tracing::warn!(
+                error.code = self.0.code,
+                "a request failed: {}",
+                self.0.message
+            );
         }
         let body = document(&self.0).to_string();
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+        (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body,
+        )
+            .into_response()
     }
 }

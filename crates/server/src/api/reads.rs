@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use super::ledger::blocking;
 use super::{Answer, Problem, review};
 use crate::app::{App, now};
-use crate::worker::{landing, sync};
 use crate::bundle;
+use crate::worker::{landing, sync};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -46,7 +46,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/artifacts/{artifact}", get(artifact))
         .route("/v1/artifacts/{artifact}/file", get(artifact_file))
         .route("/v1/artifacts/{artifact}/bundle", get(artifact_bundle))
-        .route("/v1/commits/{repository}/{commit}/bundle", get(commit_bundle))
+        .route(
+            "/v1/commits/{repository}/{commit}/bundle",
+            get(commit_bundle),
+        )
         .route("/v1/releases", get(releases))
         .route("/v1/rollouts", get(rollouts))
         .route("/v1/rollouts/{rollout}", get(rollout))
@@ -101,7 +104,9 @@ async fn policy(Shared(app): Shared<Arc<App>>) -> Answer {
         let text = crate::app::text(&app.ledger.blobs().get(digest)?)?;
         shown.insert(name.clone(), json!({ "digest": digest, "text": text }));
     }
-    Ok(axum::Json(json!({ "digest": files.digest, "files": shown })))
+    Ok(axum::Json(
+        json!({ "digest": files.digest, "files": shown }),
+    ))
 }
 
 async fn inventory(Shared(app): Shared<Arc<App>>, Path(kind): Path<String>) -> Answer {
@@ -173,7 +178,11 @@ async fn branch(
 
 async fn tasks(Shared(app): Shared<Arc<App>>) -> Answer {
     let state = app.state();
-    let items: Vec<Value> = state.tasks.keys().map(|id| task_view(&app, &state, id)).collect();
+    let items: Vec<Value> = state
+        .tasks
+        .keys()
+        .map(|id| task_view(&app, &state, id))
+        .collect();
     Ok(axum::Json(json!({ "items": items })))
 }
 
@@ -186,7 +195,9 @@ async fn task(Shared(app): Shared<Arc<App>>, Path(id): Path<TaskId>) -> Answer {
 }
 
 fn task_view(app: &App, state: &State, id: &TaskId) -> Value {
-    let Some(task) = state.tasks.get(id) else { return Value::Null };
+    let Some(task) = state.tasks.get(id) else {
+        return Value::Null;
+    };
     let text = app
         .ledger
         .blobs()
@@ -216,7 +227,10 @@ async fn runs(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> An
 
 async fn run(Shared(app): Shared<Arc<App>>, Path(id): Path<RunId>) -> Answer {
     let state = app.state();
-    let run = state.runs.get(&id).ok_or_else(|| Refusal::not_found("run", id))?;
+    let run = state
+        .runs
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("run", id))?;
     Ok(axum::Json(run_view(run)))
 }
 
@@ -251,7 +265,10 @@ async fn changes(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) ->
 
 async fn change(Shared(app): Shared<Arc<App>>, Path(id): Path<ChangeId>) -> Answer {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let mut view = change_view(change);
     let explained = landing::explain(&app, &state, id).await?;
     if let Some(fields) = view.as_object_mut() {
@@ -303,7 +320,10 @@ async fn diff(
     Path(id): Path<ChangeId>,
 ) -> Result<Response, Problem> {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let text = review::diff_text(&app, &change.latest().pushed.diff)?;
     Ok(([("content-type", "text/plain; charset=utf-8")], text).into_response())
 }
@@ -346,7 +366,10 @@ fn request_view(state: &State, request: &Request, time: Timestamp) -> Value {
 
 async fn request(Shared(app): Shared<Arc<App>>, Path(id): Path<RequestId>) -> Answer {
     let state = app.state();
-    let request = state.requests.get(&id).ok_or_else(|| Refusal::not_found("request", id))?;
+    let request = state
+        .requests
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("request", id))?;
     let mut view = request_view(&state, request, now());
     let text = review::document(&app, &state, request)?;
     let draft = review::draft(&app, &state, request, &text)?;
@@ -388,7 +411,10 @@ async fn source(
     Path(id): Path<portcullis_model::JobId>,
 ) -> Result<Response, Problem> {
     let state = app.state();
-    let job = state.jobs.get(&id).ok_or_else(|| Refusal::not_found("job", id))?;
+    let job = state
+        .jobs
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("job", id))?;
     let mirror = app.mirrors.get(&state, &job.repository).await?;
     let tar = mirror.archive(&job.commit).await?;
     Ok(([("content-type", "application/x-tar")], tar).into_response())
@@ -396,7 +422,11 @@ async fn source(
 
 async fn artifacts(Shared(app): Shared<Arc<App>>) -> Answer {
     let state = app.state();
-    let items: Vec<Value> = state.artifacts.keys().map(|id| artifact_view(&state, *id)).collect();
+    let items: Vec<Value> = state
+        .artifacts
+        .keys()
+        .map(|id| artifact_view(&state, *id))
+        .collect();
     Ok(axum::Json(json!({ "items": items })))
 }
 
@@ -409,7 +439,9 @@ async fn artifact(Shared(app): Shared<Arc<App>>, Path(id): Path<ArtifactId>) -> 
 }
 
 fn artifact_view(state: &State, id: ArtifactId) -> Value {
-    let Some(artifact) = state.artifacts.get(&id) else { return Value::Null };
+    let Some(artifact) = state.artifacts.get(&id) else {
+        return Value::Null;
+    };
     json!({
         "id": id,
         "job": artifact.job,
@@ -427,7 +459,10 @@ async fn artifact_file(
     Path(id): Path<ArtifactId>,
 ) -> Result<Response, Problem> {
     let state = app.state();
-    let artifact = state.artifacts.get(&id).ok_or_else(|| Refusal::not_found("artifact", id))?;
+    let artifact = state
+        .artifacts
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("artifact", id))?;
     let bytes = app.ledger.blobs().get(&artifact.output.digest)?;
     Ok(([("content-type", "application/octet-stream")], bytes).into_response())
 }
@@ -443,10 +478,9 @@ async fn artifact_bundle(
     Path(id): Path<ArtifactId>,
     Query(filter): Query<BundleFilter>,
 ) -> Result<Response, Problem> {
-    let bundle = blocking(move || {
-        bundle::for_artifact(&app, id, filter.environment.as_ref())?.to_bytes()
-    })
-    .await?;
+    let bundle =
+        blocking(move || bundle::for_artifact(&app, id, filter.environment.as_ref())?.to_bytes())
+            .await?;
     Ok(([("content-type", "application/json")], bundle).into_response())
 }
 
@@ -483,14 +517,20 @@ async fn releases(Shared(app): Shared<Arc<App>>) -> Answer {
 
 async fn rollouts(Shared(app): Shared<Arc<App>>) -> Answer {
     let state = app.state();
-    let items: Vec<Value> =
-        state.rollouts.values().map(|rollout| rollout_view(rollout)).collect();
+    let items: Vec<Value> = state
+        .rollouts
+        .values()
+        .map(|rollout| rollout_view(rollout))
+        .collect();
     Ok(axum::Json(json!({ "items": items })))
 }
 
 async fn rollout(Shared(app): Shared<Arc<App>>, Path(id): Path<RolloutId>) -> Answer {
     let state = app.state();
-    let rollout = state.rollouts.get(&id).ok_or_else(|| Refusal::not_found("rollout", id))?;
+    let rollout = state
+        .rollouts
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("rollout", id))?;
     Ok(axum::Json(rollout_view(rollout)))
 }
 

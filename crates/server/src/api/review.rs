@@ -22,15 +22,39 @@ const DIFF_SHOWN_MAX_BYTES: usize = 512 * 1024;
 /// One line about a subject.
 pub fn summary(subject: &ApprovalSubject) -> String {
     match subject {
-        ApprovalSubject::Change { change, revision, repository, branch, head, .. } => {
-            format!("land {change} revision {revision} ({}) on {repository} {branch}", head.short())
+        ApprovalSubject::Change {
+            change,
+            revision,
+            repository,
+            branch,
+            head,
+            ..
+        } => {
+            format!(
+                "land {change} revision {revision} ({}) on {repository} {branch}",
+                head.short()
+            )
         }
-        ApprovalSubject::Release { artifact, environment, repository, commit, .. } => {
-            format!("release {artifact} of {repository} ({}) to {environment}", commit.short())
+        ApprovalSubject::Release {
+            artifact,
+            environment,
+            repository,
+            commit,
+            ..
+        } => {
+            format!(
+                "release {artifact} of {repository} ({}) to {environment}",
+                commit.short()
+            )
         }
         ApprovalSubject::Activation { subject, .. } => format!("bring {subject} into force"),
         ApprovalSubject::BreakerReset { scope } => format!("reset the breaker for {scope}"),
-        ApprovalSubject::Unproven { repository, branch, from, to } => format!(
+        ApprovalSubject::Unproven {
+            repository,
+            branch,
+            from,
+            to,
+        } => format!(
             "accept what reached {repository} {branch} past Portcullis ({}..{})",
             from.short(),
             to.short()
@@ -58,12 +82,18 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
     line("party", &names(request.party.0.iter()));
     line("counts", &who_counts(state, request));
     if let Some(task) = request.task.and_then(|id| state.tasks.get(&id)) {
-        line("task", &format!("task-{}", Digest::of(&task.envelope.payload_bytes()?).hex()));
+        line(
+            "task",
+            &format!("task-{}", Digest::of(&task.envelope.payload_bytes()?).hex()),
+        );
         line("signer", task.payload.signer.as_str());
         line("agent", task.payload.agent.as_str());
         if let Some(agent) = state.inventory.agents.get(&task.payload.agent) {
             line("owner", agent.manifest.owner.as_str());
-            line("model", &format!("{} in {}", agent.manifest.model, agent.manifest.runtime));
+            line(
+                "model",
+                &format!("{} in {}", agent.manifest.model, agent.manifest.runtime),
+            );
         }
         if let Ok(bytes) = app.ledger.blobs().get(&task.payload.text)
             && let Ok(order) = serde_json::from_slice::<portcullis_model::TaskText>(&bytes)
@@ -74,7 +104,15 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
             }
         }
         for target in &task.payload.targets {
-            line("scope", &format!("{} {}: {}", target.repository, target.branch, target.scope.allow.join(" ")));
+            line(
+                "scope",
+                &format!(
+                    "{} {}: {}",
+                    target.repository,
+                    target.branch,
+                    target.scope.allow.join(" ")
+                ),
+            );
         }
     }
     match &request.subject {
@@ -83,17 +121,34 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
                 change_text(app, change.latest(), &mut text)?;
             }
         }
-        ApprovalSubject::Release { artifact, digest, environment, commit, provenance, .. } => {
+        ApprovalSubject::Release {
+            artifact,
+            digest,
+            environment,
+            commit,
+            provenance,
+            ..
+        } => {
             line("artifact", &format!("{artifact} {digest}"));
             line("commit", commit.as_str());
             line("provenance", &provenance.to_string());
             let covered = portcullis_flow::release::coverage(state, *artifact, environment)?;
             for id in &covered.changes {
                 if let Some(change) = state.changes.get(id) {
-                    line("contains", &format!("{id} by {}", names(change.party.0.iter())));
+                    line(
+                        "contains",
+                        &format!("{id} by {}", names(change.party.0.iter())),
+                    );
                 }
             }
-            line("agents' work", if covered.agent_work { "yes: it starts as a canary" } else { "no" });
+            line(
+                "agents' work",
+                if covered.agent_work {
+                    "yes: it starts as a canary"
+                } else {
+                    "no"
+                },
+            );
         }
         ApprovalSubject::Activation { .. } => {
             let record = serde_json::to_string_pretty(&request.activation)
@@ -103,7 +158,13 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
         }
         ApprovalSubject::BreakerReset { scope } => {
             let trip = state.breakers.get(scope);
-            line("tripped", &trip.map_or_else(|| "not any more".to_owned(), |trip| format!("at {} (entry {})", trip.time, trip.entry)));
+            line(
+                "tripped",
+                &trip.map_or_else(
+                    || "not any more".to_owned(),
+                    |trip| format!("at {} (entry {})", trip.time, trip.entry),
+                ),
+            );
         }
         ApprovalSubject::Unproven { from, to, .. } => {
             line("from", from.as_str());
@@ -115,7 +176,11 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
 
 fn needs(request: &Request) -> String {
     let needed = &request.needed;
-    let who = if needed.administrators { "administrators" } else { "people" };
+    let who = if needed.administrators {
+        "administrators"
+    } else {
+        "people"
+    };
     format!(
         "{} {who} of {} parties, each with a {} key or better",
         needed.humans, needed.parties, needed.key_class
@@ -135,13 +200,25 @@ fn who_counts(state: &State, request: &Request) -> String {
         })
         .map(|(id, _)| id)
         .collect();
-    let own = if state.solo() { " (one person works alone: counts as self-approved)" } else { "" };
-    format!("{} approved; may approve: {}{own}", given.humans, names(eligible.iter()))
+    let own = if state.solo() {
+        " (one person works alone: counts as self-approved)"
+    } else {
+        ""
+    };
+    format!(
+        "{} approved; may approve: {}{own}",
+        given.humans,
+        names(eligible.iter())
+    )
 }
 
 fn names<T: std::fmt::Display>(items: impl Iterator<Item = T>) -> String {
     let all: Vec<String> = items.map(|item| item.to_string()).collect();
-    if all.is_empty() { "nobody".to_owned() } else { all.join(", ") }
+    if all.is_empty() {
+        "nobody".to_owned()
+    } else {
+        all.join(", ")
+    }
 }
 
 fn change_text(app: &App, revision: &Revision, text: &mut String) -> Result<(), Refusal> {
@@ -154,9 +231,23 @@ fn change_text(app: &App, revision: &Revision, text: &mut String) -> Result<(), 
     line("head", pushed.head.as_str());
     line("tree", pushed.tree.as_str());
     line("manifest", &pushed.manifest.to_string());
-    line("size", &format!("{} files, {} lines, {} commits", pushed.files, pushed.lines, pushed.commits.len()));
+    line(
+        "size",
+        &format!(
+            "{} files, {} lines, {} commits",
+            pushed.files,
+            pushed.lines,
+            pushed.commits.len()
+        ),
+    );
     if pushed.questions > 0 {
-        line("asked", &format!("the agent asked {} times what would be refused", pushed.questions));
+        line(
+            "asked",
+            &format!(
+                "the agent asked {} times what would be refused",
+                pushed.questions
+            ),
+        );
     }
     if let Some(tests) = &revision.tests {
         line(
@@ -171,14 +262,32 @@ fn change_text(app: &App, revision: &Revision, text: &mut String) -> Result<(), 
         line("checks", &format!("{:?}", checks.verdict));
         let bytes = app.ledger.blobs().get(&checks.report)?;
         let report: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        for finding in report.get("findings").and_then(Value::as_array).into_iter().flatten() {
-            let field = |name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default();
+        for finding in report
+            .get("findings")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let field = |name: &str| {
+                finding
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
             let at = match (field("path"), finding.get("line").and_then(Value::as_u64)) {
                 ("", _) => String::new(),
                 (path, Some(number)) => format!("{path}:{number} "),
                 (path, None) => format!("{path} "),
             };
-            line("", &format!("{at}{} ({}): {}", field("rule"), field("level"), field("message")));
+            line(
+                "",
+                &format!(
+                    "{at}{} ({}): {}",
+                    field("rule"),
+                    field("level"),
+                    field("message")
+                ),
+            );
         }
     }
     text.push_str("\ndiff\n");
@@ -197,7 +306,9 @@ pub fn diff_text(app: &App, digest: &Digest) -> Result<String, Refusal> {
         Some(at) => bytes.get(at + 2..).unwrap_or_default(),
         None => bytes.as_slice(),
     };
-    let shown = patch.get(..patch.len().min(DIFF_SHOWN_MAX_BYTES)).unwrap_or_default();
+    let shown = patch
+        .get(..patch.len().min(DIFF_SHOWN_MAX_BYTES))
+        .unwrap_or_default();
     let mut text = String::with_capacity(shown.len());
     push_visible(&String::from_utf8_lossy(shown), &mut text);
     if patch.len() > shown.len() {

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use portcullis_flow::{Command as Recording, State};
 use portcullis_flow::release::{Coverage, coverage, rollback_target};
-use portcullis_model::event::{
-    EnvironmentReverted, Needed, ReleaseAdmitted, RequestOpened,
-};
+use portcullis_flow::{Command as Recording, State};
+use portcullis_model::event::{EnvironmentReverted, Needed, ReleaseAdmitted, RequestOpened};
 use portcullis_model::manifest::Sensitivity;
 use portcullis_model::statement::{ApprovalSubject, BreakerScope};
 use portcullis_model::{
@@ -56,9 +54,14 @@ pub(super) async fn ask(
                 verification: evidence,
                 decision,
             };
-            let recorded = app.ledger.record(permit, Recording::one(control(), body)).await?;
+            let recorded = app
+                .ledger
+                .record(permit, Recording::one(control(), body))
+                .await?;
             let (_, index) = recorded.spend();
-            Ok(json!({ "index": index, "request": null, "release": ReleaseId(index), "satisfied": true }))
+            Ok(
+                json!({ "index": index, "request": null, "release": ReleaseId(index), "satisfied": true }),
+            )
         }
         Verdict::No(refusal, _, None) => Err(*refusal),
         Verdict::No(_, decision, Some(ask)) => {
@@ -70,22 +73,31 @@ pub(super) async fn ask(
                 commit: known.commit.clone(),
                 provenance: known.provenance,
             };
-            let production =
-                facts::environment_target(&state, &environment).sensitivity == Sensitivity::Production;
+            let production = facts::environment_target(&state, &environment).sensitivity
+                == Sensitivity::Production;
             let floor = state.genesis()?.key_floor.production;
             let body = RequestOpened {
                 subject,
                 task: sole_task(&state, &covered),
                 checks: Some(evidence),
-                needed: needed(&ask, if production { floor } else { KeyClass::Software }),
+                needed: needed(
+                    &ask,
+                    if production {
+                        floor
+                    } else {
+                        KeyClass::Software
+                    },
+                ),
                 party: party(&state, &covered),
                 because: ask.rules.iter().map(ToString::to_string).collect(),
                 decision,
                 expires: now().plus_ms(portcullis_flow::approval::REQUEST_LIFE_MS),
                 envelope: Some(verified.envelope.clone()),
             };
-            let receipt =
-                app.ledger.submit(Recording::one(verified.actor.clone(), body)).await?;
+            let receipt = app
+                .ledger
+                .submit(Recording::one(verified.actor.clone(), body))
+                .await?;
             Ok(json!({
                 "index": receipt.first,
                 "request": RequestId(receipt.first),
@@ -138,11 +150,20 @@ pub(crate) fn needed(ask: &Ask, floor: KeyClass) -> Needed {
 
 fn party(state: &State, covered: &Coverage) -> Party {
     let mut party = Party::default();
-    for change in covered.changes.iter().filter_map(|change| state.changes.get(change)) {
+    for change in covered
+        .changes
+        .iter()
+        .filter_map(|change| state.changes.get(change))
+    {
         // An agent's people had a hand in the change; a person's own change is theirs.
-        party.0.extend(change.party.0.iter().filter(|member| {
-            matches!(member, Principal::Agent(..) | Principal::Unknown)
-        }).cloned());
+        party.0.extend(
+            change
+                .party
+                .0
+                .iter()
+                .filter(|member| matches!(member, Principal::Agent(..) | Principal::Unknown))
+                .cloned(),
+        );
     }
     if !covered.unproven.is_empty() {
         party.0.insert(Principal::Unknown);
@@ -151,7 +172,9 @@ fn party(state: &State, covered: &Coverage) -> Party {
 }
 
 fn sole_task(state: &State, covered: &Coverage) -> Option<TaskId> {
-    let [change] = covered.changes.as_slice() else { return None };
+    let [change] = covered.changes.as_slice() else {
+        return None;
+    };
     let run = state.changes.get(change)?.latest().run?;
     state.runs.get(&run).map(|run| run.task)
 }
@@ -170,17 +193,26 @@ pub(super) async fn rollback(
         .environments
         .get(&environment)
         .ok_or_else(|| Refusal::not_found("environment", &environment))?;
-    let target = to.or_else(|| rollback_target(&state, &environment)).ok_or_else(|| {
-        Refusal::denied("nothing-to-return-to", format!("{environment} has no earlier release"))
+    let target = to
+        .or_else(|| rollback_target(&state, &environment))
+        .ok_or_else(|| {
+            Refusal::denied(
+                "nothing-to-return-to",
+                format!("{environment} has no earlier release"),
+            )
             .expected("a release that was admitted there, served, and is not revoked")
-            .next(format!("stop it with `portcullis breaker trip --env {environment}`, or release a fix"))
-    })?;
+            .next(format!(
+                "stop it with `portcullis breaker trip --env {environment}`, or release a fix"
+            ))
+        })?;
     let returnable = state.releases.get(&target).is_some_and(|release| {
         release.environment == environment && release.completed && !release.revoked
     });
     if !returnable {
-        return Err(Refusal::denied("not-returnable", format!("{target} can't be returned to"))
-            .expected("a release that was admitted here, served, and is not revoked"));
+        return Err(
+            Refusal::denied("not-returnable", format!("{target} can't be returned to"))
+                .expected("a release that was admitted here, served, and is not revoked"),
+        );
     }
     let epoch = running.epoch + 1;
     rollout::serve_alone(app, &environment, target, epoch).await?;
@@ -191,11 +223,17 @@ pub(super) async fn rollback(
         why,
         envelope: Some(verified.envelope.clone()),
     };
-    let receipt = app.ledger.submit(Recording::one(verified.actor.clone(), body)).await;
+    let receipt = app
+        .ledger
+        .submit(Recording::one(verified.actor.clone(), body))
+        .await;
     match receipt {
         Ok(receipt) => Ok(json!({ "index": receipt.first, "release": target, "recorded": true })),
         Err(refusal) => {
-            tracing::error!(error.code = refusal.code, "a rollback was done and could not be recorded: {refusal}");
+            tracing::error!(
+                error.code = refusal.code,
+                "a rollback was done and could not be recorded: {refusal}"
+            );
             Ok(json!({ "release": target, "recorded": false, "why": refusal.code }))
         }
     }
@@ -233,7 +271,12 @@ pub(super) async fn ask_breaker_reset(
         // The person's own command is not an approval: one statement over exactly this is.
         Verdict::Permit(permit, decision) => (
             permit.rules().iter().map(ToString::to_string).collect(),
-            Needed { humans: 1, parties: 1, key_class: floor, administrators: true },
+            Needed {
+                humans: 1,
+                parties: 1,
+                key_class: floor,
+                administrators: true,
+            },
             decision,
         ),
     };
@@ -248,6 +291,9 @@ pub(super) async fn ask_breaker_reset(
         expires: now().plus_ms(portcullis_flow::approval::REQUEST_LIFE_MS),
         envelope: Some(verified.envelope.clone()),
     };
-    let receipt = app.ledger.submit(Recording::one(verified.actor.clone(), body)).await?;
+    let receipt = app
+        .ledger
+        .submit(Recording::one(verified.actor.clone(), body))
+        .await?;
     Ok(json!({ "index": receipt.first, "request": RequestId(receipt.first) }))
 }

@@ -22,7 +22,7 @@ use portcullis_policy::{Permit, Request};
 use serde_json::{Value, json};
 
 use super::{Verified, keys_of, trusted};
-use crate::app::{App, AUDIENCE, Verdict, now};
+use crate::app::{AUDIENCE, App, Verdict, now};
 use crate::facts;
 
 /// How long an SVID lasts, in milliseconds (one hour, the most that `identity` issues); the run
@@ -46,15 +46,22 @@ pub(super) async fn start(
     verified: Verified,
     possession: Option<&str>,
 ) -> Result<Value, Refusal> {
-    let Command::StartRun { task, run_key, run_public_key, gaps, source } =
-        verified.command.command.clone()
+    let Command::StartRun {
+        task,
+        run_key,
+        run_public_key,
+        gaps,
+        source,
+    } = verified.command.command.clone()
     else {
         return Err(Refusal::internal("not a start"));
     };
     let Principal::Host(host) = verified.actor.principal.clone() else {
-        return Err(Refusal::denied("not-a-host", "runs are started by enrolled hosts")
-            .received(&verified.actor.principal.to_string())
-            .next("start it with `portcullis run` on an enrolled host"));
+        return Err(
+            Refusal::denied("not-a-host", "runs are started by enrolled hosts")
+                .received(&verified.actor.principal.to_string())
+                .next("start it with `portcullis run` on an enrolled host"),
+        );
     };
     let time = now();
     let key = holder(app, possession, &run_key, &run_public_key, time)?;
@@ -66,7 +73,9 @@ pub(super) async fn start(
     accept_task(app, &state, &checked, &text).await?;
     let state = app.state();
     let (permit, decision) = decide(app, &state, &checked, &host, &gaps, time)?;
-    let deadline = time.plus_ms(checked.task.budgets.wall_ms).min(checked.task.expires);
+    let deadline = time
+        .plus_ms(checked.task.budgets.wall_ms)
+        .min(checked.task.expires);
     let body = RunStarted {
         task: checked.id,
         agent: checked.task.agent.clone(),
@@ -78,8 +87,10 @@ pub(super) async fn start(
         envelope: verified.envelope.clone(),
         decision,
     };
-    let recorded =
-        app.ledger.record(permit, Recording::one(verified.actor.clone(), body)).await?;
+    let recorded = app
+        .ledger
+        .record(permit, Recording::one(verified.actor.clone(), body))
+        .await?;
     let (_, index) = recorded.spend();
     identity(app, RunId(index), &checked, &key, deadline)
 }
@@ -96,14 +107,18 @@ fn holder(
         Refusal::denied("dpop-missing", "the run's key is not proved")
             .expected("a `dpop` header made with the run's key")
     })?;
-    let point = decode_hex(point)
-        .ok_or_else(|| Refusal::malformed("run key").expected("an uncompressed P-256 point in hex"))?;
+    let point = decode_hex(point).ok_or_else(|| {
+        Refusal::malformed("run key").expected("an uncompressed P-256 point in hex")
+    })?;
     let key = P256PublicKey::from_point(&point)?;
     if key.thumbprint().to_string() != thumbprint {
         return Err(Refusal::malformed("run key").expected("the thumbprint of the key beside it"));
     }
     let url = format!("{}/v1/commands", app.config.url());
-    let call = dpop::Call { method: "POST", url: &url };
+    let call = dpop::Call {
+        method: "POST",
+        url: &url,
+    };
     dpop::verify_possession(&app.replay, proof, call, key.thumbprint(), time)?;
     Ok(key)
 }
@@ -124,7 +139,12 @@ pub(crate) fn check_task(state: &State, envelope: Envelope) -> Result<CheckedTas
     );
     task.validate()?;
     let id = TaskId(Digest::of(proof.payload()));
-    Ok(CheckedTask { id, task, envelope, actor })
+    Ok(CheckedTask {
+        id,
+        task,
+        envelope,
+        actor,
+    })
 }
 
 fn task_text(app: &App, verified: &Verified, task: &Task) -> Result<TaskText, Refusal> {
@@ -136,9 +156,12 @@ fn task_text(app: &App, verified: &Verified, task: &Task) -> Result<TaskText, Re
     let text = match sent {
         Some(text) => text.into_bytes(),
         None => app.ledger.blobs().get(&task.text).map_err(|_| {
-            Refusal::denied("task-text-altered", "the task's title and text are not what was signed")
-                .expected(&task.text.to_string())
-                .next("sign the task again with `portcullis task sign`")
+            Refusal::denied(
+                "task-text-altered",
+                "the task's title and text are not what was signed",
+            )
+            .expected(&task.text.to_string())
+            .next("sign the task again with `portcullis task sign`")
         })?,
     };
     let text: TaskText = canonical::from_slice("task text", &text)?;
@@ -169,7 +192,11 @@ pub(crate) fn check_bases(state: &State, task: &Task) -> Result<(), Refusal> {
         if known.is_none_or(|branch| !branch.stood_at(&target.base)) {
             return Err(Refusal::denied(
                 "base-unknown",
-                format!("{} never was where {} stands", target.base.short(), target.branch),
+                format!(
+                    "{} never was where {} stands",
+                    target.base.short(),
+                    target.branch
+                ),
             )
             .expected(&known.map_or_else(
                 || format!("a branch of {} that is known", target.repository),
@@ -199,7 +226,11 @@ pub(crate) fn decide_task(
         .unwrap_or_default();
     let action = Action::TaskSign(TaskSign {
         agent,
-        repositories: task.targets.iter().map(|target| target.repository.clone()).collect(),
+        repositories: task
+            .targets
+            .iter()
+            .map(|target| target.repository.clone())
+            .collect(),
         wider_than_agent: wider.into_iter().collect(),
         life_ms: task.expires.ms_since(task.not_before),
         allowed_gaps: task.allowed_gaps.clone(),
@@ -211,12 +242,19 @@ pub(crate) fn decide_task(
         .halted_for(
             state,
             Some(&task.agent),
-            &task.targets.iter().map(|target| &target.repository).collect::<Vec<_>>(),
+            &task
+                .targets
+                .iter()
+                .map(|target| &target.repository)
+                .collect::<Vec<_>>(),
             None,
         )
         .is_some();
-    let request =
-        Request { actor: facts::human(state, &task.signer), circumstances, action };
+    let request = Request {
+        actor: facts::human(state, &task.signer),
+        circumstances,
+        action,
+    };
     app.decide(state, &request, &[]).into_permit()
 }
 
@@ -234,7 +272,11 @@ async fn accept_task(
     let bytes = canonical::to_vec(text)?;
     app.ledger.blobs().put(&bytes)?;
     let body = accepted_body(app, state, checked)?;
-    match app.ledger.submit(Recording::one(checked.actor.clone(), body)).await {
+    match app
+        .ledger
+        .submit(Recording::one(checked.actor.clone(), body))
+        .await
+    {
         Ok(_) => Ok(()),
         // Two starts at once: the other took it in.
         Err(refusal) if refusal.code == "task-known" => Ok(()),
@@ -255,7 +297,11 @@ pub(crate) fn accepted_body(
         envelope: checked.envelope.clone(),
         decision: app.state_decision(state),
     };
-    portcullis_model::Fold::decide(state, &Recording::one(checked.actor.clone(), dry.clone()), now())?;
+    portcullis_model::Fold::decide(
+        state,
+        &Recording::one(checked.actor.clone(), dry.clone()),
+        now(),
+    )?;
     let (_, decision) = decide_task(app, state, checked)?;
     Ok(Body::TaskAccepted(TaskAccepted { decision, ..dry }))
 }
@@ -282,15 +328,24 @@ fn decide(
         demands_managed_host: task.containment == Containment::Contained,
         gaps: unexpected,
     });
-    let repositories: Vec<_> = task.targets.iter().map(|target| &target.repository).collect();
+    let repositories: Vec<_> = task
+        .targets
+        .iter()
+        .map(|target| &target.repository)
+        .collect();
     let mut circumstances = facts::circumstances(state, time)?;
-    circumstances.breaker =
-        app.halted_for(state, Some(&task.agent), &repositories, None).is_some();
+    circumstances.breaker = app
+        .halted_for(state, Some(&task.agent), &repositories, None)
+        .is_some();
     circumstances.containment = Some(match record.class {
         HostClass::Managed => Containment::Contained,
         HostClass::SelfRun => Containment::ContainedClaimed,
     });
-    let request = Request { actor: facts::host(state, host, time), circumstances, action };
+    let request = Request {
+        actor: facts::host(state, host, time),
+        circumstances,
+        action,
+    };
     match app.decide(state, &request, &[]) {
         Verdict::Permit(permit, record) => Ok((permit, record)),
         Verdict::No(refusal, ..) => Err(*refusal),
@@ -298,10 +353,22 @@ fn decide(
 }
 
 fn leases(task: &Task) -> Vec<LeaseKind> {
-    let git = task.targets.iter().map(|target| LeaseKind::Git(target.repository.clone()));
-    let endpoints = task.capabilities.endpoints.iter().cloned().map(LeaseKind::Endpoint);
+    let git = task
+        .targets
+        .iter()
+        .map(|target| LeaseKind::Git(target.repository.clone()));
+    let endpoints = task
+        .capabilities
+        .endpoints
+        .iter()
+        .cloned()
+        .map(LeaseKind::Endpoint);
     let hosts = task.capabilities.hosts.iter().cloned().map(LeaseKind::Host);
-    std::iter::once(LeaseKind::Identity).chain(git).chain(endpoints).chain(hosts).collect()
+    std::iter::once(LeaseKind::Identity)
+        .chain(git)
+        .chain(endpoints)
+        .chain(hosts)
+        .collect()
 }
 
 /// The identity that the recorded run gets, and what it needs to know.
@@ -315,7 +382,10 @@ fn identity(
     let state = app.state();
     let time = now();
     let genesis = state.genesis()?;
-    let known = state.runs.get(&run).ok_or_else(|| Refusal::internal("the run is not folded"))?;
+    let known = state
+        .runs
+        .get(&run)
+        .ok_or_else(|| Refusal::internal("the run is not folded"))?;
     let id = SpiffeId::run(app.authority.trust_domain(), &checked.task.agent, run);
     let life = deadline.ms_since(time).clamp(1_000, SVID_LIFE_MS);
     let svid = app.authority.issue(&id, key, life, time)?;
@@ -381,4 +451,3 @@ fn feedback(app: &App, state: &State, task: &Task) -> Vec<String> {
         })
         .collect()
 }
-

@@ -19,7 +19,10 @@ pub const CONFIGURATION_MAX_BYTES: u64 = 64 * 1024;
 /// The objects can't be read, or the revision was superseded.
 pub async fn run(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let revision = change.latest();
     if revision.number != number {
         return Ok(());
@@ -27,7 +30,9 @@ pub async fn run(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
     let mirror = app.mirrors.get(&state, &change.repository).await?;
     let pushed = &revision.pushed;
     let base = mirror.objects();
-    let configured = base.read_file(&pushed.base, CONFIGURATION, CONFIGURATION_MAX_BYTES).await?;
+    let configured = base
+        .read_file(&pushed.base, CONFIGURATION, CONFIGURATION_MAX_BYTES)
+        .await?;
     let configuration: Configuration = match &configured {
         Some(bytes) => from_toml("checks configuration", &text(bytes)?)?,
         None => Configuration::default(),

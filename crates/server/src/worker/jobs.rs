@@ -96,8 +96,12 @@ impl JobsConfiguration {
     pub fn read(source: &str) -> Result<Self, Refusal> {
         let jobs: Self = from_toml("jobs configuration", source)?;
         let commands = [
-            jobs.test.as_ref().map(|test| (&test.command, &test.time_limit)),
-            jobs.build.as_ref().map(|build| (&build.command, &build.time_limit)),
+            jobs.test
+                .as_ref()
+                .map(|test| (&test.command, &test.time_limit)),
+            jobs.build
+                .as_ref()
+                .map(|build| (&build.command, &build.time_limit)),
         ];
         for (command, limit) in commands.into_iter().flatten() {
             parse_duration_ms(limit)?;
@@ -110,7 +114,9 @@ impl JobsConfiguration {
         for path in reports.chain(outputs) {
             let inside = !path.is_empty()
                 && !path.starts_with('/')
-                && path.split('/').all(|part| !part.is_empty() && part != ".." && part != ".");
+                && path
+                    .split('/')
+                    .all(|part| !part.is_empty() && part != ".." && part != ".");
             if !inside {
                 return Err(Refusal::malformed("jobs configuration")
                     .expected("paths inside the tree, such as target/app")
@@ -128,8 +134,10 @@ async fn configuration_at(
     commit: &GitOid,
 ) -> Result<Option<(JobsConfiguration, Digest)>, Refusal> {
     let mirror = app.mirrors.get(state, repository).await?;
-    let file =
-        mirror.objects().read_file(commit, CONFIGURATION, CONFIGURATION_MAX_BYTES).await?;
+    let file = mirror
+        .objects()
+        .read_file(commit, CONFIGURATION, CONFIGURATION_MAX_BYTES)
+        .await?;
     match file {
         None => Ok(None),
         Some(bytes) => {
@@ -145,7 +153,10 @@ async fn configuration_at(
 /// The base can't be read.
 pub async fn request_tests(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let revision = change.latest();
     let pushed = &revision.pushed;
     let found = configuration_at(app, &state, &change.repository, &pushed.base).await?;
@@ -174,7 +185,9 @@ pub async fn request_tests(app: &App, id: ChangeId, number: u64) -> Result<(), R
             && known.repository == pushed.repository
             && known.commit == pushed.base
             && known.configured_by == pushed.base
-            && known.finished().is_none_or(|done| done.outcome != JobOutcome::Lost)
+            && known
+                .finished()
+                .is_none_or(|done| done.outcome != JobOutcome::Lost)
     });
     if !known_base {
         super::record(app, job(&pushed.base, None)).await?;
@@ -188,10 +201,16 @@ pub async fn request_tests(app: &App, id: ChangeId, number: u64) -> Result<(), R
 /// A report is missing.
 pub async fn complete_tests(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let jobs = test_jobs(&state, change, change.latest())
         .ok_or_else(|| Refusal::conflict("not-requested", "the tests were not asked for"))?;
-    let (head, base) = (report_of(app, &state, jobs.head)?, report_of(app, &state, jobs.base)?);
+    let (head, base) = (
+        report_of(app, &state, jobs.head)?,
+        report_of(app, &state, jobs.base)?,
+    );
     let empty = TestReport::default();
     let base_report = base.as_ref().unwrap_or(&empty);
     let comparison = compare(base_report, head.as_ref().unwrap_or(&empty));
@@ -218,9 +237,9 @@ pub async fn complete_tests(app: &App, id: ChangeId, number: u64) -> Result<(), 
         "head": state.jobs.get(&jobs.head).and_then(|job| job.finished()).and_then(|done| done.attestation),
         "base": state.jobs.get(&jobs.base).and_then(|job| job.finished()).and_then(|done| done.attestation),
     }))?;
-    let passed = head
-        .as_ref()
-        .map_or(0, |report| report.count(portcullis_checks::testreport::Outcome::Passed));
+    let passed = head.as_ref().map_or(0, |report| {
+        report.count(portcullis_checks::testreport::Outcome::Passed)
+    });
     let body = TestsCompleted {
         change: id,
         revision: number,
@@ -239,7 +258,9 @@ pub async fn complete_tests(app: &App, id: ChangeId, number: u64) -> Result<(), 
 
 fn report_of(app: &App, state: &State, job: JobId) -> Result<Option<TestReport>, Refusal> {
     let done = state.jobs.get(&job).and_then(|job| job.finished());
-    let Some(report) = done.and_then(|done| done.report) else { return Ok(None) };
+    let Some(report) = done.and_then(|done| done.report) else {
+        return Ok(None);
+    };
     let bytes = app.ledger.blobs().get(&report)?;
     // What a job wrote is the job's word: what can't be read counts as nothing.
     Ok(canonical::from_slice("test report", &bytes).ok())
@@ -257,7 +278,8 @@ pub async fn request_build(
     let state = app.state();
     let found = configuration_at(app, &state, repository, commit).await?;
     let Some((JobsConfiguration { build: Some(_), .. }, configuration)) = found else {
-        app.settled.insert(Work::RequestBuild(repository.clone(), commit.clone()));
+        app.settled
+            .insert(Work::RequestBuild(repository.clone(), commit.clone()));
         return Ok(());
     };
     let body = JobRequested {
@@ -300,8 +322,14 @@ pub fn may_run(app: &App, state: &State, job: &Job, service: &ServiceId) -> Resu
     let _ = hosts;
     let mut circumstances = facts::circumstances(state, now())?;
     circumstances.breaker = by_agent
-        && app.halted_for(state, None, &[&job.repository], None).is_some();
-    let question = Request { actor: facts::service(state, service, now()), circumstances, action };
+        && app
+            .halted_for(state, None, &[&job.repository], None)
+            .is_some();
+    let question = Request {
+        actor: facts::service(state, service, now()),
+        circumstances,
+        action,
+    };
     app.decide(state, &question, &[]).into_permit().map(|_| ())
 }
 
@@ -373,13 +401,21 @@ pub fn changes_in(state: &State, repository: &RepositoryId, commit: &GitOid) -> 
 pub fn verify_result(app: &App, verified: &Verified, body: &JobFinished) -> Result<(), Refusal> {
     let state = app.state();
     let Principal::Service(service) = &verified.actor.principal else {
-        return Err(Refusal::denied("not-a-service", "only a service delivers results"));
+        return Err(Refusal::denied(
+            "not-a-service",
+            "only a service delivers results",
+        ));
     };
     let key = &state.inventory.service(service, now())?.key;
-    let job =
-        state.jobs.get(&body.job).ok_or_else(|| Refusal::not_found("job", body.job))?;
+    let job = state
+        .jobs
+        .get(&body.job)
+        .ok_or_else(|| Refusal::not_found("job", body.job))?;
     if !matches!(&job.status, JobStatus::Claimed { service: by, .. } if by == service) {
-        return Err(Refusal::conflict("job-not-claimed", format!("{} is not yours", body.job)));
+        return Err(Refusal::conflict(
+            "job-not-claimed",
+            format!("{} is not yours", body.job),
+        ));
     }
     let digest = body
         .attestation
@@ -387,20 +423,29 @@ pub fn verify_result(app: &App, verified: &Verified, body: &JobFinished) -> Resu
     let envelope = UnverifiedEnvelope::parse(&app.ledger.blobs().get(&digest)?)?;
     let statement = dsse::verify(&envelope, PAYLOAD_IN_TOTO, &[key])?;
     let wrong = |expected: &str, received: String| {
-        Refusal::denied("attestation-mismatch", "the attestation is not about this job's result")
-            .expected(expected)
-            .received(&received)
+        Refusal::denied(
+            "attestation-mismatch",
+            "the attestation is not about this job's result",
+        )
+        .expected(expected)
+        .received(&received)
     };
     let commit = |statement: &[portcullis_evidence::intoto::ResourceDescriptor]| {
         statement.iter().any(|subject| {
-            subject.digest.values().any(|value| *value == job.commit.to_string())
+            subject
+                .digest
+                .values()
+                .any(|value| *value == job.commit.to_string())
         })
     };
     match job.kind {
         JobKind::Test => {
             let result = Statement::<TestResult>::parse(statement.payload())?;
             if !commit(result.subject()) {
-                return Err(wrong(job.commit.as_str(), format!("{:?}", result.subject())));
+                return Err(wrong(
+                    job.commit.as_str(),
+                    format!("{:?}", result.subject()),
+                ));
             }
         }
         JobKind::Build => {
@@ -410,10 +455,14 @@ pub fn verify_result(app: &App, verified: &Verified, body: &JobFinished) -> Resu
                 .iter()
                 .map(|subject| (subject.name.as_deref(), subject.sha256()))
                 .collect();
-            let named = body.outputs.iter().all(|output| {
-                made.get(&Some(output.name.as_str())) == Some(&Some(output.digest))
-            });
-            let inputs = &provenance.predicate().build_definition.resolved_dependencies;
+            let named = body
+                .outputs
+                .iter()
+                .all(|output| made.get(&Some(output.name.as_str())) == Some(&Some(output.digest)));
+            let inputs = &provenance
+                .predicate()
+                .build_definition
+                .resolved_dependencies;
             if body.outcome == JobOutcome::Succeeded
                 && (!named || made.len() != body.outputs.len() || !commit(inputs))
             {
@@ -427,7 +476,10 @@ pub fn verify_result(app: &App, verified: &Verified, body: &JobFinished) -> Resu
     for output in &body.outputs {
         let bytes = app.ledger.blobs().get(&output.digest)?;
         if u64::try_from(bytes.len()).ok() != Some(output.size) {
-            return Err(wrong(&format!("{} bytes", output.size), format!("{} bytes", bytes.len())));
+            return Err(wrong(
+                &format!("{} bytes", output.size),
+                format!("{} bytes", bytes.len()),
+            ));
         }
     }
     match body.report {
@@ -442,8 +494,13 @@ pub fn verify_result(app: &App, verified: &Verified, body: &JobFinished) -> Resu
 /// The ledger can't be written.
 pub async fn record_artifacts(app: &App, id: JobId) -> Result<(), Refusal> {
     let state = app.state();
-    let job = state.jobs.get(&id).ok_or_else(|| Refusal::not_found("job", id))?;
-    let Some(done) = job.finished() else { return Ok(()) };
+    let job = state
+        .jobs
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("job", id))?;
+    let Some(done) = job.finished() else {
+        return Ok(());
+    };
     let (Some(provenance), JobOutcome::Succeeded) = (done.attestation, done.outcome) else {
         app.settled.insert(Work::RecordArtifacts(id));
         return Ok(());

@@ -8,8 +8,8 @@ use portcullis_flow::effect::ATTEMPTS_MAX;
 use portcullis_flow::{Command as Recording, State};
 use portcullis_gateway::git::land::{Land, Landed};
 use portcullis_model::event::{
-    Effect, EffectAttempted, EffectConcluded, EffectIntended, EffectOutcome, IncidentOpened, Needed,
-    RequestOpened,
+    Effect, EffectAttempted, EffectConcluded, EffectIntended, EffectOutcome, IncidentOpened,
+    Needed, RequestOpened,
 };
 use portcullis_model::{
     ChangeId, KeyClass, LedgerIndex, Principal, Recorded, Recorder as _, Refusal, RequestId,
@@ -28,7 +28,10 @@ use crate::worker::{record, rollout};
 /// The ledger can't be written, or the revision was superseded.
 pub async fn decide(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     if change.latest().number != number || change.status != ChangeStatus::Open {
         return Ok(());
     }
@@ -72,7 +75,10 @@ pub async fn verdict(
     id: ChangeId,
     approvals: Approvals,
 ) -> Result<Verdict, Refusal> {
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let revision = change.latest();
     let run = revision.run.and_then(|run| state.runs.get(&run));
     let record = state.inventory.repository(&change.repository)?;
@@ -101,7 +107,9 @@ pub async fn verdict(
         approvals,
     });
     let halted = change.by_agent()
-        && (app.halted_for(state, None, &[&change.repository], None).is_some()
+        && (app
+            .halted_for(state, None, &[&change.repository], None)
+            .is_some()
             || agents
                 .iter()
                 .any(|agent| app.halted_for(state, Some(agent), &[], None).is_some()));
@@ -121,8 +129,14 @@ pub async fn verdict(
         breaker: halted,
         ..facts::circumstances(state, now())?
     };
-    let question = Request { actor, circumstances, action };
-    let own = app.repository_policy(state, &change.repository, &revision.pushed.base).await?;
+    let question = Request {
+        actor,
+        circumstances,
+        action,
+    };
+    let own = app
+        .repository_policy(state, &change.repository, &revision.pushed.base)
+        .await?;
     Ok(app.decide(state, &question, &own))
 }
 
@@ -138,7 +152,10 @@ pub async fn land(
     request: Option<RequestId>,
 ) -> Result<(), Refusal> {
     let state = app.state();
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     let revision = change.latest();
     if revision.number != number {
         return Ok(());
@@ -159,8 +176,14 @@ pub async fn land(
         tree: pushed.tree.clone(),
         request,
     };
-    let body = EffectIntended { effect, decision: Some(decision) };
-    let recorded = app.ledger.record(permit, Recording::one(control(), body)).await?;
+    let body = EffectIntended {
+        effect,
+        decision: Some(decision),
+    };
+    let recorded = app
+        .ledger
+        .record(permit, Recording::one(control(), body))
+        .await?;
     // The worker finds the intent in the state and performs it, now or after a restart.
     drop(recorded);
     Ok(())
@@ -175,7 +198,9 @@ pub async fn land(
 /// It could not be tried now; it stays under way.
 pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
     let state = app.state();
-    let Some(known) = state.effects.get(&id) else { return Ok(()) };
+    let Some(known) = state.effects.get(&id) else {
+        return Ok(());
+    };
     let effect = known.effect.clone();
     if known.attempts > 0
         && let Some(outcome) = observe(app, &state, &effect).await?
@@ -191,9 +216,15 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         };
         return record(app, body).await;
     }
-    let body = EffectAttempted { effect: id, attempt: known.attempts + 1 };
+    let body = EffectAttempted {
+        effect: id,
+        attempt: known.attempts + 1,
+    };
     // The intent was the grant; the recorded attempt is leave to act on it once.
-    let attempt = app.ledger.record((), Recording::one(control(), body)).await?;
+    let attempt = app
+        .ledger
+        .record((), Recording::one(control(), body))
+        .await?;
     let (outcome, code) = match &effect {
         Effect::Land { .. } => perform_landing(app, &effect, attempt).await?,
         Effect::StartRelease { .. } | Effect::SetTraffic { .. } | Effect::StopRelease { .. } => {
@@ -217,7 +248,15 @@ async fn conclude(
     outcome: EffectOutcome,
     code: Option<&str>,
 ) -> Result<(), Refusal> {
-    record(app, EffectConcluded { effect, outcome, code: code.map(str::to_owned) }).await
+    record(
+        app,
+        EffectConcluded {
+            effect,
+            outcome,
+            code: code.map(str::to_owned),
+        },
+    )
+    .await
 }
 
 /// What the world says of an effect that was tried before; none if it must be tried again.
@@ -226,7 +265,15 @@ async fn observe(
     state: &State,
     effect: &Effect,
 ) -> Result<Option<EffectOutcome>, Refusal> {
-    let Effect::Land { repository, branch, new, .. } = effect else { return Ok(None) };
+    let Effect::Land {
+        repository,
+        branch,
+        new,
+        ..
+    } = effect
+    else {
+        return Ok(None);
+    };
     let mirror = app.mirrors.get(state, repository).await?;
     let stands = mirror.repository.observe(branch, mirror.access()).await?;
     Ok((stands.as_ref() == Some(new)).then_some(EffectOutcome::Done))
@@ -239,7 +286,15 @@ async fn perform_landing(
     effect: &Effect,
     attempt: Recorded<()>,
 ) -> Result<(EffectOutcome, Option<String>), Refusal> {
-    let Effect::Land { repository, branch, old, new, tree, .. } = effect else {
+    let Effect::Land {
+        repository,
+        branch,
+        old,
+        new,
+        tree,
+        ..
+    } = effect
+    else {
         return Err(Refusal::internal("not a landing"));
     };
     let state = app.state();
@@ -250,7 +305,11 @@ async fn perform_landing(
         new: new.clone(),
         tree: tree.clone(),
     };
-    match mirror.repository.land(attempt, &land, mirror.access()).await {
+    match mirror
+        .repository
+        .land(attempt, &land, mirror.access())
+        .await
+    {
         Landed::Done { .. } => Ok((EffectOutcome::Done, None)),
         Landed::Failed(refusal) => {
             tracing::warn!(error.code = refusal.code, "a landing failed: {refusal}");
@@ -266,14 +325,19 @@ async fn perform_landing(
 /// # Errors
 /// The change is unknown.
 pub async fn explain(app: &App, state: &State, id: ChangeId) -> Result<String, Refusal> {
-    let change = state.changes.get(&id).ok_or_else(|| Refusal::not_found("change", id))?;
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
     match &change.status {
         ChangeStatus::Landed { commit, .. } => return Ok(format!("landed as {commit}")),
         ChangeStatus::Closed => return Ok("closed".to_owned()),
         ChangeStatus::Open => {}
     }
     let revision = change.latest();
-    let branch = state.branches.get(&(change.repository.clone(), change.branch.clone()));
+    let branch = state
+        .branches
+        .get(&(change.repository.clone(), change.branch.clone()));
     if branch.is_some_and(|branch| branch.tip != revision.pushed.base) {
         return Ok(format!(
             "{} moved since the change was made: fetch, rebase onto it and push again",

@@ -57,7 +57,9 @@ pub async fn branch_once(
     branch: &str,
 ) -> Result<Option<GitOid>, Refusal> {
     let mirror = app.mirrors.get(before, repository).await?;
-    let Some(upstream) = mirror.repository.observe(branch, mirror.access()).await? else { return Ok(None) };
+    let Some(upstream) = mirror.repository.observe(branch, mirror.access()).await? else {
+        return Ok(None);
+    };
     let key = (repository.clone(), branch.to_owned());
     let known = before.branches.get(&key);
     let after = app.state();

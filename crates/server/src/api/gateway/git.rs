@@ -35,7 +35,7 @@ use portcullis_policy::request::Circumstances;
 use portcullis_policy::{PolicyFile, Request as Question};
 
 use super::super::{Problem, one_header};
-use super::{Caller, identify};
+use super::{Caller, active, authenticate};
 use crate::app::{App, Verdict, now};
 use crate::facts;
 use crate::mirrors::Mirror;
@@ -75,7 +75,10 @@ fn target(path: &str, request: &Request) -> Result<Target, Refusal> {
         (&Method::POST, "git-receive-pack", _) => Endpoint::Push,
         _ => return Err(unknown()),
     };
-    Ok(Target { repository: name.parse()?, endpoint })
+    Ok(Target {
+        repository: name.parse()?,
+        endpoint,
+    })
 }
 
 /// A run's git request.
@@ -86,7 +89,8 @@ pub(super) async fn run_request(
 ) -> Result<Response, Problem> {
     let target = target(path, &request)?;
     let lease = LeaseKind::Git(target.repository.clone());
-    let caller = identify(app, &request, &lease).await?;
+    let caller = authenticate(app, &request)?;
+    let caller = active(app, caller, &lease).await?;
     if !caller.run.leases.contains(&lease) {
         let refusal = Refusal::denied(
             "repository-not-in-task",
@@ -103,13 +107,19 @@ pub(super) async fn run_request(
     match target.endpoint {
         Endpoint::AdvertiseFetch => {
             decide_fetch(app, &caller, &target.repository).await?;
-            let protocol = one_header(request.headers(), "git-protocol")?;
-            let bytes = view.advertise(protocol).await?;
-            Ok(answer("application/x-git-upload-pack-advertisement", Body::from(bytes)))
+            let protocol = one_header(request.headers(), "git-protocol")?.map(str::to_owned);
+            let bytes = view.advertise(protocol.as_deref()).await?;
+            Ok(answer(
+                "application/x-git-upload-pack-advertisement",
+                Body::from(bytes),
+            ))
         }
         Endpoint::AdvertisePush => {
             let bytes = receive::advertise(mirror.repository.format(), &view.refs()?, None);
-            Ok(answer("application/x-git-receive-pack-advertisement", Body::from(bytes)))
+            Ok(answer(
+                "application/x-git-receive-pack-advertisement",
+                Body::from(bytes),
+            ))
         }
         Endpoint::Fetch => fetch_run(app, &caller, &target.repository, &view, request).await,
         Endpoint::Push => push_run(app, &caller, &target.repository, &mirror, &view, request).await,
@@ -136,15 +146,20 @@ pub(super) async fn person_request(
             let refs = branch_refs(&state, &target.repository)?;
             let nonce = NONCES.make(now())?;
             let bytes = receive::advertise(mirror.repository.format(), &refs, Some(&nonce));
-            Ok(answer("application/x-git-receive-pack-advertisement", Body::from(bytes)))
+            Ok(answer(
+                "application/x-git-receive-pack-advertisement",
+                Body::from(bytes),
+            ))
         }
         Endpoint::Push => push_person(app, &state, &target.repository, &mirror, request).await,
     }
 }
 
 fn answer(content_type: &'static str, body: Body) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, fetch::CACHE_CONTROL)];
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, fetch::CACHE_CONTROL),
+    ];
     (StatusCode::OK, headers, body).into_response()
 }
 
@@ -171,29 +186,49 @@ async fn run_view(
         .and_then(|task| task.payload.target(repository).cloned())
         .ok_or_else(|| Refusal::denied("not-lent", "this repository was not lent to the run"))?;
     let key = (repository.clone(), target.branch.clone());
-    let tip = state.branches.get(&key).map_or(&target.base, |branch| &branch.tip);
+    let tip = state
+        .branches
+        .get(&key)
+        .map_or(&target.base, |branch| &branch.tip);
     let mut refs = vec![
         ViewRef::branch(&target.branch, tip.clone())?,
-        ViewRef { name: "refs/portcullis/base".to_owned(), oid: target.base.clone() },
+        ViewRef {
+            name: "refs/portcullis/base".to_owned(),
+            oid: target.base.clone(),
+        },
     ];
     let own = state.changes.values().filter(|change| {
         change.repository == *repository
             && change.status == ChangeStatus::Open
             && (change.latest().run == Some(caller.run.id)
-                || state.tasks.get(&caller.run.task).and_then(|task| task.payload.change)
+                || state
+                    .tasks
+                    .get(&caller.run.task)
+                    .and_then(|task| task.payload.change)
                     == Some(change.id))
     });
     for change in own {
         let latest = change.latest();
         // A revision whose objects are not here yet is not shown; the push is repeated.
-        if mirror.repository.revision(change.id, latest.number).await?.is_some() {
+        if mirror
+            .repository
+            .revision(change.id, latest.number)
+            .await?
+            .is_some()
+        {
             refs.push(ViewRef {
                 name: format!("refs/portcullis/{}", change.id),
                 oid: latest.pushed.head.clone(),
             });
         }
     }
-    FetchView::create(&mirror.repository, &caller.run.id.to_string(), &target.branch, &refs).await
+    FetchView::create(
+        &mirror.repository,
+        &caller.run.id.to_string(),
+        &target.branch,
+        &refs,
+    )
+    .await
 }
 
 async fn deny_run(
@@ -205,11 +240,22 @@ async fn deny_run(
 ) {
     let decision = app.state_decision(&caller.state);
     let resource = format!("repository {repository}");
-    app.record_denial(caller.actor(), Some(caller.run.id), action, resource, refusal, decision)
-        .await;
+    app.record_denial(
+        caller.actor(),
+        Some(caller.run.id),
+        action,
+        resource,
+        refusal,
+        decision,
+    )
+    .await;
 }
 
-fn fetch_question(app: &App, caller: &Caller, repository: &RepositoryId) -> Result<Question, Refusal> {
+fn fetch_question(
+    app: &App,
+    caller: &Caller,
+    repository: &RepositoryId,
+) -> Result<Question, Refusal> {
     let (state, run) = (&caller.state, &caller.run);
     Ok(Question {
         actor: facts::run_actor(state, run, now()),
@@ -270,11 +316,17 @@ async fn fetch_run(
         request: None,
         answer: None,
     };
-    let recorded = app.ledger.record(permit, Recording::one(caller.actor(), observed)).await?;
+    let recorded = app
+        .ledger
+        .record(permit, Recording::one(caller.actor(), observed))
+        .await?;
     let protocol = one_header(request.headers(), "git-protocol")?.map(str::to_owned);
     let encoding = one_header(request.headers(), "content-encoding")?.map(str::to_owned);
-    let body =
-        BodyReader::new(request.into_body(), encoding.as_deref(), fetch::FETCH_REQUEST_MAX_BYTES)?;
+    let body = BodyReader::new(
+        request.into_body(),
+        encoding.as_deref(),
+        fetch::FETCH_REQUEST_MAX_BYTES,
+    )?;
     let served = view.serve(recorded, protocol.as_deref(), body)?;
     Ok(answer(fetch::RESULT_TYPE, Body::new(served.body)))
 }
@@ -342,7 +394,10 @@ async fn push_person(
     let (human, actor, envelope) = match certificate(state, push.header.certificate.as_ref()) {
         Ok(found) => found,
         Err(refusal) => {
-            return Ok(answer(receive::RESULT_TYPE, Body::from(push.deny(&refusal).await)));
+            return Ok(answer(
+                receive::RESULT_TYPE,
+                Body::from(push.deny(&refusal).await),
+            ));
         }
     };
     let mut circumstances = facts::circumstances(state, now())?;
@@ -362,9 +417,13 @@ async fn push_person(
     };
     let refs = branch_refs(state, repository)?;
     let head = &state.inventory.repository(repository)?.default_branch;
-    let view =
-        FetchView::create(&mirror.repository, &format!("person-{human}").replace('.', "_"), head, &refs)
-            .await?;
+    let view = FetchView::create(
+        &mirror.repository,
+        &format!("person-{human}").replace('.', "_"),
+        head,
+        &refs,
+    )
+    .await?;
     push_any(app, pusher, repository, &view, push).await
 }
 
@@ -372,7 +431,9 @@ type Incoming = PushRequest<BodyReader<Body>>;
 
 async fn read_push(mirror: &Mirror, request: Request) -> Result<Incoming, Refusal> {
     let encoding = one_header(request.headers(), "content-encoding")?.map(str::to_owned);
-    let limit = PackLimits::default().pack_bytes.saturating_add(16 * 1024 * 1024);
+    let limit = PackLimits::default()
+        .pack_bytes
+        .saturating_add(16 * 1024 * 1024);
     let body = BodyReader::new(request.into_body(), encoding.as_deref(), limit)?;
     PushRequest::read(mirror.repository.format(), body).await
 }
@@ -391,12 +452,19 @@ fn certificate(
     let signature = UnverifiedSshSignature::from_armored(certificate.signature.as_bytes())?;
     let fingerprint = signature.claimed_key().fingerprint().to_owned();
     let (human, key) = state.inventory.holder(&fingerprint).ok_or_else(|| {
-        Refusal::denied("key-unknown", "the push is signed by a key that no active person holds")
-            .received(&fingerprint)
-            .next("an administrator adds keys with `portcullis human add`")
+        Refusal::denied(
+            "key-unknown",
+            "the push is signed by a key that no active person holds",
+        )
+        .received(&fingerprint)
+        .next("an administrator adds keys with `portcullis human add`")
     })?;
     let proof = signature.verify(key, Attestation::None, "git", &certificate.payload)?;
-    let actor = Actor::signed(Principal::Human(human.clone()), fingerprint.clone(), proof.class);
+    let actor = Actor::signed(
+        Principal::Human(human.clone()),
+        fingerprint.clone(),
+        proof.class,
+    );
     let base64 = base64::engine::general_purpose::STANDARD;
     let envelope = Envelope {
         payload_type: CERTIFICATE_TYPE.to_owned(),
@@ -422,8 +490,12 @@ async fn push_any(
     let report = match take_push(app, &pusher, repository, view, &mut push).await {
         Ok(report) => report,
         Err((refusal, decision)) => {
-            let refs: Vec<&str> =
-                push.header.commands.iter().map(|command| command.name.as_str()).collect();
+            let refs: Vec<&str> = push
+                .header
+                .commands
+                .iter()
+                .map(|command| command.name.as_str())
+                .collect();
             let resource = format!("repository {repository} ref {}", refs.join(" "));
             let decision = decision.unwrap_or_else(|| app.state_decision(&app.state()));
             let question = push.header.is_question();
@@ -443,7 +515,10 @@ async fn push_any(
             Report::refused(&push.header, &refusal)
         }
     };
-    Ok(answer(receive::RESULT_TYPE, Body::from(push.answer(&report).await)))
+    Ok(answer(
+        receive::RESULT_TYPE,
+        Body::from(push.answer(&report).await),
+    ))
 }
 
 type Denied = (Refusal, Option<portcullis_model::event::DecisionRecord>);
@@ -460,7 +535,11 @@ async fn take_push(
     push: &mut Incoming,
 ) -> Result<Report, Denied> {
     let state = app.state();
-    let record = state.inventory.repository(repository).map_err(by_state)?.clone();
+    let record = state
+        .inventory
+        .repository(repository)
+        .map_err(by_state)?
+        .clone();
     let [command] = push.header.commands.as_slice() else {
         return Err(by_state(
             Refusal::denied("one-ref-at-a-time", "a push proposes one change")
@@ -477,20 +556,30 @@ async fn take_push(
     decide_push(app, &state, pusher, facts.clone(), &[])?;
     if !facts.for_review {
         return Err(by_state(
-            Refusal::denied("propose-instead", "branches move by landing, not by pushing")
-                .expected(&format!("refs/for/{short}"))
-                .received(&command.name)
-                .next(format!("git push origin HEAD:refs/for/{short}")),
+            Refusal::denied(
+                "propose-instead",
+                "branches move by landing, not by pushing",
+            )
+            .expected(&format!("refs/for/{short}"))
+            .received(&command.name)
+            .next(format!("git push origin HEAD:refs/for/{short}")),
         ));
     }
     let key = (repository.clone(), short.clone());
-    let tip = state.branches.get(&key).map(|branch| branch.tip.clone()).ok_or_else(|| {
-        by_state(
-            Refusal::denied("branch-unknown", format!("{repository} has no branch {short}"))
+    let tip = state
+        .branches
+        .get(&key)
+        .map(|branch| branch.tip.clone())
+        .ok_or_else(|| {
+            by_state(
+                Refusal::denied(
+                    "branch-unknown",
+                    format!("{repository} has no branch {short}"),
+                )
                 .expected("a branch that exists upstream")
                 .next("propose the change for the branch that the task names"),
-        )
-    })?;
+            )
+        })?;
     let limits = PackLimits {
         pack_bytes: record.max_pack_bytes.min(PackLimits::default().pack_bytes),
         ..PackLimits::default()
@@ -500,7 +589,9 @@ async fn take_push(
             .await
             .map_err(by_state)?;
     // Now the content. Until it is accepted it stands in quarantine, and goes with it.
-    let content = read_content(&state, &quarantine, &key, &command.new, &tip).await.map_err(by_state)?;
+    let content = read_content(&state, &quarantine, &key, &command.new, &tip)
+        .await
+        .map_err(by_state)?;
     let own = app
         .repository_policy(&state, repository, &content.base)
         .await
@@ -517,11 +608,21 @@ async fn take_push(
         pusher.run.inspect(|run| app.questions.count(*run));
         return Ok(would_be_accepted(&command));
     }
-    let change = wanted_change(&state, pusher, repository, &short, push.header.option("change"))
-        .map_err(by_state)?;
+    let change = wanted_change(
+        &state,
+        pusher,
+        repository,
+        &short,
+        push.header.option("change"),
+    )
+    .map_err(by_state)?;
     let mut party = party_of_push(&state, &pusher.actor.principal, pusher.run, change);
     party.0.insert(pusher.actor.principal.clone());
-    let diff = app.ledger.blobs().put(&content.diff_bytes).map_err(by_state)?;
+    let diff = app
+        .ledger
+        .blobs()
+        .put(&content.diff_bytes)
+        .map_err(by_state)?;
     let body = ChangePushed {
         change,
         repository: repository.clone(),
@@ -540,16 +641,33 @@ async fn take_push(
         envelope: pusher.envelope.clone(),
         decision,
     };
-    let recorded = match app.ledger.record(permit, Recording::one(pusher.actor.clone(), body)).await {
+    let recorded = match app
+        .ledger
+        .record(permit, Recording::one(pusher.actor.clone(), body))
+        .await
+    {
         Ok(recorded) => recorded,
         Err(refusal) => return Err(by_state(refusal)),
     };
     let after = app.state();
     let id = change.unwrap_or(ChangeId(recorded.index()));
-    let number = after.changes.get(&id).map_or(1, |change| change.latest().number);
-    let revision = RevisionRef { change: id, revision: number, head: command.new.clone() };
-    let names = quarantine.migrate(recorded, &[revision]).await.map_err(by_state)?;
-    let name = names.into_iter().next().unwrap_or_else(|| command.name.clone());
+    let number = after
+        .changes
+        .get(&id)
+        .map_or(1, |change| change.latest().number);
+    let revision = RevisionRef {
+        change: id,
+        revision: number,
+        head: command.new.clone(),
+    };
+    let names = quarantine
+        .migrate(recorded, &[revision])
+        .await
+        .map_err(by_state)?;
+    let name = names
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| command.name.clone());
     Ok(accepted(app, &command, &name, id, number))
 }
 
@@ -608,7 +726,13 @@ fn decide_push(
     pusher: &Pusher,
     facts: GitPush,
     own: &[PolicyFile],
-) -> Result<(portcullis_policy::Permit, portcullis_model::event::DecisionRecord), Denied> {
+) -> Result<
+    (
+        portcullis_policy::Permit,
+        portcullis_model::event::DecisionRecord,
+    ),
+    Denied,
+> {
     let question = Question {
         actor: pusher.policy_actor.clone(),
         circumstances: pusher.circumstances.clone(),
@@ -649,12 +773,16 @@ async fn read_content(
                 .next("git fetch origin; git rebase origin/<branch>; push again")
         })?;
     if base == *head {
-        return Err(Refusal::denied("nothing-new", "the push holds nothing that the branch lacks")
-            .expected("at least one commit on top of the branch")
-            .next("commit your work, then push again"));
+        return Err(Refusal::denied(
+            "nothing-new",
+            "the push holds nothing that the branch lacks",
+        )
+        .expected("at least one commit on top of the branch")
+        .next("commit your work, then push again"));
     }
-    let commits: Vec<GitOid> =
-        objects.commits_between(&base, head, PackLimits::default().commits).await?;
+    let commits: Vec<GitOid> = objects
+        .commits_between(&base, head, PackLimits::default().commits)
+        .await?;
     let diff_bytes = objects.diff(&base, head).await?;
     Ok(Content {
         tree: objects.commit_info(head).await?.tree,
@@ -667,14 +795,20 @@ async fn read_content(
 }
 
 impl Content {
-    fn violations(&self, scope: Option<&portcullis_model::Scope>) -> Result<Vec<Violation>, Refusal> {
+    fn violations(
+        &self,
+        scope: Option<&portcullis_model::Scope>,
+    ) -> Result<Vec<Violation>, Refusal> {
         match scope {
             Some(scope) => violations(&self.diff, scope),
             None => Ok(Vec::new()),
         }
     }
 
-    fn outside(&self, scope: Option<&portcullis_model::Scope>) -> Result<BTreeSet<String>, Refusal> {
+    fn outside(
+        &self,
+        scope: Option<&portcullis_model::Scope>,
+    ) -> Result<BTreeSet<String>, Refusal> {
         Ok(self
             .violations(scope)?
             .iter()
@@ -705,7 +839,9 @@ impl Content {
 
 /// Commits of a run that name somebody else as author or committer.
 fn other_names(pusher: &Pusher, quarantine: &Quarantine) -> BTreeSet<String> {
-    let Some(identity) = &pusher.identity else { return BTreeSet::new() };
+    let Some(identity) = &pusher.identity else {
+        return BTreeSet::new();
+    };
     rules::names_outside(identity, quarantine.commits())
         .into_iter()
         .map(|foreign| format!("{} {}", foreign.commit.short(), foreign.named))
@@ -726,8 +862,10 @@ fn wanted_change(
             change.party.0.contains(&pusher.actor.principal) || pusher.change == Some(id)
         });
         if !mine {
-            return Err(Refusal::denied("not-your-change", format!("{id} is somebody else's"))
-                .next("push without `-o change=…` to open a change of your own"));
+            return Err(
+                Refusal::denied("not-your-change", format!("{id} is somebody else's"))
+                    .next("push without `-o change=…` to open a change of your own"),
+            );
         }
         return Ok(Some(id));
     }
@@ -748,17 +886,28 @@ fn wanted_change(
 }
 
 fn accepted(app: &App, command: &RefCommand, name: &str, id: ChangeId, number: u64) -> Report {
-    let what = if number == 1 { "opened" } else { "got a new revision" };
+    let what = if number == 1 {
+        "opened"
+    } else {
+        "got a new revision"
+    };
     Report {
         unpack_failed: None,
         refs: vec![RefReport {
             name: command.name.clone(),
-            result: RefResult::DoneAs { name: name.to_owned(), old: None, new: command.new.clone() },
+            result: RefResult::DoneAs {
+                name: name.to_owned(),
+                old: None,
+                new: command.new.clone(),
+            },
         }],
         lines: vec![
             String::new(),
             format!("portcullis: {id} {what} (revision {number}); checks and tests follow"),
-            format!("next: portcullis change show {id} --server {}", app.config.url()),
+            format!(
+                "next: portcullis change show {id} --server {}",
+                app.config.url()
+            ),
         ],
     }
 }
@@ -786,12 +935,16 @@ impl Nonces {
         aws_lc_rs::rand::fill(&mut bytes)
             .map_err(|_| Refusal::unavailable("no-randomness", "the system gives no randomness"))?;
         let nonce = portcullis_model::digest::encode_hex(&bytes);
-        let mut known =
-            self.0.lock().map_err(|_| Refusal::internal("the nonces are lost; start again"))?;
+        let mut known = self
+            .0
+            .lock()
+            .map_err(|_| Refusal::internal("the nonces are lost; start again"))?;
         known.retain(|_, until| *until > now);
         if known.len() >= NONCES_MAX {
-            return Err(Refusal::limit("too-many-pushes", "too many pushes begin at once")
-                .next("try again in a few minutes"));
+            return Err(
+                Refusal::limit("too-many-pushes", "too many pushes begin at once")
+                    .next("try again in a few minutes"),
+            );
         }
         known.insert(nonce.clone(), now.plus_ms(NONCE_LIFE_MS));
         Ok(nonce)
@@ -801,9 +954,11 @@ impl Nonces {
         let taken = self.0.lock().ok().and_then(|mut known| known.remove(nonce));
         match taken {
             Some(until) if until > now => Ok(()),
-            _ => Err(Refusal::denied("push-nonce", "the signed push answers no question of ours")
-                .expected("the nonce that was just given, once")
-                .next("push again")),
+            _ => Err(
+                Refusal::denied("push-nonce", "the signed push answers no question of ours")
+                    .expected("the nonce that was just given, once")
+                    .next("push again"),
+            ),
         }
     }
 }

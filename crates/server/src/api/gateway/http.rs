@@ -1,0 +1,336 @@
+//! Model endpoints and named hosts: decided per request, recorded, and only then forwarded. The
+//! outcome is a further entry.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use portcullis_flow::Command as Recording;
+use portcullis_gateway::http::egress::{self, Tunnel, TunnelBounds};
+use portcullis_gateway::http::model::{Endpoint, ModelCall};
+use portcullis_gateway::http::{
+    AddressRule, Bounds, Credential, Destination, Forwarded, Observation,
+};
+use portcullis_model::event::{CallObserved, LeaseKind};
+use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal};
+use portcullis_policy::action::{Action, ModelCall as ModelFacts, NetConnect};
+use portcullis_policy::{Permit, Request as Question};
+
+use super::super::{Problem, one_header};
+use super::{Caller, active, authenticate};
+use crate::app::{App, Verdict, now, text};
+use crate::facts;
+use crate::home::Home;
+
+/// Largest key file of an endpoint, in bytes.
+const SECRET_MAX_BYTES: u64 = 16 * 1024;
+/// Most bytes of an answer that are kept, where bodies are kept.
+const KEPT_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// `/model/<endpoint>/…`: the key is added here, and the model that was asked for is decided on.
+pub(super) async fn model(
+    app: &Arc<App>,
+    path: &str,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (name, below) = path.split_once('/').unwrap_or((path, ""));
+    let id: EndpointId = name.parse()?;
+    let lease = LeaseKind::Endpoint(id.clone());
+    let caller = authenticate(app, &request)?;
+    let caller = active(app, caller, &lease).await?;
+    let query = request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let call = ModelCall::read(request, &format!("/{below}{query}")).await?;
+    let asked = call.model_asked().unwrap_or_default().to_owned();
+    let record = caller.state.inventory.endpoints.get(&id).cloned();
+    let allowed = record
+        .as_ref()
+        .is_some_and(|record| record.models.is_empty() || record.models.contains(&asked));
+    let action = Action::ModelCall(ModelFacts {
+        endpoint: id.clone(),
+        model: asked.clone(),
+        declared: allowed,
+        task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
+        in_task: caller.run.leases.contains(&lease),
+    });
+    let permit = decide(
+        app,
+        &caller,
+        action,
+        &format!("endpoint {id} model {asked}"),
+    )
+    .await?;
+    let record = record.ok_or_else(|| Refusal::not_found("endpoint", &id))?;
+    let key = match record.secret.as_str() {
+        "" => None,
+        secret => {
+            let name: EndpointId = secret.parse()?;
+            let bytes = Home::read(&app.home.secrets().join(name.as_str()), SECRET_MAX_BYTES)?;
+            Some(Credential::new(text(&bytes)?.trim().to_owned()))
+        }
+    };
+    let endpoint = Endpoint::new(
+        &record.base_url,
+        &record.header,
+        &record.prefix,
+        key.as_ref(),
+    )?;
+    let recorded = grant(app, &caller, permit, &lease, Some(asked)).await?;
+    let keep_bytes = if app.config.keep_bodies {
+        KEPT_MAX_BYTES
+    } else {
+        0
+    };
+    let bounds = Bounds {
+        keep_bytes,
+        ..Bounds::default()
+    };
+    let forwarded = app
+        .models
+        .forward(recorded, &endpoint, call, bounds)
+        .await?;
+    Ok(observed(app, &caller, lease, forwarded))
+}
+
+/// A plain HTTP request for another host, which the launcher names in `portcullis-target`.
+pub(super) async fn egress(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(app, &request)?;
+    let uri: Uri = target(request.headers())?
+        .parse()
+        .map_err(|_| Refusal::malformed("destination").expected("http://host[:port]/path"))?;
+    let destination = egress::destination_of(&uri)?;
+    let lease = LeaseKind::Host(destination.to_string());
+    let caller = active(app, caller, &lease).await?;
+    let foreign = request
+        .headers()
+        .contains_key("portcullis-target-authorization");
+    let action = connect_facts(
+        &caller,
+        &destination,
+        &lease,
+        request.method().as_str(),
+        uri.path(),
+        foreign,
+    );
+    let permit = decide(app, &caller, action, &format!("host {destination}")).await?;
+    let recorded = grant(app, &caller, permit, &lease, None).await?;
+    *request.uri_mut() = uri;
+    request.headers_mut().remove("authorization");
+    request.headers_mut().remove("dpop");
+    let rule = address_rule(app);
+    let forwarded =
+        egress::forward(recorded, &destination, &rule, request, Bounds::default()).await?;
+    Ok(observed(app, &caller, lease, forwarded))
+}
+
+/// A tunnel to a named host and port: bytes pass both ways until the run ends or is halted.
+pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(app, &request)?;
+    let destination: Destination = target(request.headers())?.parse()?;
+    let lease = LeaseKind::Host(destination.to_string());
+    let caller = active(app, caller, &lease).await?;
+    let action = connect_facts(&caller, &destination, &lease, "CONNECT", "", false);
+    let permit = decide(app, &caller, action, &format!("host {destination}")).await?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let recorded = grant(app, &caller, permit, &lease, None).await?;
+    let tunnel = Tunnel::open(recorded, &destination, &address_rule(app)).await?;
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let stop = until_void(Arc::clone(&app), Arc::clone(&caller.run));
+        let outcome = tunnel.run(upgrade, TunnelBounds::default(), stop).await;
+        let body = CallObserved {
+            run: caller.run.id,
+            lease,
+            model_asked: None,
+            model_served: None,
+            status: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
+            bytes: (outcome.bytes_out, outcome.bytes_in),
+            request: None,
+            answer: None,
+        };
+        record_outcome(&app, &caller, body).await;
+    });
+    let headers = [
+        (header::UPGRADE, "portcullis-tunnel"),
+        (header::CONNECTION, "upgrade"),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+}
+
+fn target(headers: &HeaderMap) -> Result<&str, Refusal> {
+    one_header(headers, "portcullis-target")?.ok_or_else(|| {
+        Refusal::malformed("destination").expected("a `portcullis-target` header by the launcher")
+    })
+}
+
+fn connect_facts(
+    caller: &Caller,
+    destination: &Destination,
+    lease: &LeaseKind,
+    method: &str,
+    path: &str,
+    foreign_credential: bool,
+) -> Action {
+    Action::NetConnect(NetConnect {
+        host: destination.host().to_owned(),
+        port: destination.port(),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
+        named_in_task: caller.run.leases.contains(lease),
+        // Names are resolved when dialled; then the address itself is held against the rule.
+        private_address: false,
+        foreign_credential,
+    })
+}
+
+/// Public addresses only; this machine's own where the configuration says so.
+fn address_rule(app: &App) -> AddressRule {
+    if app.config.loopback_endpoints {
+        AddressRule::also([
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ])
+    } else {
+        AddressRule::public()
+    }
+}
+
+async fn decide(
+    app: &App,
+    caller: &Caller,
+    action: Action,
+    resource: &str,
+) -> Result<Permit, Refusal> {
+    let name = action.name();
+    let question = Question {
+        actor: facts::run_actor(&caller.state, &caller.run, now()),
+        circumstances: facts::circumstances_of_run(
+            &caller.state,
+            &caller.run,
+            None,
+            caller.halted(app, None),
+            now(),
+        )?,
+        action,
+    };
+    match app.decide(&caller.state, &question, &[]) {
+        Verdict::Permit(permit, _) => Ok(permit),
+        Verdict::No(refusal, decision, _) => {
+            app.record_denial(
+                caller.actor(),
+                Some(caller.run.id),
+                name,
+                resource.to_owned(),
+                &refusal,
+                decision,
+            )
+            .await;
+            Err(*refusal)
+        }
+    }
+}
+
+/// Records the grant; the permit is good for one use from here on.
+async fn grant(
+    app: &App,
+    caller: &Caller,
+    permit: Permit,
+    lease: &LeaseKind,
+    model_asked: Option<String>,
+) -> Result<Recorded<Permit>, Refusal> {
+    let body = CallObserved {
+        run: caller.run.id,
+        lease: lease.clone(),
+        model_asked,
+        model_served: None,
+        status: 0,
+        bytes: (0, 0),
+        request: None,
+        answer: None,
+    };
+    app.ledger
+        .record(permit, Recording::one(caller.actor(), body))
+        .await
+}
+
+/// The answer, and a task that records the outcome once it is over.
+fn observed(app: &Arc<App>, caller: &Caller, lease: LeaseKind, forwarded: Forwarded) -> Response {
+    let (app, caller) = (Arc::clone(app), caller.clone());
+    let observation = forwarded.observation;
+    tokio::spawn(async move {
+        let Ok(seen) = observation.await else { return };
+        let body = CallObserved {
+            run: caller.run.id,
+            lease,
+            model_asked: seen.model_asked.clone(),
+            model_served: seen.model_served.clone(),
+            status: seen.status,
+            bytes: (seen.bytes_out, seen.bytes_in),
+            request: sealed(&app, seen.request.as_deref()),
+            answer: sealed(&app, kept_answer(&seen)),
+        };
+        record_outcome(&app, &caller, body).await;
+    });
+    forwarded.response.map(Body::new).into_response()
+}
+
+fn kept_answer(seen: &Observation) -> Option<&[u8]> {
+    (!seen.answer.is_empty()).then_some(seen.answer.as_slice())
+}
+
+/// Keeps a body encrypted, and gives the commitment that the ledger holds.
+fn sealed(app: &App, body: Option<&[u8]>) -> Option<Digest> {
+    let bytes = body.filter(|_| app.config.keep_bodies)?;
+    match app.ledger.blobs().put_sealed(bytes) {
+        Ok(digest) => Some(digest),
+        Err(refusal) => {
+            tracing::warn!(
+                error.code = refusal.code,
+                "a body could not be kept: {refusal}"
+            );
+            None
+        }
+    }
+}
+
+async fn record_outcome(app: &App, caller: &Caller, body: CallObserved) {
+    if let Err(refusal) = app
+        .ledger
+        .submit(Recording::one(caller.actor(), body))
+        .await
+    {
+        tracing::warn!(
+            error.code = refusal.code,
+            "a call's outcome could not be recorded: {refusal}"
+        );
+    }
+}
+
+/// Ends when what was lent to the run is void, or the run is halted.
+async fn until_void(app: Arc<App>, run: Arc<portcullis_flow::run::Run>) {
+    /// How often a tunnel looks whether it may go on.
+    const EVERY: Duration = Duration::from_millis(50);
+    loop {
+        let state = app.state();
+        let ends = state
+            .runs
+            .get(&run.id)
+            .is_none_or(|run| run.require_active(now()).is_err());
+        if ends
+            || app
+                .halted_for(&state, Some(&run.agent), &[], None)
+                .is_some()
+        {
+            return;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
