@@ -95,27 +95,20 @@ impl Git {
             .map_err(|error| unwritable(&home, &error))?;
         let askpass = home.join("askpass");
         write_askpass(&askpass).map_err(|error| unwritable(&askpass, &error))?;
-        let mut git = Inner {
-            program,
-            path,
-            home,
-            askpass,
-            version: (0, 0),
-        };
-        git.version = Self {
+        let mut git = Self {
             inner: Arc::new(Inner {
-                program: git.program.clone(),
-                path: git.path.clone(),
-                home: git.home.clone(),
-                askpass: git.askpass.clone(),
+                program,
+                path,
+                home,
+                askpass,
                 version: (0, 0),
             }),
-        }
-        .version_of()
-        .await?;
-        Ok(Self {
-            inner: Arc::new(git),
-        })
+        };
+        let version = git.version_of().await?;
+        Arc::get_mut(&mut git.inner)
+            .ok_or_else(|| Refusal::internal("git is in use before it is known"))?
+            .version = version;
+        Ok(git)
     }
 
     /// Major and minor version.
@@ -332,6 +325,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Reads its output to the end and drops it, so that it never waits for us.
+    pub(crate) fn ignore_output(&mut self) {
+        if let Some(stdout) = self.stdout.take() {
+            tokio::spawn(read_some(stdout, 0));
+        }
+    }
+
     /// Waits for its end: status and error stream.
     pub(crate) async fn wait(&mut self) -> Result<(ExitStatus, String), Refusal> {
         self.stdin = None;

@@ -35,7 +35,7 @@ pub enum Landed {
         observed: GitOid,
     },
     /// The branch does not hold the new commit, and this attempt won't change that. The refusal's
-    /// code is stable: `branch-moved`, `work-tree-not-clean`, `upstream-refused`,
+    /// code is stable: `branch-moved`, `branch-busy`, `work-tree-not-clean`, `upstream-refused`,
     /// `upstream-unreachable`, `landing-mismatch`, `not-fast-forward`.
     Failed(Refusal),
     /// Nobody knows yet; [`Repository::observe`] later. The refusal says why.
@@ -65,6 +65,14 @@ impl Repository {
                     return Landed::Unknown(moved(land, &observed));
                 }
                 return Landed::Failed(moved(land, &observed));
+            }
+            (Err(Attempt::Refused(refusal)), Ok(Some(_))) if refusal.code == "branch-moved" => {
+                // It stands where it should: somebody else held its lock for a moment.
+                return Landed::Failed(
+                    Refusal::conflict("branch-busy", "somebody else was moving the branch")
+                        .received(refusal.received.as_deref().unwrap_or_default())
+                        .next("land it again; the branch stands where the change expects it"),
+                );
             }
             (Err(Attempt::Refused(refusal)), Ok(_)) => return Landed::Failed(refusal),
             (Err(Attempt::CutShort(refusal)), Ok(_)) => refusal,

@@ -119,7 +119,8 @@ impl Quarantine {
         }
     }
 
-    /// The commits that are new to the view, newest first.
+    /// The commits that are new to the view, newest first: those since its branch and its earlier
+    /// revisions. For a whole revision ask [`ObjectView::commits_between`].
     pub fn commits(&self) -> &[CommitInfo] {
         &self.commits
     }
@@ -233,7 +234,8 @@ impl Quarantine {
             .stdin
             .take()
             .ok_or_else(|| Refusal::internal("git index-pack has no input"))?;
-        // Its output is a line or two; they fit the pipe.
+        // Its output names the pack, which we find by itself.
+        running.ignore_output();
         while count > 0 {
             let piece = buffer.get(..count).unwrap_or_default();
             scanner.feed(piece)?;

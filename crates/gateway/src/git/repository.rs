@@ -379,8 +379,9 @@ pub(crate) fn upstream_failure(what: &str, stderr: &str) -> Refusal {
         "Permission denied",
         "could not read Username",
         "could not read Password",
-        "403",
-        "401",
+        "returned error: 401",
+        "returned error: 403",
+        "terminal prompts disabled",
     ]
     .iter()
     .any(|words| stderr.contains(words));

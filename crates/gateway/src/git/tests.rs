@@ -535,3 +535,47 @@ async fn what_a_diff_does_not_show_is_seen_by_the_recomputed_tree() {
     };
     assert_eq!(refusal.code, "landing-mismatch");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_over_http_is_asked_with_the_password_that_we_hold() {
+    let world = World::new().await;
+    // `user:hunter2` in base64.
+    world.knobs.lock().unwrap().authorization = Some("Basic dXNlcjpodW50ZXIy".into());
+    let upstream: Upstream = world.url.parse().unwrap();
+    let password = |text: &str| Access::Password {
+        username: "user".into(),
+        password: crate::http::Credential::new(text.into()),
+    };
+    let dir = world.root().join("mirror-of-http");
+    for access in [Access::None, password("wrong")] {
+        let refusal = Repository::open_or_create(&world.git, &dir, upstream.clone(), &access)
+            .await
+            .unwrap_err();
+        assert_eq!(refusal.code, "upstream-refused", "{refusal}");
+    }
+    let right = password("hunter2");
+    let mirror = Repository::open_or_create(&world.git, &dir, upstream, &right)
+        .await
+        .unwrap();
+    assert_eq!(
+        mirror.tip("main").await.unwrap(),
+        world.repository.tip("main").await.unwrap()
+    );
+    assert_eq!(
+        mirror.observe("main", &right).await.unwrap(),
+        mirror.tip("main").await.unwrap()
+    );
+    // The secret is in no file of ours.
+    let found = std::process::Command::new("grep")
+        .args(["-r", "hunter2"])
+        .arg(world.root())
+        .output()
+        .unwrap();
+    assert!(found.stdout.is_empty(), "{found:?}");
+    world.knobs.lock().unwrap().authorization = Some("Basic other".into());
+    assert_eq!(
+        mirror.sync(&right).await.unwrap_err().code,
+        "upstream-refused"
+    );
+    assert!(mirror.tip("main").await.unwrap().is_some());
+}

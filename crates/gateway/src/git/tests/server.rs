@@ -43,6 +43,8 @@ pub(crate) async fn recorded() -> Recorded<Permit> {
 pub(crate) struct Knobs {
     pub(crate) limits: PackLimits,
     pub(crate) nonce: Option<String>,
+    /// `Authorization` that every request must bear.
+    pub(crate) authorization: Option<String>,
 }
 
 pub(crate) struct World {
@@ -95,6 +97,7 @@ impl World {
         let knobs = Arc::new(Mutex::new(Knobs {
             limits: PackLimits::default(),
             nonce: None,
+            authorization: None,
         }));
         let pushes = Arc::new(Mutex::new(Vec::new()));
         let url = serve(view.clone(), knobs.clone(), pushes.clone()).await;
@@ -245,6 +248,13 @@ async fn handle(
         let value = request.headers().get(name)?;
         value.to_str().ok().map(str::to_owned)
     };
+    if knobs.authorization.is_some() && header("authorization") != knobs.authorization {
+        return Response::builder()
+            .status(StatusCode::UNAUTHORIZED)
+            .header("www-authenticate", "Basic realm=\"r\"")
+            .body(whole(Vec::new()))
+            .unwrap();
+    }
     let (protocol, encoding) = (header("git-protocol"), header("content-encoding"));
     let query = request.uri().query().unwrap_or_default().to_owned();
     let format = view.repository().format();
