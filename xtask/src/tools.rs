@@ -1,0 +1,172 @@
+//! What the tests need besides Rust, git and a C compiler, and how it gets here.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::step::{cargo, run, show};
+
+/// A program that tests start, and the Debian package that brings it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const TOOLS: [Tool; 6] = [
+    Tool {
+        program: "cc",
+        package: "build-essential",
+        purpose: "compiles SQLite and AWS-LC",
+    },
+    Tool {
+        program: "git",
+        package: "git",
+        purpose: "is driven by the tests of changes and landings",
+    },
+    Tool {
+        program: "ssh-keygen",
+        package: "openssh-client",
+        purpose: "signs and verifies beside our own code",
+    },
+    Tool {
+        program: "ssh-agent",
+        package: "openssh-client",
+        purpose: "holds keys for the tests of signing",
+    },
+    Tool {
+        program: "openssl",
+        package: "openssl",
+        purpose: "judges certificates beside our own code",
+    },
+    Tool {
+        program: "python3",
+        package: "python3",
+        purpose: "is the product of some sample repositories",
+    },
+];
+
+/// What runs the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// cargo-nextest: one process per test.
+    Nextest,
+    /// `cargo test`, where nextest can't be installed.
+    CargoTest,
+}
+
+impl Runner {
+    /// The best that this machine has now.
+    pub(crate) fn of_this_machine() -> Self {
+        let known = cargo()
+            .args(["nextest", "--version"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        match known {
+            Ok(status) if status.success() => Self::Nextest,
+            Ok(_) | Err(_) => Self::CargoTest,
+        }
+    }
+}
+
+/// Installs what is missing where that is possible, and says so; else says what to run.
+pub(crate) fn ensure() -> Result<Runner, String> {
+    let missing: Vec<&Tool> = TOOLS
+        .iter()
+        .filter(|tool| find(tool.program).is_none())
+        .collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    if Runner::of_this_machine() == Runner::CargoTest {
+        println!("==> cargo-nextest is missing; installing it with `cargo install`");
+        if let Err(message) = run(cargo().args(["install", "cargo-nextest", "--locked", "--quiet"]))
+        {
+            println!("==> {message}; running the tests with `cargo test` instead");
+        }
+    }
+    Ok(Runner::of_this_machine())
+}
+
+fn install(missing: &[&Tool]) -> Result<(), String> {
+    for tool in missing {
+        println!(
+            "==> {} is missing; it {} (package {})",
+            tool.program, tool.purpose, tool.package
+        );
+    }
+    let packages = packages(missing);
+    let mut command = Command::new("apt-get");
+    command
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&packages)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    if find("apt-get").is_none() || !is_root() {
+        return Err(format!(
+            "install what is missing and try again; on Debian or Ubuntu: sudo {}",
+            show(&command)
+        ));
+    }
+    println!("==> installing {} with apt-get", packages.join(", "));
+    run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    run(&mut command)?;
+    match missing.iter().find(|tool| find(tool.program).is_none()) {
+        None => Ok(()),
+        Some(tool) => Err(format!(
+            "{} is still missing after {} was installed",
+            tool.program, tool.package
+        )),
+    }
+}
+
+fn packages(missing: &[&Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// The program's place on the search path.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|candidate| is_program(candidate))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .stdin(Stdio::null())
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_brings_two_programs_is_installed_once() {
+        let all: Vec<&Tool> = TOOLS.iter().collect();
+        let packages = packages(&all);
+        let ssh = packages.iter().filter(|name| **name == "openssh-client");
+        assert_eq!(ssh.count(), 1, "{packages:?}");
+        assert!(packages.contains(&"python3"), "{packages:?}");
+    }
+
+    #[test]
+    fn only_an_executable_file_counts_as_a_program() {
+        assert!(find("sh").is_some());
+        assert!(find("portcullis-no-such-program").is_none());
+        assert!(!is_program(Path::new("/")));
+        assert!(!is_program(Path::new(env!("CARGO_MANIFEST_PATH"))));
+    }
+}
