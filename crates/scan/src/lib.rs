@@ -10,12 +10,18 @@
 
 mod acts;
 mod agents;
+mod baseline;
+mod blast;
 mod bots;
 pub mod command;
 mod engine;
 mod expr;
+pub mod findings;
 mod glob;
+mod history;
+pub mod inventory;
 mod pipelines;
+mod remedy;
 pub mod render;
 pub mod report;
 mod repository;
@@ -46,6 +52,8 @@ pub struct Options {
     pub with: Vec<PathBuf>,
     /// Exported forge settings.
     pub settings: Vec<Settings>,
+    /// Reads the git history of every checkout for marks of agents.
+    pub history: bool,
 }
 
 /// Scans checkouts.
@@ -58,7 +66,23 @@ pub fn scan(options: &Options) -> Result<Report, Refusal> {
     for path in std::iter::once(&options.path).chain(&options.with) {
         trees.push((shown(path), None, Tree::open(path)?));
     }
-    Ok(scan_trees(trees, &options.settings))
+    let roots: Vec<Option<PathBuf>> = trees
+        .iter()
+        .map(|(_, _, tree)| tree.root().map(Path::to_path_buf))
+        .collect();
+    let mut report = scan_trees(trees, &options.settings);
+    if options.history {
+        for (repository, root) in report.repositories.iter_mut().zip(roots) {
+            let declared: Vec<String> = repository
+                .agents
+                .iter()
+                .map(|agent| agent.name.clone())
+                .chain(repository.declared.iter().cloned())
+                .collect();
+            repository.history = root.and_then(|root| history::read(&root, &declared));
+        }
+    }
+    Ok(report)
 }
 
 /// Scans files that exist only in memory: for tests and for trying an edit. Each repository is a
@@ -81,7 +105,9 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// Everything that depends on the files alone.
 fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings]) -> Report {
+    let given = trees.clone();
     let repositories = repository::read_all(trees, settings);
     let (repositories, outcomes) = verdicts::search(repositories);
     let mut reports = Vec::new();
@@ -96,11 +122,12 @@ fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings])
             default_branch: repository.subject.default_branch.clone(),
             verdicts: Vec::new(),
             assumed: Vec::new(),
-            approvals: Vec::new(),
+            approvals: findings::approvals(repository),
             agents: Vec::new(),
             findings: Vec::new(),
             remedies: Vec::new(),
             history: None,
+            declared: declared(repository),
             pipelines: repository.subject.workflows.len(),
             problems: repository.problems.clone(),
         };
@@ -112,7 +139,42 @@ fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings])
                 assumption: *assumption,
                 facts: outcome.assumed.clone(),
             });
+            if outcome.truncated {
+                report.problems.push(report::Problem {
+                    file: String::new(),
+                    line: 0,
+                    message: "too many events to follow them all; the answers may miss ways"
+                        .to_owned(),
+                });
+            }
         }
+        verdicts::add_excerpts(&mut report.verdicts, &repository.tree);
+        let runs: Vec<engine::AgentRun> = outcomes
+            .first()
+            .map(|(_, outcome)| {
+                outcome
+                    .agents
+                    .iter()
+                    .filter(|run| run.repository == index)
+                    .cloned()
+                    .collect()
+            })
+            .unwrap_or_default();
+        report.findings = findings::of(repository, &runs);
+        report.agents = blast::of(&runs, &report.verdicts);
+        let rescan = |tree: Tree| -> Vec<report::Verdict> {
+            let mut again = given.clone();
+            if let Some(place) = again.get_mut(index) {
+                place.2 = tree;
+            }
+            let repositories = repository::read_all(again, settings);
+            let (_, outcomes) = verdicts::search(repositories);
+            outcomes
+                .iter()
+                .flat_map(|(assumption, outcome)| verdicts::of(outcome, index, *assumption))
+                .collect()
+        };
+        report.remedies = remedy::of(repository, &report.verdicts, &rescan);
         reports.push(report);
     }
     Report {
@@ -120,4 +182,34 @@ fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings])
         scanner: env!("CARGO_PKG_VERSION").to_owned(),
         repositories: reports,
     }
+}
+
+/// Agents that the repository's files name: by their instruction files and bots.
+fn declared(repository: &repository::Repository) -> Vec<String> {
+    let mut out: Vec<String> = repository
+        .subject
+        .bots
+        .iter()
+        .map(|bot| bot.product.replace(" coding agent", ""))
+        .collect();
+    for file in repository.tree.files() {
+        let lower = file.to_ascii_lowercase();
+        let name = lower.rsplit('/').next().unwrap_or_default();
+        let product = match name {
+            "claude.md" => "Claude Code",
+            "gemini.md" => "Gemini CLI",
+            ".cursorrules" => "Cursor",
+            "copilot-instructions.md" => "Copilot",
+            _ if lower.starts_with(".claude/") => "Claude Code",
+            _ if lower.starts_with(".cursor/") => "Cursor",
+            _ if lower.starts_with(".codex/") => "Codex",
+            _ if lower.starts_with(".gemini/") => "Gemini CLI",
+            _ if lower.starts_with(".openhands/") => "OpenHands",
+            _ => continue,
+        };
+        out.push(product.to_owned());
+    }
+    out.sort();
+    out.dedup();
+    out
 }

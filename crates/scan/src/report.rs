@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use crate::acts::SinkKind;
-pub use crate::engine::{Assumption, PathStep};
+pub use crate::engine::Assumption;
 
 /// Version of the JSON output; a change that breaks readers raises it.
 pub const REPORT_VERSION: u32 = 1;
@@ -43,6 +43,8 @@ pub struct RepositoryReport {
     /// Agents seen in the history; absent when it was not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryReport>,
+    /// Agents and bots that files of the repository name.
+    pub declared: Vec<String>,
     /// Pipelines that were read.
     pub pipelines: usize,
     /// What could not be read.
@@ -75,6 +77,26 @@ pub struct Verdict {
     /// Whether a baseline knows it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStep {
+    /// File, relative to the repository; empty where the step is no file's doing.
+    pub file: String,
+    /// Line, from 1; 0 without a file.
+    pub line: usize,
+    /// Who acts.
+    pub actor: String,
+    /// With which credential.
+    pub credential: String,
+    /// Which event this is or makes.
+    pub event: String,
+    /// Why it can happen.
+    pub why: String,
+    /// The source line, shortened; empty without a file, or where it holds a credential.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub excerpt: String,
 }
 
 /// The four answers.

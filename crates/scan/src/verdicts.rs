@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{self, Assumption, Found, Level, Outcome};
-use crate::report::{Decision, Verdict};
+use crate::report::{Decision, PathStep, Verdict};
 use crate::repository::Repository;
 
 /// The verdicts of one repository under one assumption.
@@ -52,7 +52,19 @@ fn verdict(outcome: &Outcome, found: &Found, assumption: Assumption) -> Verdict 
         out.decided_by = Some(why.to_owned());
         return out;
     };
-    out.path = outcome.path(way);
+    out.path = outcome
+        .path(way)
+        .into_iter()
+        .map(|step| PathStep {
+            file: step.file,
+            line: step.line,
+            actor: step.actor,
+            credential: step.credential,
+            event: step.event,
+            why: step.why,
+            excerpt: String::new(),
+        })
+        .collect();
     let reason = way.reason.as_deref().map(str::to_owned);
     match way.level {
         Level::Clear => out.verdict = Decision::Reachable,
@@ -128,4 +140,33 @@ pub(crate) fn search(
         })
         .collect();
     (repositories, outcomes)
+}
+
+/// Puts the source line into every step that names one.
+pub(crate) fn add_excerpts(verdicts: &mut [Verdict], tree: &crate::tree::Tree) {
+    /// Longest excerpt, in characters.
+    const EXCERPT_MAX: usize = 160;
+    let mut texts: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
+    for step in verdicts.iter_mut().flat_map(|verdict| &mut verdict.path) {
+        if step.file.is_empty() || step.line == 0 {
+            continue;
+        }
+        let lines = texts.entry(step.file.clone()).or_insert_with(|| {
+            tree.read(&step.file)
+                .ok()
+                .map(|text| text.lines().map(str::to_owned).collect())
+        });
+        let Some(line) = lines.as_ref().and_then(|lines| lines.get(step.line - 1)) else {
+            continue;
+        };
+        if !portcullis_checks::secrets::scan_text(&step.file, line).is_empty() {
+            continue;
+        }
+        step.excerpt = line
+            .trim_end()
+            .chars()
+            .take(EXCERPT_MAX)
+            .flat_map(portcullis_model::refusal::visible)
+            .collect();
+    }
 }

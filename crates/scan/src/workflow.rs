@@ -6,7 +6,7 @@ use crate::acts::catalog::{self, With, name_of};
 use crate::acts::command::{Reader, Shell};
 use crate::acts::{Act, Op};
 use crate::agents::{self, Agent};
-use crate::expr::{self, Expr};
+use crate::expr::{self, Expr, Value};
 use crate::tree::{Tree, normal};
 use crate::yaml::{self, Node};
 
@@ -66,8 +66,26 @@ pub(crate) struct Trigger {
     pub(crate) tags: Vec<String>,
     pub(crate) tags_ignore: Vec<String>,
     pub(crate) workflows: Vec<String>,
-    /// Inputs of a dispatch or call: name and default.
-    pub(crate) inputs: Vec<(String, Option<String>)>,
+    /// Inputs of a dispatch or call.
+    pub(crate) inputs: Vec<Input>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    /// Lower-cased.
+    pub(crate) name: String,
+    pub(crate) default: Option<String>,
+    pub(crate) boolean: bool,
+}
+
+impl Input {
+    /// A value as this input's type.
+    pub(crate) fn typed(&self, value: Value) -> Value {
+        match value {
+            Value::Text(text) if self.boolean => Value::Bool(text.eq_ignore_ascii_case("true")),
+            other => other,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,11 +289,10 @@ fn triggers(on: &Node) -> Vec<Trigger> {
                 .map(Node::entries)
                 .unwrap_or_default()
                 .iter()
-                .map(|input| {
-                    (
-                        input.key.to_lowercase(),
-                        input.value.str_of("default").map(str::to_owned),
-                    )
+                .map(|input| Input {
+                    name: input.key.to_lowercase(),
+                    default: input.value.str_of("default").map(str::to_owned),
+                    boolean: input.value.str_of("type") == Some("boolean"),
                 })
                 .collect(),
             ..plain(&entry.key, entry.line)

@@ -217,13 +217,12 @@ impl Builder {
                 self.place(node, 0)?;
             }
             Event::Scalar(text, style, anchor, _) => {
-                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
                 let node = Node {
                     kind: Kind::Scalar {
                         text: text.into_owned(),
                         plain: style == ScalarStyle::Plain,
                     },
-                    line: if block { line + 1 } else { line },
+                    line,
                     size: 1,
                 };
                 self.place(node, anchor)?;

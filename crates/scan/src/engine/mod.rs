@@ -49,21 +49,15 @@ impl Assumption {
     }
 }
 
-/// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PathStep {
-    /// File, relative to the repository; empty where the step is no file's doing.
-    pub file: String,
-    /// Line, from 1; 0 without a file.
-    pub line: usize,
-    /// Who acts.
-    pub actor: String,
-    /// With which credential.
-    pub credential: String,
-    /// Which event this is or makes.
-    pub event: String,
-    /// Why it can happen.
-    pub why: String,
+/// One step of a path; [`crate::report::PathStep`] adds the source line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PathStep {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) actor: String,
+    pub(crate) credential: String,
+    pub(crate) event: String,
+    pub(crate) why: String,
 }
 
 /// Who starts or does something.

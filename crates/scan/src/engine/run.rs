@@ -258,7 +258,7 @@ fn start(
         trigger
             .inputs
             .iter()
-            .map(|(name, _)| (name.clone(), Value::Open, Credential::None))
+            .map(|input| (input.name.clone(), Value::Open, Credential::None))
             .collect()
     });
     let run = Run {
@@ -537,10 +537,11 @@ fn called(
             trigger
                 .inputs
                 .iter()
-                .map(|(name, default)| {
+                .map(|input| {
+                    let text = input.default.clone().unwrap_or_default();
                     (
-                        name.clone(),
-                        Value::Text(default.clone().unwrap_or_default()),
+                        input.name.clone(),
+                        input.typed(Value::Text(text)),
                         Credential::None,
                     )
                 })
@@ -549,6 +550,14 @@ fn called(
         .unwrap_or_default();
     for (name, template) in &call.with {
         let value = expr::template(template, names);
+        let value = trigger
+            .and_then(|trigger| {
+                trigger
+                    .inputs
+                    .iter()
+                    .find(|input| input.name.eq_ignore_ascii_case(name))
+            })
+            .map_or(value.clone(), |input| input.typed(value));
         inputs.retain(|(known, _, _)| !known.eq_ignore_ascii_case(name));
         inputs.push((name.to_lowercase(), value, names.credential_of(template, 0)));
     }
@@ -1410,12 +1419,15 @@ fn agent_step(
     if run.restricted == Restriction::Nothing {
         return;
     }
-    let mut way = here.clone();
-    if agent.checks_actor && run.event.actor == Actor::Anyone {
-        way = way.gated(&Gate::Human(format!(
-            "{} takes tasks only from people who may write",
-            agent.name
-        )));
+    let way = here.clone();
+    // It takes tasks only from people who may write: those runs are seen on their own.
+    if agent.checks_actor
+        && matches!(
+            run.event.actor,
+            Actor::Anyone | Actor::Bot(_) | Actor::Actions
+        )
+    {
+        return;
     }
     let credential = match (&agent.token, agent.own_app) {
         (Some(template), _) => names.credential_of(template, 0),

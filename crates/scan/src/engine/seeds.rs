@@ -183,18 +183,19 @@ fn unattended(
     workflow: &Workflow,
     trigger: &Trigger,
 ) {
-    let mut plant = |event: Event| engine.happens(event, Way::start());
+    let plant = |engine: &mut Engine<'_>, event: Event| engine.happens(event, Way::start());
     match trigger.event.as_str() {
-        "schedule" => plant(Event {
-            workflow: Some(index),
-            ..Event::new(repository, "schedule", "", Actor::Clock)
-        }),
-        "repository_dispatch" => plant(Event::new(
-            repository,
-            "repository_dispatch",
-            "",
-            Actor::Elsewhere,
-        )),
+        "schedule" => plant(
+            engine,
+            Event {
+                workflow: Some(index),
+                ..Event::new(repository, "schedule", "", Actor::Clock)
+            },
+        ),
+        "repository_dispatch" => plant(
+            engine,
+            Event::new(repository, "repository_dispatch", "", Actor::Elsewhere),
+        ),
         "pull_request" | "pull_request_target" => {
             let pull = PullRequest {
                 author: Actor::Anyone,
@@ -204,45 +205,56 @@ fn unattended(
                 release: false,
             };
             for activity in ["opened", "synchronize", "reopened", "edited", "closed"] {
-                plant(Event {
+                let event = Event {
                     pull_request: Some(pull.clone()),
                     ..Event::new(repository, "pull_request", activity, Actor::Anyone)
-                });
+                };
+                // Told only where no bot of the repository comes as far.
+                let way = Way {
+                    length: 2,
+                    ..Way::start()
+                };
+                engine.happens(event, way);
             }
         }
         "issues" => {
             for activity in ["opened", "edited", "reopened", "closed"] {
-                plant(Event::new(repository, "issues", activity, Actor::Anyone));
+                plant(
+                    engine,
+                    Event::new(repository, "issues", activity, Actor::Anyone),
+                );
             }
         }
         "issue_comment" | "discussion_comment" => {
             for activity in ["created", "edited"] {
-                plant(Event::new(
-                    repository,
-                    event_name(&trigger.event),
-                    activity,
-                    Actor::Anyone,
-                ));
+                plant(
+                    engine,
+                    Event::new(
+                        repository,
+                        event_name(&trigger.event),
+                        activity,
+                        Actor::Anyone,
+                    ),
+                );
             }
         }
         "discussion" => {
             for activity in ["created", "edited"] {
-                plant(Event::new(
-                    repository,
-                    "discussion",
-                    activity,
-                    Actor::Anyone,
-                ));
+                plant(
+                    engine,
+                    Event::new(repository, "discussion", activity, Actor::Anyone),
+                );
             }
         }
-        "fork" => plant(Event::new(repository, "fork", "", Actor::Anyone)),
-        "watch" => plant(Event::new(repository, "watch", "started", Actor::Anyone)),
-        "commit_comment" => plant(Event::new(
-            repository,
-            "commit_comment",
-            "created",
-            Actor::Anyone,
-        )),
+        "fork" => plant(engine, Event::new(repository, "fork", "", Actor::Anyone)),
+        "watch" => plant(
+            engine,
+            Event::new(repository, "watch", "started", Actor::Anyone),
+        ),
+        "commit_comment" => plant(
+            engine,
+            Event::new(repository, "commit_comment", "created", Actor::Anyone),
+        ),
         _ => {}
     }
     let _ = workflow;
