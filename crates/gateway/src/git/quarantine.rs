@@ -182,33 +182,53 @@ impl Quarantine {
         if news.is_empty() {
             return Ok(());
         }
+        // What a client waits for: two steps, each as long as its slower half.
+        let (listed, ()) = tokio::try_join!(
+            self.new_commits(&news, limits.commits),
+            self.check_connected(&news)
+        )?;
         let objects = self.objects();
-        for oid in &news {
+        for oid in news.iter().filter(|oid| !listed.contains(oid)) {
+            // Not new, or no commit at all: a tag object, a tree.
             if !objects.has_commit(oid).await? {
                 return Err(not_a_commit(oid));
             }
         }
-        self.check_connected(&news).await?;
-        let listed = objects
+        let ((), commits) = tokio::try_join!(
+            self.check_paths(&listed, limits.path_depth),
+            objects.commit_infos(&listed)
+        )?;
+        self.commits = commits;
+        Ok(())
+    }
+
+    /// Commits that no name of the view reaches, newest first.
+    async fn new_commits(&self, news: &[&GitOid], max: usize) -> Result<Vec<GitOid>, Refusal> {
+        let done = self
+            .objects()
             .git("rev-list")
             .args(["rev-list", "--topo-order"])
-            .args([format!("--max-count={}", limits.commits.saturating_add(1))])
+            .args([format!("--max-count={}", max.saturating_add(1))])
             .args(news.iter().map(|oid| oid.as_str()))
             .args(["--not", "--all"])
             .time(LONG)
-            .text()
+            .finish(&[])
             .await?;
-        let listed: Vec<GitOid> = listed.lines().map(str::parse).collect::<Result<_, _>>()?;
-        if listed.len() > limits.commits {
+        if !done.status.success() {
+            return Err(missing(&done.stderr));
+        }
+        let listed: Vec<GitOid> = String::from_utf8_lossy(&done.stdout)
+            .lines()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        if listed.len() > max {
             return Err(
                 Refusal::limit("too-many-commits", "the push has too many commits")
-                    .expected(&format!("at most {}", limits.commits))
+                    .expected(&format!("at most {max}"))
                     .next("squash the work into fewer commits, then push again"),
             );
         }
-        self.check_paths(&listed, limits.path_depth).await?;
-        self.commits = objects.commit_infos(&listed).await?;
-        Ok(())
+        Ok(listed)
     }
 
     /// Streams the pack through our scanner into `git index-pack`.
@@ -273,12 +293,7 @@ impl Quarantine {
         if done.status.success() {
             return Ok(());
         }
-        Err(Refusal::denied(
-            "objects-missing",
-            "the push refers to objects that neither it nor this repository holds",
-        )
-        .received(last_words(&done.stderr))
-        .next("fetch again from this remote, rebuild the commits on it, then push again"))
+        Err(missing(&done.stderr))
     }
 
     /// Every path that any new commit adds, judged by [`path::check`].
@@ -357,11 +372,28 @@ async fn set_refs(
     revisions: &[RevisionRef],
 ) -> Result<Vec<String>, Refusal> {
     let repository = view.repository();
-    let mut input = String::new();
-    let mut names = Vec::new();
+    let name = |revision: &RevisionRef| change_ref(revision.change, revision.revision);
+    let set = async |wanted: &[&RevisionRef]| {
+        let input: String = wanted
+            .iter()
+            .map(|revision| format!("create {} {}\n", name(revision), revision.head))
+            .collect();
+        let done = repository
+            .git()
+            .on(changes, "update-ref")
+            .args(["update-ref", "--stdin"])
+            .finish(input.as_bytes())
+            .await?;
+        done.succeeded().map(|_| ())
+    };
+    let names = revisions.iter().map(name).collect();
+    if set(&revisions.iter().collect::<Vec<_>>()).await.is_ok() {
+        return Ok(names);
+    }
+    // Some stand already: a repetition, or a conflict.
+    let mut left = Vec::new();
     for revision in revisions {
-        let name = change_ref(revision.change, revision.revision);
-        match repository.resolve(changes, &name).await? {
+        match repository.resolve(changes, &name(revision)).await? {
             Some(standing) if standing == revision.head => {}
             Some(standing) => {
                 return Err(Refusal::conflict(
@@ -371,24 +403,22 @@ async fn set_refs(
                 .expected(revision.head.as_str())
                 .received(standing.as_str()));
             }
-            None => input.push_str(&format!("create {name} {}\n", revision.head)),
+            None => left.push(revision),
         }
-        names.push(name);
     }
-    if !input.is_empty() {
-        repository
-            .git()
-            .on(changes, "update-ref")
-            .args(["update-ref", "--stdin"])
-            .finish(input.as_bytes())
-            .await?
-            .succeeded()
-            .map_err(|refusal| {
-                Refusal::conflict("revision-exists", "the revision could not be named")
-                    .received(refusal.received.as_deref().unwrap_or_default())
-            })?;
+    if !left.is_empty() {
+        set(&left).await?;
     }
     Ok(names)
+}
+
+fn missing(stderr: &str) -> Refusal {
+    Refusal::denied(
+        "objects-missing",
+        "the push refers to objects that neither it nor this repository holds",
+    )
+    .received(last_words(stderr))
+    .next("fetch again from this remote, rebuild the commits on it, then push again")
 }
 
 fn not_a_commit(oid: &GitOid) -> Refusal {

@@ -180,7 +180,7 @@ async fn objects_that_are_nowhere_are_missed() {
     )
     .await;
     assert!(
-        answer.contains("not-a-commit") || answer.contains("objects-broken"),
+        answer.contains("objects-missing") || answer.contains("objects-broken"),
         "{answer}"
     );
     // A pack with a byte turned, and one cut short.
@@ -217,6 +217,24 @@ async fn objects_that_are_nowhere_are_missed() {
     // The same pack, whole, is fine: the refusals above were about what they say.
     let answer = post(&world, &command, &pack).await;
     assert!(answer.contains("ok refs/for/main"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_commits_are_proposed() {
+    let world = World::new().await;
+    let clone = world.clone_into("clone", &[]).await;
+    world.commit(&clone, "x.txt", "x\n");
+    run(&clone, &["tag", "-a", "-m", "a tag", "annotated"]);
+    let before = world.object_files();
+    for (source, code) in [
+        ("annotated", "not-a-commit"),
+        ("HEAD^{tree}", "not-a-commit"),
+    ] {
+        let refspec = format!("{}:refs/for/main", run(&clone, &["rev-parse", source]));
+        let text = said(&client(&clone, &["push", "origin", &refspec]).await);
+        assert!(text.contains(code), "{source}: {text}");
+        assert_eq!(world.object_files(), before);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
