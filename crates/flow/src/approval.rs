@@ -508,7 +508,12 @@ pub(crate) fn rejected(
 }
 
 /// The server finds that a request was overtaken.
-pub(crate) fn withdrawn(state: &mut State, body: &RequestWithdrawn) -> Result<(), Refusal> {
+pub(crate) fn withdrawn(
+    state: &mut State,
+    event: &Event,
+    body: &RequestWithdrawn,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
     close(
         state,
         body.request,

@@ -3,7 +3,7 @@
 use portcullis_model::event::{BreakerReset, BreakerTripped};
 use portcullis_model::statement::{ApprovalSubject, BreakerScope, Command};
 use portcullis_model::{
-    AgentId, EnvironmentId, Event, LedgerIndex, Refusal, RepositoryId, Timestamp,
+    AgentId, ChangeId, EnvironmentId, Event, LedgerIndex, Refusal, RepositoryId, Timestamp,
 };
 
 use crate::approval;
@@ -50,8 +50,13 @@ pub(crate) fn tripped(
 }
 
 /// What agents do goes on, when enough people signed.
-pub(crate) fn reset(state: &mut State, body: &BreakerReset) -> Result<(), Refusal> {
-    let request = approval::require_satisfied(state, body.request, state.time())?;
+pub(crate) fn reset(
+    state: &mut State,
+    event: &Event,
+    body: &BreakerReset,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
+    let request = approval::require_satisfied(state, body.request, event.time)?;
     let ApprovalSubject::BreakerReset { scope } = request.subject.clone() else {
         return Err(Refusal::conflict(
             "not-a-reset",
@@ -101,6 +106,23 @@ pub(crate) fn require_closed<'a>(
         None => Ok(()),
         Some(scope) => Err(refusal(&scope)),
     }
+}
+
+/// Refuses while a breaker covers any of these changes' agents, their repository or the
+/// environment that they go to.
+pub(crate) fn require_closed_for_changes(
+    state: &State,
+    changes: &[ChangeId],
+    repository: &RepositoryId,
+    environment: &EnvironmentId,
+) -> Result<(), Refusal> {
+    require_closed(state, None, [repository], Some(environment))?;
+    for change in changes.iter().filter_map(|id| state.changes.get(id)) {
+        for agent in change.agents() {
+            require_closed(state, Some(agent), [], None)?;
+        }
+    }
+    Ok(())
 }
 
 /// The refusal while the breaker for `scope` is tripped.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use imbl::Vector;
 use portcullis_model::event::{
-    ChangeClosed, ChangePushed, CheckVerdict, ChecksCompleted, CommitsUnproven, LeaseKind, Needed,
-    RequestOpened, TestVerdict, TestsCompleted,
+    ChangeClosed, ChangePushed, CheckVerdict, ChecksCompleted, CommitsUnproven, JobKind,
+    JobOutcome, LeaseKind, Needed, RequestOpened, TestVerdict, TestsCompleted,
 };
 use portcullis_model::statement::{ApprovalSubject, Command};
 use portcullis_model::{
-    AgentId, ChangeId, Digest, Event, GitOid, LedgerIndex, Party, Principal, Refusal, RepositoryId,
+    AgentId, ChangeId, Digest, Event, GitOid, JobId, LedgerIndex, Party, Principal, Refusal, RepositoryId,
     RequestId, RunId,
 };
 
@@ -322,7 +322,12 @@ fn check_pusher(state: &State, event: &Event, body: &ChangePushed) -> Result<(),
 }
 
 /// The checks of the newest revision are done.
-pub(crate) fn checks_completed(state: &mut State, body: &ChecksCompleted) -> Result<(), Refusal> {
+pub(crate) fn checks_completed(
+    state: &mut State,
+    event: &Event,
+    body: &ChecksCompleted,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
     let consistent = match body.verdict {
         CheckVerdict::Pass => body.escalations.is_empty() && body.blocks.is_empty(),
         CheckVerdict::Escalate => !body.escalations.is_empty() && body.blocks.is_empty(),
@@ -347,16 +352,36 @@ pub(crate) fn checks_completed(state: &mut State, body: &ChecksCompleted) -> Res
 }
 
 /// The tests of the newest revision are done.
-pub(crate) fn tests_completed(state: &mut State, body: &TestsCompleted) -> Result<(), Refusal> {
-    for job in [body.head, body.base].into_iter().flatten() {
-        find("job", &state.jobs, &job)?;
-    }
-    if body.verdict == TestVerdict::Passed
-        && (body.head.is_none() || body.counts.failed > 0 || body.counts.missing > 0)
-    {
+pub(crate) fn tests_completed(
+    state: &mut State,
+    event: &Event,
+    body: &TestsCompleted,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
+    let change = find("change", &state.changes, &body.change)?;
+    let pushed = &change.latest().pushed;
+    let head = match body.head {
+        Some(job) => Some(test_outcome(state, job, change, &pushed.head)?),
+        None => None,
+    };
+    let base = match body.base {
+        Some(job) => Some(test_outcome(state, job, change, &pushed.base)?),
+        None => None,
+    };
+    let consistent = match body.verdict {
+        TestVerdict::Passed => {
+            head == Some(JobOutcome::Succeeded)
+                && base.is_some()
+                && body.counts.failed == 0
+                && body.counts.missing == 0
+        }
+        TestVerdict::NotConfigured => head.is_none() && base.is_none(),
+        TestVerdict::Failed | TestVerdict::Missing => true,
+    };
+    if !consistent {
         return Err(Refusal::denied(
             "tests-inconsistent",
-            "the verdict does not follow from the counts",
+            "the verdict does not follow from the jobs and counts",
         ));
     }
     edit_revision(state, body.change, body.revision, |revision| {
@@ -369,6 +394,35 @@ pub(crate) fn tests_completed(state: &mut State, body: &TestsCompleted) -> Resul
         revision.tests = Some(body.clone());
         Ok(())
     })
+}
+
+/// How the test job ended that ran this commit of the change by its base's configuration.
+fn test_outcome(
+    state: &State,
+    id: JobId,
+    change: &Change,
+    commit: &GitOid,
+) -> Result<JobOutcome, Refusal> {
+    let job = find("job", &state.jobs, &id)?;
+    let mine = job.kind == JobKind::Test
+        && job.repository == change.repository
+        && job.commit == *commit
+        && job.configured_by == change.latest().pushed.base;
+    match job.finished() {
+        Some(done) if mine => Ok(done.outcome),
+        _ => Err(Refusal::denied(
+            "tests-of-something-else",
+            format!("{id} did not test this commit by its base's configuration"),
+        )
+        .expected(&format!(
+            "a finished test of {commit} configured by {}",
+            change.latest().pushed.base
+        ))
+        .received(&format!(
+            "{:?} of {} configured by {}",
+            job.kind, job.commit, job.configured_by
+        ))),
+    }
 }
 
 fn edit_revision(

@@ -206,7 +206,12 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
 }
 
 /// The change outside is being tried.
-pub(crate) fn attempted(state: &mut State, body: &EffectAttempted) -> Result<(), Refusal> {
+pub(crate) fn attempted(
+    state: &mut State,
+    event: &Event,
+    body: &EffectAttempted,
+) -> Result<(), Refusal> {
+    state.require_service(event)?;
     let effect = find("effect", &state.effects, &body.effect)?;
     if body.attempt != effect.attempts + 1 || body.attempt > ATTEMPTS_MAX {
         return Err(

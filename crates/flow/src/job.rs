@@ -8,7 +8,7 @@ use portcullis_model::event::{
 use portcullis_model::manifest::ServiceRole;
 use portcullis_model::statement::{Command, Output};
 use portcullis_model::{
-    ArtifactId, ChangeId, Digest, Event, GitOid, JobId, LedgerIndex, Principal, Refusal,
+    ArtifactId, ChangeId, Digest, Event, GitOid, JobId, Principal, Refusal,
     RepositoryId, ServiceId, Timestamp,
 };
 
@@ -216,9 +216,10 @@ pub(crate) fn finished(
 /// An artifact was made and is attested.
 pub(crate) fn artifact_built(
     state: &mut State,
-    at: LedgerIndex,
+    event: &Event,
     body: &ArtifactBuilt,
 ) -> Result<(), Refusal> {
+    state.require_service(event)?;
     let job = find("job", &state.jobs, &body.job)?;
     let done = job.finished().filter(|done| {
         job.kind == JobKind::Build
@@ -245,7 +246,7 @@ pub(crate) fn artifact_built(
         ));
     }
     let artifact = Artifact {
-        id: ArtifactId(at),
+        id: ArtifactId(event.index),
         job: body.job,
         repository: body.repository.clone(),
         commit: body.commit.clone(),

@@ -137,7 +137,8 @@ pub fn coverage(
         if Some(&segment.to) == serving {
             inside = true;
         }
-        if segment.to == artifact.commit {
+        // What came before the serving release does not follow it.
+        if inside && segment.to == artifact.commit {
             reached = true;
         }
     }
@@ -219,7 +220,12 @@ pub(crate) fn admitted(
     }
     check_ceilings(state, &covered, record.sensitivity, &body.environment)?;
     if covered.agent_work {
-        breaker::require_closed(state, None, [&record.repository], Some(&body.environment))?;
+        breaker::require_closed_for_changes(
+            state,
+            &covered.changes,
+            &record.repository,
+            &body.environment,
+        )?;
     }
     match body.request {
         Some(id) => {
@@ -344,8 +350,9 @@ pub(crate) fn reverted(
         Some(envelope) => {
             state.require_active_human(event)?;
             match state.take_command(event, envelope)? {
-                Command::Rollback { environment, .. } if environment == body.environment => {}
-                Command::TripBreaker { revert: true, .. } => {}
+                Command::Rollback {
+                    environment, to, ..
+                } if environment == body.environment && (to.is_none() || to == body.to) => {}
                 other => return Err(mismatch("rollback of this environment", &other)),
             }
         }

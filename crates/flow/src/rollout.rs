@@ -5,7 +5,7 @@ use std::sync::Arc;
 use portcullis_model::event::{RolloutEnded, RolloutOutcome, RolloutStarted, RolloutStepped, Step};
 use portcullis_model::statement::Command;
 use portcullis_model::{
-    EnvironmentId, Event, LedgerIndex, Refusal, ReleaseId, RolloutId, Timestamp,
+    EnvironmentId, Event, Refusal, ReleaseId, RolloutId, Timestamp,
 };
 use serde_json::Value;
 
@@ -68,9 +68,11 @@ impl RolloutStatus {
 /// Traffic begins to move.
 pub(crate) fn started(
     state: &mut State,
-    at: LedgerIndex,
+    event: &Event,
     body: &RolloutStarted,
 ) -> Result<(), Refusal> {
+    state.require_service(event)?;
+    let id = RolloutId(event.index);
     let release = find("release", &state.releases, &body.release)?;
     let environment = find("environment", &state.environments, &body.environment)?;
     if release.environment != body.environment
@@ -96,7 +98,7 @@ pub(crate) fn started(
         ));
     }
     let rollout = Rollout {
-        id: RolloutId(at),
+        id,
         release: body.release,
         environment: body.environment.clone(),
         stable: body.stable,
@@ -105,7 +107,7 @@ pub(crate) fn started(
         weight: 0,
         epoch: body.epoch,
         applied: false,
-        step_since: state.time(),
+        step_since: event.time,
         statistics: Value::Null,
         code: "started".to_owned(),
         status: RolloutStatus::Running,
@@ -117,7 +119,7 @@ pub(crate) fn started(
         &mut state.environments,
         &body.environment,
         |environment| {
-            environment.rollout = Some(RolloutId(at));
+            environment.rollout = Some(id);
             environment.epoch = epoch;
         },
     )
@@ -155,22 +157,35 @@ pub(crate) fn stepped(
     }
     if body.step == Step::Advance {
         let release = find("release", &state.releases, &rollout.release)?;
-        if release.agent_work {
-            let repository = &state
-                .inventory
-                .environment(&rollout.environment)?
-                .repository;
-            crate::breaker::require_closed(state, None, [repository], Some(&rollout.environment))?;
+        if release.revoked {
+            return Err(Refusal::denied(
+                "release-revoked",
+                format!("{} is revoked", release.id),
+            ));
         }
+        let record = state.inventory.environment(&rollout.environment)?;
+        if release.agent_work {
+            crate::breaker::require_closed_for_changes(
+                state,
+                &release.changes,
+                &record.repository,
+                &rollout.environment,
+            )?;
+        }
+        // A canary takes its steps one by one; nothing jumps to full traffic.
+        let most = match rollout.canary {
+            true => next_weight(&record.canary.steps, rollout.weight),
+            false => 1000,
+        };
         if body.weight <= rollout.weight
-            || body.weight > 1000
+            || body.weight > most
             || body.epoch != rollout.epoch + u64::from(rollout.weight > 0)
             || rollout.status == RolloutStatus::Paused
         {
             return Err(
                 Refusal::conflict("stale-step", "the rollout is not where this says")
                     .expected(&format!(
-                        "a weight above {} in the next epoch, not paused",
+                        "a weight above {} and up to {most} in the next epoch, not paused",
                         rollout.weight
                     ))
                     .received(&format!("weight {} epoch {}", body.weight, body.epoch)),
@@ -208,17 +223,36 @@ pub(crate) fn stepped(
     )
 }
 
+/// The weight of the step after `weight`, in per mille.
+fn next_weight(steps: &[u32], weight: u32) -> u32 {
+    steps
+        .iter()
+        .copied()
+        .find(|step| *step > weight)
+        .unwrap_or(1000)
+}
+
 /// A rollout is over. Going back is always possible; completing takes all traffic applied.
 pub(crate) fn ended(state: &mut State, event: &Event, body: &RolloutEnded) -> Result<(), Refusal> {
     let rollout = Arc::clone(find("rollout", &state.rollouts, &body.rollout)?);
     if !rollout.status.is_active() {
         return Err(over(&rollout));
     }
-    match (&event.actor.principal, body.outcome) {
-        (portcullis_model::Principal::Human(human), RolloutOutcome::RolledBack) => {
-            state.inventory.human(human)?;
+    match (&body.envelope, body.outcome) {
+        (Some(envelope), RolloutOutcome::RolledBack) => {
+            state.require_active_human(event)?;
+            match state.take_command(event, envelope)? {
+                Command::AbortRollout { rollout, .. } if rollout == body.rollout => {}
+                other => return Err(mismatch("abort-rollout of this rollout", &other)),
+            }
         }
-        _ => state.require_service(event)?,
+        (Some(_), RolloutOutcome::Completed | RolloutOutcome::Failed) => {
+            return Err(Refusal::denied(
+                "not-a-human-s",
+                "a person can only take a rollout back",
+            ));
+        }
+        (None, _) => state.require_service(event)?,
     }
     if body.outcome == RolloutOutcome::Completed && (rollout.weight != 1000 || !rollout.applied) {
         return Err(Refusal::conflict(

@@ -213,18 +213,45 @@ pub(crate) fn ended(state: &mut State, event: &Event, body: &RunEnded) -> Result
             format!("{} has ended already", body.run),
         ));
     }
-    let allowed = match &event.actor.principal {
-        Principal::Host(id) => *id == run.host,
-        Principal::Human(id) => state.inventory.human(id).is_ok(),
-        Principal::Service(_) => true,
-        Principal::Agent(..) | Principal::Unknown => false,
-    };
-    if !allowed {
-        return Err(Refusal::denied(
-            "not-allowed",
-            "only its host, the server or a person ends a run",
-        )
-        .received(&event.actor.principal.to_string()));
+    let host = run.host.clone();
+    match (&event.actor.principal, &body.envelope) {
+        (Principal::Host(id), Some(envelope)) if *id == host => {
+            match (state.take_command(event, envelope)?, &body.end) {
+                (
+                    Command::RunEnded {
+                        run,
+                        exit,
+                        deadline: false,
+                    },
+                    RunEnd::Exited { status },
+                ) if run == body.run && exit == *status => {}
+                (
+                    Command::RunEnded {
+                        run,
+                        deadline: true,
+                        ..
+                    },
+                    RunEnd::Deadline,
+                ) if run == body.run => {}
+                (other, _) => return Err(mismatch("run-ended with this status", &other)),
+            }
+        }
+        (Principal::Human(id), Some(envelope)) => {
+            state.inventory.human(id)?;
+            match (state.take_command(event, envelope)?, &body.end) {
+                (Command::EndRun { run, why }, RunEnd::Human { why: said })
+                    if run == body.run && why == *said => {}
+                (other, _) => return Err(mismatch("end-run of this run", &other)),
+            }
+        }
+        (Principal::Service(_), None) => state.require_service(event)?,
+        (other, _) => {
+            return Err(Refusal::denied(
+                "not-allowed",
+                "only its host, the server or a person ends a run",
+            )
+            .received(&other.to_string()));
+        }
     }
     let (time, end) = (event.time, body.end.clone());
     change_in("run", &mut state.runs, &body.run, |run| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 use portcullis_model::event::{Body, GenesisCreated, IncidentOpened};
+use portcullis_model::limits::CLOCK_FORWARD_MAX_MS;
 use portcullis_model::recorder::Fold;
 use portcullis_model::statement::{BreakerScope, Envelope, SignedCommand};
 use portcullis_model::{
@@ -22,7 +23,9 @@ use crate::release::{EnvironmentState, Release};
 use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
-use crate::{approval, breaker, change, effect, inventory, job, release, rollout, run, task};
+use crate::{
+    approval, breaker, cause, change, effect, inventory, job, release, rollout, run, task,
+};
 
 /// Version of this fold. A ledger names the version that reads it; another is refused.
 pub const FOLD_VERSION: u32 = 1;
@@ -109,6 +112,7 @@ impl Fold for State {
 
     fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
         self.check_order(event)?;
+        self.check_circumstances(event)?;
         let at = event.index;
         match &event.body {
             Body::GenesisCreated(body) => inventory::genesis(self, body),
@@ -122,8 +126,8 @@ impl Fold for State {
             Body::CallObserved(body) => run::call_observed(self, body),
             Body::LeaseRefused(body) => run::lease_refused(self, at, body),
             Body::ChangePushed(body) => change::pushed(self, event, body),
-            Body::ChecksCompleted(body) => change::checks_completed(self, body),
-            Body::TestsCompleted(body) => change::tests_completed(self, body),
+            Body::ChecksCompleted(body) => change::checks_completed(self, event, body),
+            Body::TestsCompleted(body) => change::tests_completed(self, event, body),
             Body::ChangeClosed(body) => change::closed(self, event, body),
             Body::JobRequested(body) => job::requested(self, event, body),
             Body::JobClaimed(body) => job::claimed(self, event, body),
@@ -131,20 +135,20 @@ impl Fold for State {
             Body::RequestOpened(body) => approval::opened(self, event, body),
             Body::ApprovalGiven(body) => approval::given(self, event, body),
             Body::RequestRejected(body) => approval::rejected(self, event, body),
-            Body::RequestWithdrawn(body) => approval::withdrawn(self, body),
+            Body::RequestWithdrawn(body) => approval::withdrawn(self, event, body),
             Body::EffectIntended(body) => effect::intended(self, event, body),
-            Body::EffectAttempted(body) => effect::attempted(self, body),
+            Body::EffectAttempted(body) => effect::attempted(self, event, body),
             Body::EffectConcluded(body) => effect::concluded(self, event, body),
             Body::CommitsUnproven(body) => change::unproven(self, event, body),
-            Body::ArtifactBuilt(body) => job::artifact_built(self, at, body),
+            Body::ArtifactBuilt(body) => job::artifact_built(self, event, body),
             Body::ReleaseAdmitted(body) => release::admitted(self, event, body),
             Body::ReleaseRevoked(body) => release::revoked(self, event, body),
-            Body::RolloutStarted(body) => rollout::started(self, at, body),
+            Body::RolloutStarted(body) => rollout::started(self, event, body),
             Body::RolloutStepped(body) => rollout::stepped(self, event, body),
             Body::RolloutEnded(body) => rollout::ended(self, event, body),
             Body::EnvironmentReverted(body) => release::reverted(self, event, body),
             Body::BreakerTripped(body) => breaker::tripped(self, event, body),
-            Body::BreakerReset(body) => breaker::reset(self, body),
+            Body::BreakerReset(body) => breaker::reset(self, event, body),
             Body::IncidentOpened(body) => {
                 self.incidents.push_back((at, body.clone()));
                 Ok(())
@@ -213,6 +217,26 @@ impl State {
         Ok(())
     }
 
+    /// Cause, mode and containment are what the state says: an entry can't disown an agent, or call
+    /// itself observed where the repository is enforced.
+    fn check_circumstances(&self, event: &Event) -> Result<(), Refusal> {
+        let cause = cause::of(self, &event.actor, &event.body);
+        let mode = cause::mode_of(self, &event.body);
+        let containment = cause::containment_of(self, &event.body);
+        if event.cause == cause && event.mode == mode && event.containment == containment {
+            return Ok(());
+        }
+        Err(Refusal::denied(
+            "circumstances-altered",
+            "the entry's cause, mode or containment is not what led to it",
+        )
+        .expected(&format!("{cause:?}, {mode}, {containment:?}"))
+        .received(&format!(
+            "{:?}, {}, {:?}",
+            event.cause, event.mode, event.containment
+        )))
+    }
+
     /// Takes the signed command behind an event: it is by the event's actor, for this ledger,
     /// timely, and its nonce is new. The signature itself is checked at the edge and by verifiers.
     pub(crate) fn take_command(
@@ -238,7 +262,11 @@ impl State {
             .expected(&command.principal.to_string())
             .received(&event.actor.principal.to_string()));
         }
-        if life > SignedCommand::MAX_LIFE_MS || event.time >= command.expires {
+        // Signed for later would outlive its bound: it could be used until then.
+        let early = command.issued.ms_since(event.time) > CLOCK_FORWARD_MAX_MS;
+        let backwards = command.expires < command.issued;
+        if early || backwards || life > SignedCommand::MAX_LIFE_MS || event.time >= command.expires
+        {
             return Err(
                 Refusal::denied("command-expired", "this command has expired")
                     .expected(&format!(

@@ -243,6 +243,7 @@ async fn act(
                 RunEnded {
                     run,
                     end: RunEnd::Human { why },
+                    envelope: Some(envelope),
                 },
             )
             .await
@@ -306,6 +307,7 @@ async fn act(
                 rollout,
                 outcome: RolloutOutcome::RolledBack,
                 code: "human".to_owned(),
+                envelope: Some(envelope),
             };
             record(app, &verified, body).await
         }
@@ -336,7 +338,7 @@ async fn act(
             } else {
                 RunEnd::Exited { status: exit }
             };
-            record(app, &verified, RunEnded { run, end }).await
+            record(app, &verified, RunEnded { run, end, envelope: Some(envelope) }).await
         }
         Command::Upload { digest, size } => Err(Refusal::malformed("upload")
             .expected("PUT /v1/blobs with the envelope in a header and the bytes as body")

@@ -102,6 +102,7 @@ async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
                 RunEnded {
                     run: *run,
                     end: RunEnd::Denials,
+                    envelope: None,
                 },
             )
             .await
@@ -112,6 +113,7 @@ async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
                 RunEnded {
                     run: *run,
                     end: RunEnd::Lost,
+                    envelope: None,
                 },
             )
             .await

@@ -386,6 +386,9 @@ pub struct RunEnded {
     pub run: RunId,
     /// Why.
     pub end: RunEnd,
+    /// The signed command of the host or person who says so; none if the server found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Envelope>,
 }
 
 /// Something was denied to a run, or would have been.
@@ -976,6 +979,9 @@ pub struct RolloutEnded {
     pub outcome: RolloutOutcome,
     /// Stable code of the cause: `complete`, `harm`, `errors`, `human`, `breaker`, `start-failed`.
     pub code: String,
+    /// The signed command, if a human ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Envelope>,
 }
 
 /// An environment was returned to an earlier release.
