@@ -50,11 +50,7 @@ pub(crate) fn tripped(
 }
 
 /// What agents do goes on, when enough people signed.
-pub(crate) fn reset(
-    state: &mut State,
-    event: &Event,
-    body: &BreakerReset,
-) -> Result<(), Refusal> {
+pub(crate) fn reset(state: &mut State, event: &Event, body: &BreakerReset) -> Result<(), Refusal> {
     state.require_service(event)?;
     let request = approval::require_satisfied(state, body.request, event.time)?;
     let ApprovalSubject::BreakerReset { scope } = request.subject.clone() else {

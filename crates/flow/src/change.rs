@@ -10,8 +10,8 @@ use portcullis_model::event::{
 };
 use portcullis_model::statement::{ApprovalSubject, Command};
 use portcullis_model::{
-    AgentId, ChangeId, Digest, Event, GitOid, JobId, LedgerIndex, Party, Principal, Refusal, RepositoryId,
-    RequestId, RunId,
+    AgentId, ChangeId, Digest, Event, GitOid, JobId, LedgerIndex, Party, Principal, Refusal,
+    RepositoryId, RequestId, RunId,
 };
 
 use crate::approval::{REQUEST_LIFE_MS, Request};
@@ -245,6 +245,19 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
             Refusal::denied("change-elsewhere", format!("{id} is for another branch"))
                 .expected(&format!("{} {}", change.repository, change.branch))
                 .received(&format!("{} {}", body.repository, body.branch)),
+        );
+    }
+    let continued = body
+        .run
+        .and_then(|run| state.runs.get(&run))
+        .and_then(|run| state.tasks.get(&run.task))
+        .is_some_and(|task| task.payload.change == Some(id));
+    if !change.party.0.contains(&event.actor.principal) && !continued {
+        return Err(
+            Refusal::denied("not-your-change", format!("{id} is somebody else's"))
+                .expected("a change of one's own, or the one that the task continues")
+                .received(&event.actor.principal.to_string())
+                .next("push without naming a change: it opens a new one"),
         );
     }
     if change.latest().pushed.head == body.head {

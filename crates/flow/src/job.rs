@@ -8,8 +8,8 @@ use portcullis_model::event::{
 use portcullis_model::manifest::ServiceRole;
 use portcullis_model::statement::{Command, Output};
 use portcullis_model::{
-    ArtifactId, ChangeId, Digest, Event, GitOid, JobId, Principal, Refusal,
-    RepositoryId, ServiceId, Timestamp,
+    ArtifactId, ChangeId, Digest, Event, GitOid, JobId, Principal, Refusal, RepositoryId,
+    ServiceId, Timestamp,
 };
 
 use crate::inventory::mismatch;

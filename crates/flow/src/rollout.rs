@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use portcullis_model::event::{RolloutEnded, RolloutOutcome, RolloutStarted, RolloutStepped, Step};
 use portcullis_model::statement::Command;
-use portcullis_model::{
-    EnvironmentId, Event, Refusal, ReleaseId, RolloutId, Timestamp,
-};
+use portcullis_model::{EnvironmentId, Event, Refusal, ReleaseId, RolloutId, Timestamp};
 use serde_json::Value;
 
 use crate::inventory::mismatch;
