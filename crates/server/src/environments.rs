@@ -64,12 +64,18 @@ pub struct Place {
 impl Place {
     /// The place of `environment` below `home`; processes are started from this program.
     pub fn new(home: &Home, environment: &EnvironmentId) -> Self {
-        Self::with_program(home.environments().join(environment.as_str()), process::this_program())
+        Self::with_program(
+            home.environments().join(environment.as_str()),
+            process::this_program(),
+        )
     }
 
     /// A place whose processes are started from `program`, a `portcullis` binary.
     pub fn with_program(root: impl Into<PathBuf>, program: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), program: program.into() }
+        Self {
+            root: root.into(),
+            program: program.into(),
+        }
     }
 
     /// The directory.
@@ -97,7 +103,10 @@ impl Place {
 
     /// The place of a release.
     pub fn release(&self, id: ReleaseId) -> ReleasePlace {
-        ReleasePlace { id, environment: self.clone() }
+        ReleasePlace {
+            id,
+            environment: self.clone(),
+        }
     }
 
     /// A backend where nothing ever answers: what an environment without a release serves.
@@ -115,7 +124,9 @@ impl Place {
             )
             .expected(&format!("at most {SOCKET_PATH_MAX_BYTES} bytes"))
             .received(&longest.display().to_string())
-            .next("move the server's directory to a shorter path, or shorten the environment's name"));
+            .next(
+                "move the server's directory to a shorter path, or shorten the environment's name",
+            ));
         }
         for directory in [self.root.clone(), self.run(), self.root.join("releases")] {
             private_directory(&directory)?;
@@ -139,7 +150,10 @@ impl ReleasePlace {
 
     /// The directory.
     pub fn directory(&self) -> PathBuf {
-        self.environment.root.join("releases").join(self.id.to_string())
+        self.environment
+            .root
+            .join("releases")
+            .join(self.id.to_string())
     }
 
     fn run(&self, kind: &str) -> PathBuf {
@@ -237,7 +251,9 @@ pub fn install(
         lock: place.run("lock"),
         service_log: directory.join("service.log"),
         supervisor_log: directory.join("supervisor.log"),
-        user: rustix::process::geteuid().is_root().then(|| user_of(place.id)),
+        user: rustix::process::geteuid()
+            .is_root()
+            .then(|| user_of(place.id)),
     };
     if prepare::read_artifact(&spec).is_err() {
         let bytes = bytes()?;
@@ -265,14 +281,23 @@ fn user_of(release: ReleaseId) -> u32 {
 /// Nothing is installed there, or the supervisor does not come up.
 pub async fn release_up(place: &ReleasePlace) -> Result<(), Refusal> {
     match control::status(&place.control_socket()).await {
-        Ok(Status { phase: Phase::Starting | Phase::Running | Phase::BackingOff, .. }) => {
+        Ok(Status {
+            phase: Phase::Starting | Phase::Running | Phase::BackingOff,
+            ..
+        }) => {
             return Ok(());
         }
-        Ok(Status { phase: Phase::Failed | Phase::Stopping, .. }) => release_down(place).await?,
+        Ok(Status {
+            phase: Phase::Failed | Phase::Stopping,
+            ..
+        }) => release_down(place).await?,
         Err(_) => {}
     }
-    let arguments: [OsString; 3] =
-        ["target".into(), "--spec".into(), place.spec_file().into_os_string()];
+    let arguments: [OsString; 3] = [
+        "target".into(),
+        "--spec".into(),
+        place.spec_file().into_os_string(),
+    ];
     let program = place.environment.program.clone();
     let log = place.directory().join("supervisor.log");
     blocking(move || process::start_detached(&program, &arguments, &log)).await?;
@@ -286,7 +311,10 @@ pub async fn release_up(place: &ReleasePlace) -> Result<(), Refusal> {
                     format!("the supervisor of {} does not come up", place.id),
                 )
                 .received(&refusal.message)
-                .next(format!("read {}", place.directory().join("supervisor.log").display())));
+                .next(format!(
+                    "read {}",
+                    place.directory().join("supervisor.log").display()
+                )));
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
@@ -304,16 +332,36 @@ pub async fn healthy(place: &ReleasePlace, patience: Duration) -> Result<(), Ref
             return Ok(());
         }
         let status = control::status(&place.control_socket()).await;
-        if let Ok(Status { phase: Phase::Failed, code, .. }) = &status {
-            return Err(Refusal::unavailable("start-failed", format!("{} does not start", place.id))
-                .received(code.as_deref().unwrap_or("it ended again and again"))
-                .next(format!("read {}", place.directory().join("service.log").display())));
+        if let Ok(Status {
+            phase: Phase::Failed,
+            code,
+            ..
+        }) = &status
+        {
+            return Err(Refusal::unavailable(
+                "start-failed",
+                format!("{} does not start", place.id),
+            )
+            .received(code.as_deref().unwrap_or("it ended again and again"))
+            .next(format!(
+                "read {}",
+                place.directory().join("service.log").display()
+            )));
         }
         if Instant::now() >= until {
-            return Err(Refusal::unavailable("not-healthy", format!("{} does not answer", place.id))
-                .expected(&format!("an answer to GET / within {} ms", patience.as_millis()))
-                .received(&format!("{status:?}"))
-                .next(format!("read {}", place.directory().join("service.log").display())));
+            return Err(Refusal::unavailable(
+                "not-healthy",
+                format!("{} does not answer", place.id),
+            )
+            .expected(&format!(
+                "an answer to GET / within {} ms",
+                patience.as_millis()
+            ))
+            .received(&format!("{status:?}"))
+            .next(format!(
+                "read {}",
+                place.directory().join("service.log").display()
+            )));
         }
         tokio::time::sleep(LOOK_EVERY * 2).await;
     }
@@ -416,9 +464,17 @@ pub fn stop_all(home: &Home) -> Result<Vec<String>, Refusal> {
     let mut found = Vec::new();
     for root in entries(&home.environments())? {
         let place = Place::with_program(&root, process::this_program());
-        let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = root
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         // The proxy first, so that it does not count the end of a release as its errors.
-        found.push((format!("{name}/proxy"), place.proxy_socket(), place.proxy_config()));
+        found.push((
+            format!("{name}/proxy"),
+            place.proxy_socket(),
+            place.proxy_config(),
+        ));
         for release in releases_in(&place)? {
             let label = format!("{name}/{}", release.id);
             found.push((label, release.control_socket(), release.spec_file()));
@@ -478,8 +534,11 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Refusal> {
     let write = || {
         // Left by a server that was killed, perhaps without leave to write.
         drop(fs::remove_file(&beside));
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&beside)?;
         io::Write::write_all(&mut file, bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)

@@ -77,22 +77,25 @@ pub async fn serve(
     // Its lock is ours, so what is there is dead.
     drop(std::fs::remove_file(socket));
     let listener = UnixListener::bind(socket).map_err(|error| disk("bind", socket, &error))?;
-    let router = Router::new()
-        .route(
-            "/v1/status",
-            get(|State((status, _)): State<Shared>| async move {
-                axum::Json(status.borrow().clone())
-            }),
-        )
-        .route(
-            "/v1/stop",
-            post(|State((status, stop)): State<Shared>| async move {
-                stop.send_replace(true);
-                axum::Json(status.borrow().clone())
-            }),
-        )
-        .with_state((status, stop));
-    axum::serve(listener, router).await.map_err(|error| disk("serve", socket, &error))?;
+    let router =
+        Router::new()
+            .route(
+                "/v1/status",
+                get(|State((status, _)): State<Shared>| async move {
+                    axum::Json(status.borrow().clone())
+                }),
+            )
+            .route(
+                "/v1/stop",
+                post(|State((status, stop)): State<Shared>| async move {
+                    stop.send_replace(true);
+                    axum::Json(status.borrow().clone())
+                }),
+            )
+            .with_state((status, stop));
+    axum::serve(listener, router)
+        .await
+        .map_err(|error| disk("serve", socket, &error))?;
     Err(Refusal::internal("the control socket ended by itself"))
 }
 
@@ -128,11 +131,13 @@ async fn ask(socket: &Path, method: Method, path: &str) -> Result<Status, Refusa
             format!("no supervisor answers on {}: {cause}", socket.display()),
         )
     };
-    let (code, body) =
-        tokio::time::timeout(ANSWER_TIMEOUT, exchange(socket, method, path, ANSWER_MAX_BYTES))
-            .await
-            .map_err(|_| unreachable(&"no answer within 2 s"))?
-            .map_err(|error| unreachable(&error))?;
+    let (code, body) = tokio::time::timeout(
+        ANSWER_TIMEOUT,
+        exchange(socket, method, path, ANSWER_MAX_BYTES),
+    )
+    .await
+    .map_err(|_| unreachable(&"no answer within 2 s"))?
+    .map_err(|error| unreachable(&error))?;
     if code != StatusCode::OK {
         return Err(unreachable(&format!("status {code}")));
     }

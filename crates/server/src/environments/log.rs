@@ -20,18 +20,29 @@ pub struct BoundedLog {
 impl BoundedLog {
     /// The log at `path`.
     pub fn new(path: impl Into<PathBuf>, most: u64) -> Self {
-        Self { path: path.into(), most, file: None }
+        Self {
+            path: path.into(),
+            most,
+            file: None,
+        }
     }
 
     fn write_bounded(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = bytes.len() as u64;
-        if self.file.as_ref().is_some_and(|(_, written)| written + length > self.most) {
+        if self
+            .file
+            .as_ref()
+            .is_some_and(|(_, written)| written + length > self.most)
+        {
             self.file = None;
             std::fs::rename(&self.path, older(&self.path))?;
         }
         if self.file.is_none() {
-            let file =
-                OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(&self.path)?;
             let size = file.metadata()?.len();
             self.file = Some((file, size));
         }
@@ -75,7 +86,11 @@ mod tests {
         }
         let sizes = [&path, &older(&path)].map(|path| std::fs::metadata(path).unwrap().len());
         assert!(sizes.iter().all(|size| *size <= 1_000), "{sizes:?}");
-        assert!(std::fs::read_to_string(&path).unwrap().ends_with("line 999\n"));
+        assert!(
+            std::fs::read_to_string(&path)
+                .unwrap()
+                .ends_with("line 999\n")
+        );
     }
 
     #[test]

@@ -57,7 +57,11 @@ pub fn workspace(spec: &TargetSpec) -> Result<Vec<OsString>, Refusal> {
 pub(super) fn read_artifact(spec: &TargetSpec) -> Result<Vec<u8>, Refusal> {
     let bytes = crate::home::Home::read(&spec.artifact, BLOB_MAX_BYTES as u64)?;
     let found = Digest::of(&bytes);
-    if found == spec.digest { Ok(bytes) } else { Err(altered(&spec.digest, &found)) }
+    if found == spec.digest {
+        Ok(bytes)
+    } else {
+        Err(altered(&spec.digest, &found))
+    }
 }
 
 pub(super) fn altered(expected: &Digest, received: &Digest) -> Refusal {
@@ -76,11 +80,15 @@ pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
     if plain {
         return Ok(());
     }
-    Err(Refusal::malformed("artifact name").expected("one file name without folders").received(name))
+    Err(Refusal::malformed("artifact name")
+        .expected("one file name without folders")
+        .received(name))
 }
 
 fn bad(expected: &str, received: &str) -> Refusal {
-    Refusal::malformed("archive").expected(expected).received(received)
+    Refusal::malformed("archive")
+        .expected(expected)
+        .received(received)
 }
 
 /// Unpacks a tar archive into the empty directory `root`. Nothing is ever written through a link:
@@ -99,7 +107,9 @@ fn unpack(bytes: &[u8], root: &Path, user: Option<u32>) -> Result<(), Refusal> {
             continue;
         }
         let name = entry.path().map_err(unreadable)?.into_owned();
-        let Some(inside) = plain_path(&name)? else { continue };
+        let Some(inside) = plain_path(&name)? else {
+            continue;
+        };
         let path = root.join(&inside);
         folders(root, inside.parent().unwrap_or(Path::new("")), user)?;
         if kind.is_dir() {
@@ -107,21 +117,31 @@ fn unpack(bytes: &[u8], root: &Path, user: Option<u32>) -> Result<(), Refusal> {
         } else if kind.is_file() {
             let size = entry.header().size().map_err(unreadable)?;
             left = left.checked_sub(size).ok_or_else(|| {
-                bad(&format!("at most {UNPACKED_MAX_BYTES} bytes unpacked"), "more")
+                bad(
+                    &format!("at most {UNPACKED_MAX_BYTES} bytes unpacked"),
+                    "more",
+                )
             })?;
             let executable = entry.header().mode().map_err(unreadable)? & 0o111 != 0;
             let mode = if executable { 0o755 } else { 0o644 };
             write(&path, mode, &mut entry).map_err(|error| disk("write", &path, &error))?;
             own(&path, user)?;
         } else if kind.is_symlink() {
-            let target = entry.link_name().map_err(unreadable)?.unwrap_or_default().into_owned();
+            let target = entry
+                .link_name()
+                .map_err(unreadable)?
+                .unwrap_or_default()
+                .into_owned();
             if !stays_inside(inside.parent().unwrap_or(Path::new("")), &target) {
                 return Err(bad("links that stay inside", &name.display().to_string()));
             }
             symlink(&target, &path).map_err(|error| disk("link", &path, &error))?;
             own(&path, user)?;
         } else {
-            return Err(bad("files, folders and symbolic links", &format!("{kind:?} {}", name.display())));
+            return Err(bad(
+                "files, folders and symbolic links",
+                &format!("{kind:?} {}", name.display()),
+            ));
         }
     }
     Ok(())
@@ -140,7 +160,10 @@ fn plain_path(path: &Path) -> Result<Option<PathBuf>, Refusal> {
         }
     }
     if plain.components().count() > DEPTH_MAX {
-        return Err(bad(&format!("at most {DEPTH_MAX} folders deep"), &path.display().to_string()));
+        return Err(bad(
+            &format!("at most {DEPTH_MAX} folders deep"),
+            &path.display().to_string(),
+        ));
     }
     Ok((plain.components().next().is_some()).then_some(plain))
 }
@@ -172,7 +195,10 @@ fn folders(root: &Path, inside: &Path, user: Option<u32>) -> Result<(), Refusal>
         match fs::symlink_metadata(&path) {
             Ok(data) if data.is_dir() => {}
             Ok(_) => {
-                return Err(bad("folders that are folders", &inside.display().to_string()));
+                return Err(bad(
+                    "folders that are folders",
+                    &inside.display().to_string(),
+                ));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir(&path).map_err(|error| disk("make", &path, &error))?;
@@ -188,7 +214,11 @@ fn folders(root: &Path, inside: &Path, user: Option<u32>) -> Result<(), Refusal>
 
 /// Creates a file; what stands there already is never touched.
 fn write(path: &Path, mode: u32, from: &mut dyn Read) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     io::copy(from, &mut file)?;
     file.flush()?;
     // The process's umask had its say on `mode`.

@@ -25,7 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// This program's file. After an upgrade that replaced it, what still runs.
 pub fn this_program() -> PathBuf {
     let running = PathBuf::from("/proc/self/exe");
-    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or(running)
+    std::env::current_exe()
+        .ok()
+        .filter(|path| path.exists())
+        .unwrap_or(running)
 }
 
 /// Starts `program` with nothing of ours: no environment, no input, its output appended to `log`,
@@ -51,8 +54,11 @@ pub fn start_detached(program: &Path, arguments: &[OsString], log: &Path) -> Res
         .stderr(output())
         .spawn()
         .map_err(|error| {
-            Refusal::unavailable("process-not-started", format!("can't start {}", program.display()))
-                .received(&error.to_string())
+            Refusal::unavailable(
+                "process-not-started",
+                format!("can't start {}", program.display()),
+            )
+            .received(&error.to_string())
         })?;
     // Reaps it, should it end before us.
     std::thread::Builder::new()
@@ -60,7 +66,10 @@ pub fn start_detached(program: &Path, arguments: &[OsString], log: &Path) -> Res
         .stack_size(64 * 1024)
         .spawn(move || child.wait())
         .map(drop)
-        .map_err(|error| Refusal::unavailable("no-thread", "no thread can be started").received(&error.to_string()))
+        .map_err(|error| {
+            Refusal::unavailable("no-thread", "no thread can be started")
+                .received(&error.to_string())
+        })
 }
 
 /// The right to be the one process of its place; lasts as long as the process.
@@ -75,7 +84,7 @@ pub struct Held(#[expect(dead_code, reason = "held for its lock")] File);
 /// The lock file can't be opened.
 pub fn hold(lock: &Path) -> Result<Option<Held>, Refusal> {
     // Fails only for a process that leads its group already, as one started by a shell.
-    drop(rustix::process::setsid());
+    let _leads_already = rustix::process::setsid();
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -93,7 +102,9 @@ pub fn hold(lock: &Path) -> Result<Option<Held>, Refusal> {
 /// The process that listens on a unix socket, by the kernel's word.
 pub fn owner_of(socket: &Path) -> Option<Pid> {
     let stream = UnixStream::connect(socket).ok()?;
-    rustix::net::sockopt::socket_peercred(stream.as_fd()).ok().map(|peer| peer.pid)
+    rustix::net::sockopt::socket_peercred(stream.as_fd())
+        .ok()
+        .map(|peer| peer.pid)
 }
 
 /// Asks the process behind `socket` to end; one that lost its socket is known by `argument`, the
@@ -122,15 +133,20 @@ pub fn wait_gone(socket: &Path, argument: &Path, patience: Duration) -> Result<(
         std::thread::sleep(LOOK_EVERY);
     }
     for pid in find(socket, argument) {
-        tracing::warn!(process.pid = pid.as_raw_nonzero().get(), "it did not end when asked, and is killed");
+        tracing::warn!(
+            process.pid = pid.as_raw_nonzero().get(),
+            "it did not end when asked, and is killed"
+        );
         if let Some(handle) = send(pid, argument, Signal::KILL)? {
             wait(&handle, KILL_PATIENCE);
         }
     }
     match find(socket, argument).as_slice() {
         [] => Ok(()),
-        left => Err(Refusal::unavailable("process-stays", "a process does not end")
-            .received(&format!("{left:?}"))),
+        left => Err(
+            Refusal::unavailable("process-stays", "a process does not end")
+                .received(&format!("{left:?}")),
+        ),
     }
 }
 
@@ -147,7 +163,9 @@ fn find(socket: &Path, argument: &Path) -> Vec<Pid> {
 
 /// The processes with `argument` as a word of their command line.
 fn by_argument(argument: &Path) -> Vec<Pid> {
-    let Ok(list) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(list) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     list.filter_map(|entry| {
         let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let pid = Pid::from_raw(pid)?;
@@ -160,26 +178,33 @@ fn has_argument(pid: Pid, argument: &Path) -> bool {
     // A process that ended and was not reaped has no command line.
     let file = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
     let words = fs::read(file).unwrap_or_default();
-    let mut words = words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
+    let mut words = words
+        .split(|byte| *byte == 0)
+        .map(|word| OsString::from_vec(word.to_vec()));
     let role = words.nth(1);
-    let ours = role.as_deref().is_some_and(|role| {
-        [OsStr::new("target"), OsStr::new("proxy")].contains(&role)
-    });
+    let ours = role
+        .as_deref()
+        .is_some_and(|role| [OsStr::new("target"), OsStr::new("proxy")].contains(&role));
     ours && words.any(|word| word.as_bytes() == argument.as_os_str().as_bytes())
 }
 
 /// Signals a process by a handle, after a look that it is still the one that was meant.
 fn send(pid: Pid, argument: &Path, signal: Signal) -> Result<Option<OwnedFd>, Refusal> {
-    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return Ok(None);
+    };
     if !has_argument(pid, argument) {
         return Ok(None);
     }
     match pidfd_send_signal(&handle, signal) {
         Ok(()) => Ok(Some(handle)),
         Err(rustix::io::Errno::SRCH) => Ok(None),
-        Err(error) => Err(Refusal::unavailable("process-not-signalled", "a process can't be ended")
-            .received(&format!("{pid:?}: {error}"))
-            .next("run this as the user that started the server")),
+        Err(error) => Err(Refusal::unavailable(
+            "process-not-signalled",
+            "a process can't be ended",
+        )
+        .received(&format!("{pid:?}: {error}"))
+        .next("run this as the user that started the server")),
     }
 }
 
@@ -190,5 +215,5 @@ fn wait(handle: &OwnedFd, patience: Duration) {
         tv_nsec: 0,
     };
     // The caller looks again in any case.
-    drop(poll(&mut ready, Some(&patience)));
+    let _looked = poll(&mut ready, Some(&patience));
 }
