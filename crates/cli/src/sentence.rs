@@ -1,0 +1,551 @@
+//! One entry of the ledger as one sentence: who did what, under which authority.
+
+#[cfg(test)]
+mod tests;
+
+use portcullis_model::event::{
+    CheckVerdict, DecisionRecord, Effect, EffectOutcome, Ended, JobKind, JobOutcome,
+    RolloutOutcome, RunEnd, Step, TestVerdict,
+};
+use portcullis_model::statement::{ApprovalSubject, Carry};
+use portcullis_model::{
+    Actor, Body, ChangeId, Event, JobId, KeyClass, Mode, ReleaseId, RequestId, RolloutId, RunId,
+};
+
+/// The sentence of an event.
+pub(crate) fn sentence(event: &Event) -> String {
+    let mut said = format!("{} {}", who(&event.actor), did(event));
+    match event.mode {
+        Mode::Enforce => {}
+        Mode::Observe => said.push_str(", observed only: nothing was enforced"),
+        Mode::Warn => said.push_str(", with a warning only: nothing was enforced"),
+    }
+    said.push_str(&because(event));
+    said
+}
+
+/// The actor with the proof by which it is known.
+fn who(actor: &Actor) -> String {
+    let host = actor
+        .host
+        .as_ref()
+        .map(|host| format!(" via host {host}"))
+        .unwrap_or_default();
+    match (&actor.key, actor.key_class) {
+        (Some(key), Some(class)) => {
+            let proof = match class {
+                KeyClass::Software => "software key",
+                KeyClass::Presence => "hardware key, touched",
+                KeyClass::Verified => "hardware key, user verified",
+            };
+            let key = key.get(..15).unwrap_or(key);
+            format!("{} ({proof} {key}…{host})", actor.principal)
+        }
+        _ if host.is_empty() => actor.principal.to_string(),
+        _ => format!("{} ({})", actor.principal, host.trim_start()),
+    }
+}
+
+/// Who is behind it, where that is more than the actor.
+fn because(event: &Event) -> String {
+    let cause = &event.cause;
+    let mut behind: Vec<String> = cause
+        .agents
+        .iter()
+        .map(|id| format!("agent:{id}"))
+        .collect();
+    behind.extend(cause.humans.iter().map(|id| format!("human:{id}")));
+    if cause.unknown {
+        behind.push("somebody unknown, who counts as an agent".to_owned());
+    }
+    let own = event.actor.principal.to_string();
+    behind.retain(|name| *name != own);
+    match (behind.is_empty(), cause.run) {
+        (true, _) => String::new(),
+        (false, Some(run)) => format!("; behind it: {} in {run}", behind.join(", ")),
+        (false, None) => format!("; behind it: {}", behind.join(", ")),
+    }
+}
+
+/// What happened, and what allowed it.
+fn did(event: &Event) -> String {
+    let index = event.index;
+    match &event.body {
+        Body::GenesisCreated(body) => {
+            let people: Vec<String> = body
+                .humans
+                .iter()
+                .map(|human| human.id.to_string())
+                .collect();
+            let solo = if body.solo { ", who works alone" } else { "" };
+            format!(
+                "began the ledger {}: administrators {}{solo}, quorum {}",
+                body.origin,
+                people.join(", "),
+                body.quorum
+            )
+        }
+        Body::ActivationProposed(body) => format!(
+            "proposed {} by a signed command, as {}",
+            body.activation.subject(),
+            RequestId(index)
+        ),
+        Body::ActivationCompleted(body) => {
+            format!(
+                "put into force what {} asked, by its approvals",
+                body.request
+            )
+        }
+        Body::PrincipalEnded(body) => format!(
+            "{} by a signed command",
+            match &body.subject {
+                Ended::AgentSuspended(id) => format!("suspended agent {id}"),
+                Ended::AgentRetired(id) => format!("retired agent {id}"),
+                Ended::HumanRetired(id) => format!("retired human {id}"),
+                Ended::ServiceRetired(id) => format!("retired service {id}"),
+                Ended::HostRetired(id) => format!("retired host {id}"),
+            }
+        ),
+        Body::TaskAccepted(body) => format!(
+            "took in {} for agent {}, signed by human:{}, under {}",
+            body.task.short(),
+            body.payload.agent,
+            body.payload.signer,
+            authority(&body.decision)
+        ),
+        Body::RunStarted(body) => {
+            let leases: Vec<String> = body.leases.iter().map(ToString::to_string).collect();
+            let gaps = if body.gaps.is_empty() {
+                String::new()
+            } else {
+                let gaps: Vec<&str> = body.gaps.iter().map(String::as_str).collect();
+                format!(", lacking {}", gaps.join(", "))
+            };
+            let contained = event
+                .containment
+                .map(|level| format!(" ({level}{gaps})"))
+                .unwrap_or(gaps);
+            format!(
+                "started {} of agent {} on host {}{contained} under {}, lent {} until {}, under {}",
+                RunId(index),
+                body.agent,
+                body.host,
+                body.task.short(),
+                leases.join(", "),
+                body.deadline,
+                authority(&body.decision)
+            )
+        }
+        Body::RunEnded(body) => format!(
+            "ended {}: {}; what it was lent is void",
+            body.run,
+            match &body.end {
+                RunEnd::Exited { status } => format!("its command exited with {status}"),
+                RunEnd::Deadline => "its deadline came".to_owned(),
+                RunEnd::Denials => "it was denied too often".to_owned(),
+                RunEnd::Human { .. } => "by a human's word".to_owned(),
+                RunEnd::Rights => "its agent, signer or host lost its rights".to_owned(),
+                RunEnd::Lost => "its launcher was not heard of".to_owned(),
+            }
+        ),
+        Body::RequestDenied(body) => format!(
+            "denied {} {} on {} ({}), under {}",
+            body.run
+                .map_or_else(|| "somebody".to_owned(), |run| run.to_string()),
+            body.action,
+            body.resource,
+            body.code,
+            authority(&body.decision)
+        ),
+        Body::CallObserved(body) => {
+            let model = match (&body.model_asked, &body.model_served) {
+                (Some(asked), Some(served)) if asked != served => {
+                    format!(", asked for {asked} and was served {served}")
+                }
+                (Some(asked), _) => format!(", asked for {asked}"),
+                (None, Some(served)) => format!(", was served {served}"),
+                (None, None) => String::new(),
+            };
+            let status = if body.status == 0 {
+                "no answer".to_owned()
+            } else {
+                format!("status {}", body.status)
+            };
+            format!(
+                "saw {} use {}{model}: {status}, {} bytes sent, {} received",
+                body.run, body.lease, body.bytes.0, body.bytes.1
+            )
+        }
+        Body::LeaseRefused(body) => format!(
+            "refused {} of {} for the first time since that run ended",
+            body.lease, body.run
+        ),
+        Body::ChangePushed(body) => {
+            let (verb, change) = match body.change {
+                Some(change) => ("pushed a revision of", change),
+                None => ("opened", ChangeId(index)),
+            };
+            format!(
+                "{verb} {change} for {} of {}: {} on {}, {} files, {} lines, under {}",
+                body.branch,
+                body.repository,
+                body.head.short(),
+                body.base.short(),
+                body.files,
+                body.lines,
+                authority(&body.decision)
+            )
+        }
+        Body::ChecksCompleted(body) => {
+            let rules: Vec<&str> = body
+                .blocks
+                .iter()
+                .chain(&body.escalations)
+                .map(String::as_str)
+                .collect();
+            let rules = if rules.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", rules.join(", "))
+            };
+            let verdict = match body.verdict {
+                CheckVerdict::Pass => "nothing to see",
+                CheckVerdict::Escalate => "a human must look",
+                CheckVerdict::Block => "it can't land",
+            };
+            format!(
+                "checked revision {} of {}: {verdict}{rules}",
+                body.revision, body.change
+            )
+        }
+        Body::TestsCompleted(body) => {
+            let verdict = match body.verdict {
+                TestVerdict::Passed => "passed",
+                TestVerdict::Failed => "failed",
+                TestVerdict::Missing => "tests of the base did not run",
+                TestVerdict::NotConfigured => "the base configures none",
+            };
+            format!(
+                "tested revision {} of {}: {verdict} ({} passed, {} failed, {} missing)",
+                body.revision,
+                body.change,
+                body.counts.passed,
+                body.counts.failed,
+                body.counts.missing
+            )
+        }
+        Body::ChangeClosed(body) => format!("closed {} by a signed command", body.change),
+        Body::JobRequested(body) => {
+            let what = match body.kind {
+                JobKind::Test => "test",
+                JobKind::Build => "build",
+            };
+            let change = body
+                .change
+                .map(|change| format!(" for {change}"))
+                .unwrap_or_default();
+            format!(
+                "asked for {} to {what} {} of {}{change}, configured by {}",
+                JobId(index),
+                body.commit.short(),
+                body.repository,
+                body.configured_by.short()
+            )
+        }
+        Body::JobClaimed(body) => format!("gave {} to service:{}", body.job, body.service),
+        Body::JobFinished(body) => {
+            let outcome = match body.outcome {
+                JobOutcome::Succeeded => "succeeded",
+                JobOutcome::Failed => "failed",
+                JobOutcome::Lost => "was lost",
+            };
+            let made: Vec<String> = body
+                .outputs
+                .iter()
+                .map(|output| format!("{} {}", output.name, output.digest.short()))
+                .collect();
+            let made = if made.is_empty() {
+                String::new()
+            } else {
+                format!(", made {}", made.join(", "))
+            };
+            format!("said that {} {outcome}{made}", body.job)
+        }
+        Body::RequestOpened(body) => format!(
+            "asked {} of {} parties, {} keys at least, to {} as {}, since {}",
+            people(body.needed.humans),
+            body.needed.parties,
+            body.needed.key_class,
+            subject(&body.subject),
+            RequestId(index),
+            if body.because.is_empty() {
+                authority(&body.decision)
+            } else {
+                body.because.join(", ")
+            }
+        ),
+        Body::ApprovalGiven(body) => {
+            let carry = match body.statement.carry {
+                Carry::Exact => "",
+                Carry::SameDiff => ", and the same diff on a later base",
+            };
+            format!(
+                "approved {}: to {}{carry}, by a signature over exactly that",
+                body.statement.request,
+                subject(&body.statement.subject)
+            )
+        }
+        Body::RequestRejected(body) => format!("rejected {} by a signed command", body.request),
+        Body::RequestWithdrawn(body) => format!("withdrew {} ({})", body.request, body.code),
+        Body::EffectIntended(body) => {
+            let under = body
+                .decision
+                .as_ref()
+                .map(|decision| format!(", under {}", authority(decision)))
+                .unwrap_or_default();
+            format!(
+                "is about to {} (effect {index}){under}",
+                effect(&body.effect)
+            )
+        }
+        Body::EffectAttempted(body) => {
+            format!(
+                "tries effect {}, for the {}. time",
+                body.effect, body.attempt
+            )
+        }
+        Body::EffectConcluded(body) => {
+            let outcome = match body.outcome {
+                EffectOutcome::Done => "was done",
+                EffectOutcome::Failed => "failed",
+                EffectOutcome::Unknown => "may or may not have been done; a person must look",
+            };
+            let code = body
+                .code
+                .as_ref()
+                .map(|code| format!(" ({code})"))
+                .unwrap_or_default();
+            format!("observed that effect {} {outcome}{code}", body.effect)
+        }
+        Body::CommitsUnproven(body) => {
+            let count = match body.commits {
+                0 => "rewritten history".to_owned(),
+                count => format!("{count} commits"),
+            };
+            format!(
+                "found {count} up to {} on {} of {} that did not come this way, as {}",
+                body.to.short(),
+                body.branch,
+                body.repository,
+                RequestId(index)
+            )
+        }
+        Body::ArtifactBuilt(body) => format!(
+            "recorded artifact-{index}, {} ({}), built by {} from {} of {}",
+            body.output.name,
+            body.output.digest.short(),
+            body.job,
+            body.commit.short(),
+            body.repository
+        ),
+        Body::ReleaseAdmitted(body) => {
+            let by = match body.request {
+                Some(request) => format!("by the approvals of {request}"),
+                None => "by proof alone".to_owned(),
+            };
+            let work = if body.agent_work {
+                "with agents' work"
+            } else {
+                "of people's work alone"
+            };
+            format!(
+                "admitted {} to {} as {} {work} ({} changes), {by}, under {}",
+                body.artifact,
+                body.environment,
+                ReleaseId(index),
+                body.changes.len(),
+                authority(&body.decision)
+            )
+        }
+        Body::ReleaseRevoked(body) => format!("revoked {} by a signed command", body.release),
+        Body::RolloutStarted(body) => {
+            let from = match body.stable {
+                Some(stable) => format!(" from {stable}"),
+                None => String::new(),
+            };
+            let way = if body.canary { "by canary" } else { "at once" };
+            format!(
+                "started {} of {} to {}{from}, {way}",
+                RolloutId(index),
+                body.environment,
+                body.release
+            )
+        }
+        Body::RolloutStepped(body) => {
+            let step = match body.step {
+                Step::Advance => "advanced",
+                Step::Hold => "held",
+                Step::Rollback => "took back",
+                Step::Complete => "completed",
+                Step::Pause => "paused",
+                Step::Resume => "resumed",
+            };
+            format!(
+                "{step} {} at {} per mille ({})",
+                body.rollout, body.weight, body.code
+            )
+        }
+        Body::RolloutEnded(body) => {
+            let outcome = match body.outcome {
+                RolloutOutcome::Completed => "the release has all traffic",
+                RolloutOutcome::RolledBack => "traffic is back at the stable release",
+                RolloutOutcome::Failed => "it never started",
+            };
+            format!("ended {}: {outcome} ({})", body.rollout, body.code)
+        }
+        Body::EnvironmentReverted(body) => {
+            let to = match body.to {
+                Some(release) => release.to_string(),
+                None => "nothing: it stops serving".to_owned(),
+            };
+            let by = if body.envelope.is_some() {
+                "by a signed command"
+            } else {
+                "by itself"
+            };
+            format!("returned {} to {to}, {by}", body.environment)
+        }
+        Body::BreakerTripped(body) => {
+            let by = if body.envelope.is_some() {
+                "by a signed command"
+            } else {
+                "by itself"
+            };
+            let revert = if body.revert {
+                ", reverting finished releases too"
+            } else {
+                ""
+            };
+            format!("tripped the breaker {}{revert}, {by}", body.scope)
+        }
+        Body::BreakerReset(body) => {
+            format!("reset a breaker, by the approvals of {}", body.request)
+        }
+        Body::IncidentOpened(body) => {
+            let about = body
+                .about
+                .map(|entry| format!(" about entry {entry}"))
+                .unwrap_or_default();
+            let facts: Vec<String> = body
+                .facts
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            let facts = if facts.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", facts.join(", "))
+            };
+            format!(
+                "opened incident-{index}{about}, a person must look ({}){facts}",
+                body.code
+            )
+        }
+        Body::ServerStarted(body) => format!(
+            "took over the ledger with version {} at {} entries",
+            body.program, body.found.size
+        ),
+    }
+}
+
+/// The decision behind it: the policy and the rules that decided.
+fn authority(decision: &DecisionRecord) -> String {
+    let policy = decision.policy.short();
+    if decision.rules.is_empty() {
+        return format!("policy {policy}");
+    }
+    format!("policy {policy} by {}", decision.rules.join(", "))
+}
+
+/// What is asked or approved.
+fn subject(subject: &ApprovalSubject) -> String {
+    match subject {
+        ApprovalSubject::Change {
+            change,
+            revision,
+            repository,
+            branch,
+            head,
+            ..
+        } => format!(
+            "land revision {revision} of {change} ({}) on {branch} of {repository}",
+            head.short()
+        ),
+        ApprovalSubject::Release {
+            artifact,
+            environment,
+            digest,
+            ..
+        } => {
+            format!("run {artifact} ({}) in {environment}", digest.short())
+        }
+        ApprovalSubject::Activation { subject, record } => {
+            format!("put {subject} ({}) into force", record.short())
+        }
+        ApprovalSubject::BreakerReset { scope } => format!("reset the breaker {scope}"),
+        ApprovalSubject::Unproven {
+            repository,
+            branch,
+            to,
+            ..
+        } => {
+            format!(
+                "accept unproven commits up to {} on {branch} of {repository}",
+                to.short()
+            )
+        }
+    }
+}
+
+/// What changes outside.
+fn effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Land {
+            change,
+            revision,
+            repository,
+            branch,
+            old,
+            new,
+            request,
+            ..
+        } => {
+            let by = match request {
+                Some(request) => format!(", by the approvals of {request}"),
+                None => String::new(),
+            };
+            format!(
+                "land revision {revision} of {change} on {branch} of {repository}, from {} to {}{by}",
+                old.short(),
+                new.short()
+            )
+        }
+        Effect::StartRelease { release } => format!("start the process of {release}"),
+        Effect::SetTraffic {
+            rollout,
+            epoch,
+            weight,
+        } => {
+            format!("give the canary of {rollout} {weight} per mille (epoch {epoch})")
+        }
+        Effect::StopRelease { release } => format!("stop the process of {release}"),
+    }
+}
+
+fn people(count: u32) -> String {
+    if count == 1 {
+        "1 human".to_owned()
+    } else {
+        format!("{count} humans")
+    }
+}
