@@ -85,6 +85,17 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// For acts whose own entry is the record: the permit ends here, and the entry follows.
+    ///
+    /// # Errors
+    /// The answer is no.
+    pub fn require(self) -> Result<(), Refusal> {
+        let (_spent, _) = self.into_permit()?;
+        Ok(())
+    }
+}
+
 /// How often each run asked beforehand what would be refused. In memory: a restart forgets what was
 /// not yet pushed.
 #[derive(Default)]

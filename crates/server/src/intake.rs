@@ -338,7 +338,16 @@ async fn act(
             } else {
                 RunEnd::Exited { status: exit }
             };
-            record(app, &verified, RunEnded { run, end, envelope: Some(envelope) }).await
+            record(
+                app,
+                &verified,
+                RunEnded {
+                    run,
+                    end,
+                    envelope: Some(envelope),
+                },
+            )
+            .await
         }
         Command::Upload { digest, size } => Err(Refusal::malformed("upload")
             .expected("PUT /v1/blobs with the envelope in a header and the bytes as body")
@@ -552,7 +561,7 @@ fn reject(
         own_party: portcullis_flow::approval::in_party(&state, &open.party, human),
     });
     let question = request_of(&state, &verified.actor, action)?;
-    app.decide(&state, &question, &[]).into_permit().map(|_| ())
+    app.decide(&state, &question, &[]).require()
 }
 
 /// What a request asks, in policy's words.
@@ -694,7 +703,7 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
     };
     let dry = Recording::one(actor, body);
     portcullis_model::Fold::decide(&*state, &dry, now())?;
-    app.decide(&state, &question, &[]).into_permit()?;
+    app.decide(&state, &question, &[]).require()?;
     let index: LedgerIndex = app.ledger.submit(dry).await?.first;
     let state = app.state();
     let satisfied = state.requests.get(&approval.request).is_some_and(|open| {

@@ -211,7 +211,7 @@ async fn activate(app: &App, id: RequestId) -> Result<(), Refusal> {
             circumstances,
             action,
         };
-        app.decide(&state, &question, &[]).into_permit()?;
+        app.decide(&state, &question, &[]).require()?;
     }
     record(app, ActivationCompleted { request: id }).await
 }
@@ -248,7 +248,7 @@ async fn reset_breaker(app: &App, id: RequestId) -> Result<(), Refusal> {
         circumstances,
         action,
     };
-    app.decide(&state, &question, &[]).into_permit()?;
+    app.decide(&state, &question, &[]).require()?;
     record(app, BreakerReset { request: id }).await?;
     app.release_halt(scope);
     Ok(())

@@ -330,7 +330,7 @@ pub fn may_run(app: &App, state: &State, job: &Job, service: &ServiceId) -> Resu
         circumstances,
         action,
     };
-    app.decide(state, &question, &[]).into_permit().map(|_| ())
+    app.decide(state, &question, &[]).require()
 }
 
 fn job_configuration(app: &App, job: &Job) -> Result<JobsConfiguration, Refusal> {

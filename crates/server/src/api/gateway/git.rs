@@ -106,7 +106,8 @@ pub(super) async fn run_request(
     let view = run_view(&caller, &mirror, &target.repository).await?;
     match target.endpoint {
         Endpoint::AdvertiseFetch => {
-            decide_fetch(app, &caller, &target.repository).await?;
+            // An advertisement gives out names only; the fetch itself is recorded.
+            let _names_only = decide_fetch(app, &caller, &target.repository).await?;
             let protocol = one_header(request.headers(), "git-protocol")?.map(str::to_owned);
             let bytes = view.advertise(protocol.as_deref()).await?;
             Ok(answer(
@@ -553,7 +554,7 @@ async fn take_push(
     let short = short.to_owned();
     // First the commands alone, before a pack is accepted.
     let facts = push_facts(&state, pusher, repository, &record, &command, look, &short);
-    decide_push(app, &state, pusher, facts.clone(), &[])?;
+    let _not_yet = decide_push(app, &state, pusher, facts.clone(), &[])?;
     if !facts.for_review {
         return Err(by_state(
             Refusal::denied(
