@@ -35,6 +35,8 @@ pub(crate) enum Duty {
     },
     /// Serves the default branch whenever it changes, if it is connected.
     Serves,
+    /// Syncs the default branch into a cluster whenever it changes.
+    Syncs,
 }
 
 /// Whose pull requests.
@@ -461,7 +463,7 @@ fn mergify(file: &str, root: &Node) -> Vec<Bot> {
                 approves: true,
                 ..
             } => Some(authors.clone()),
-            Duty::Merges { .. } | Duty::Opens { .. } | Duty::Serves => None,
+            Duty::Merges { .. } | Duty::Opens { .. } | Duty::Serves | Duty::Syncs => None,
         })
         .collect();
     for bot in &mut bots {

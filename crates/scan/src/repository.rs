@@ -81,6 +81,7 @@ fn read(
         message,
     }));
     inferred_bots(&workflows, &mut bots);
+    bots.extend(pipelines::servers(&tree, slug.as_deref()));
     let default_branch = settings
         .as_ref()
         .and_then(|settings| settings.default_branch.clone())

@@ -273,7 +273,7 @@ fn branch_pushed(
 }
 
 /// Commits are on the default branch: the merge sink, and services that serve it.
-fn landed(
+pub(super) fn landed(
     engine: &mut Engine<'_>,
     repository: usize,
     place: (&str, usize),
@@ -292,22 +292,23 @@ fn landed(
     );
     let _ = place;
     for bot in &subject.bots {
-        if bot.duty == Duty::Serves {
+        if matches!(bot.duty, Duty::Serves | Duty::Syncs) {
             let step = PathStep {
                 file: bot.file.clone(),
                 line: bot.line,
                 actor: bot.product.to_owned(),
                 credential: "its own".to_owned(),
                 event: "deploy".to_owned(),
-                why: format!(
-                    "{} serves the default branch where it is connected",
-                    bot.product
-                ),
+                why: format!("{} follows the default branch", bot.product),
             };
-            let gate = Gate::Fact(format!(
-                "whether {} is connected and deploys the default branch",
-                bot.product
-            ));
+            let gate = if bot.duty == Duty::Syncs {
+                Gate::Clear
+            } else {
+                Gate::Fact(format!(
+                    "whether {} is connected and deploys the default branch",
+                    bot.product
+                ))
+            };
             let way = engine.step(way, step, &gate);
             engine.reach(
                 repository,

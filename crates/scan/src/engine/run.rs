@@ -442,7 +442,11 @@ fn job_way(
         return called(engine, run, job, call, &names, &base);
     }
     let mut state = JobRun {
-        git: Credential::Default,
+        git: if run.workflow.system == System::GitHub {
+            Credential::Default
+        } else {
+            Credential::Secret("of the project".to_owned())
+        },
         checkout: false,
         agent: None,
         pull: None,

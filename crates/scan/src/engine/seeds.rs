@@ -139,6 +139,24 @@ pub(super) fn sow(engine: &mut Engine<'_>, repository: usize) {
             engine.happens(pushed, way);
         }
     }
+    if subject
+        .bots
+        .iter()
+        .any(|bot| matches!(bot.duty, Duty::Serves | Duty::Syncs))
+    {
+        let step = PathStep {
+            file: String::new(),
+            line: 0,
+            actor: Actor::Person.words(),
+            credential: String::new(),
+            event: "push to the default branch".to_owned(),
+            why: "a person pushes or merges to the branch".to_owned(),
+        };
+        let gate = Gate::Human("a person pushes or merges to the branch".to_owned());
+        let mut way = engine.step(&Way::start(), step, &gate);
+        way.length = 4;
+        super::merge::landed(engine, repository, ("", 0), &way, None);
+    }
     let merges_any = subject.bots.iter().any(|bot| {
         matches!(
             bot.duty,

@@ -1,18 +1,269 @@
-//! Pipelines of other systems, as the same types as GitHub's.
+//! Pipelines of other systems, as the same types as GitHub's: their jobs become jobs, their
+//! scripts steps, their rules conditions, and what starts them events.
 
-use crate::workflow::{Library, Workflow};
-use crate::yaml::YamlError;
+mod argo;
+mod azure;
+mod circleci;
+mod gitlab;
+mod jenkins;
+
+use crate::acts::Act;
+use crate::bots::Bot;
+use crate::expr::{self, Comparison, Expr, Value};
+use crate::tree::Tree;
+use crate::workflow::{
+    Condition, Job, JobState, Library, Step, System, Trigger, Workflow, script_step,
+};
+use crate::yaml::{self, Node, YamlError};
+
+/// Which reader a file's name asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    GitHub,
+    GitLab,
+    Azure,
+    CircleCi,
+    Jenkins,
+    Cluster,
+}
+
+fn kind(file: &str) -> Option<Kind> {
+    if crate::repository::is_github_workflow(file) {
+        return Some(Kind::GitHub);
+    }
+    let lower = file.to_ascii_lowercase();
+    let name = lower.rsplit('/').next().unwrap_or_default();
+    let yaml = name.ends_with(".yml") || name.ends_with(".yaml");
+    if name.starts_with("jenkinsfile") || name.ends_with(".jenkinsfile") {
+        return Some(Kind::Jenkins);
+    }
+    if !yaml || lower.starts_with(".github/") {
+        return None;
+    }
+    if lower == ".gitlab-ci.yml" {
+        Some(Kind::GitLab)
+    } else if name.starts_with("azure-pipelines")
+        || lower.starts_with(".azure-pipelines/")
+        || lower.starts_with(".azuredevops/")
+        || lower.starts_with(".azure/pipelines/")
+    {
+        Some(Kind::Azure)
+    } else if lower == ".circleci/config.yml" || lower == ".circleci/config.yaml" {
+        Some(Kind::CircleCi)
+    } else if lower.starts_with(".gitlab")
+        || lower.starts_with(".circleci/")
+        || lower.starts_with(".mergify")
+        || lower.starts_with(".claude/")
+        || name.starts_with("action.")
+        || name.starts_with(".goreleaser")
+        || name.starts_with(".releaserc")
+    {
+        None
+    } else {
+        Some(Kind::Cluster)
+    }
+}
 
 /// Whether a file holds a pipeline, by its name.
 pub(crate) fn is_pipeline(file: &str) -> bool {
-    crate::repository::is_github_workflow(file)
+    kind(file).is_some()
 }
 
-/// Reads the pipelines of a file.
+/// Reads the pipelines of a file that is no GitHub workflow.
 pub(crate) fn read(
-    _file: &str,
-    _text: &str,
-    _library: &Library<'_>,
+    file: &str,
+    text: &str,
+    library: &Library<'_>,
 ) -> Result<Vec<Workflow>, YamlError> {
-    Ok(Vec::new())
+    let Some(tree) = library.tree() else {
+        return Ok(Vec::new());
+    };
+    match kind(file) {
+        Some(Kind::GitLab) => {
+            gitlab::read(file, text, tree).map(|found| found.into_iter().collect())
+        }
+        Some(Kind::Azure) => azure::read(file, text, tree).map(|found| found.into_iter().collect()),
+        Some(Kind::CircleCi) => circleci::read(file, text, tree),
+        Some(Kind::Jenkins) => Ok(jenkins::read(file, text, tree).into_iter().collect()),
+        Some(Kind::Cluster) => argo::read(file, text, tree),
+        Some(Kind::GitHub) | None => Ok(Vec::new()),
+    }
+}
+
+/// Services that deploy a branch by themselves, from manifests in the repository.
+pub(crate) fn servers(tree: &Tree, slug: Option<&str>) -> Vec<Bot> {
+    tree.files()
+        .iter()
+        .filter(|file| kind(file) == Some(Kind::Cluster))
+        .filter_map(|file| Some((file, tree.read(file).ok()?)))
+        .filter(|(_, text)| text.contains("argoproj.io"))
+        .filter_map(|(file, text)| Some((file, yaml::parse(&text).ok()?)))
+        .flat_map(|(file, documents)| argo::servers(file, &documents, slug))
+        .collect()
+}
+
+/// A job that is filled in.
+struct Draft<'a> {
+    job: Job,
+    state: JobState,
+    file: &'a str,
+    tree: &'a Tree,
+}
+
+impl<'a> Draft<'a> {
+    fn new(id: &str, line: usize, file: &'a str, tree: &'a Tree) -> Self {
+        Self {
+            job: Job {
+                id: id.to_owned(),
+                line,
+                needs: Vec::new(),
+                condition: None,
+                environment: None,
+                permissions: None,
+                env: Vec::new(),
+                steps: Vec::new(),
+                call: None,
+                outputs: Vec::new(),
+                manual: None,
+            },
+            state: JobState::new(None),
+            file,
+            tree,
+        }
+    }
+
+    /// A script as a step.
+    fn script(&mut self, text: &str, line: usize) {
+        let mut step = Step {
+            line,
+            run: Some((text.to_owned(), line)),
+            ..Step::default()
+        };
+        script_step(
+            text,
+            self.file,
+            line,
+            None,
+            self.tree,
+            &mut self.state,
+            &mut step,
+        );
+        self.job.steps.push(step);
+    }
+
+    /// Every scalar below a node as a script.
+    fn scripts(&mut self, node: Option<&Node>) {
+        let mut texts = Vec::new();
+        if let Some(node) = node {
+            node.scalars(&mut texts);
+        }
+        for (text, line) in texts {
+            self.script(text, line);
+        }
+    }
+
+    fn act(&mut self, mut act: Act, line: usize) {
+        act.line = line;
+        self.file.clone_into(&mut act.file);
+        self.job.steps.push(Step {
+            line,
+            acts: vec![act],
+            ..Step::default()
+        });
+    }
+
+    fn only_if(&mut self, expr: Option<Expr>, text: &str, line: usize) {
+        self.job.condition = Some(Condition {
+            text: text.to_owned(),
+            line,
+            expr,
+        });
+    }
+
+    fn done(mut self) -> Job {
+        if let Some(why) = self.state.local {
+            crate::workflow::localise(&mut self.job.steps, why);
+        }
+        self.job
+    }
+}
+
+fn trigger(event: &str, line: usize) -> Trigger {
+    Trigger {
+        event: event.to_owned(),
+        line,
+        ..Trigger::default()
+    }
+}
+
+fn workflow(
+    system: System,
+    file: &str,
+    name: &str,
+    triggers: Vec<Trigger>,
+    jobs: Vec<Job>,
+) -> Workflow {
+    Workflow {
+        system,
+        file: file.to_owned(),
+        name: name.to_owned(),
+        triggers,
+        permissions: None,
+        env: Vec::new(),
+        jobs,
+    }
+}
+
+fn text(value: &str) -> Expr {
+    Expr::Literal(Value::Text(value.to_owned()))
+}
+
+fn flag(yes: bool) -> Expr {
+    Expr::Literal(Value::Bool(yes))
+}
+
+fn equals(path: &str, value: &str) -> Expr {
+    Expr::Compare(
+        Box::new(Expr::Path(path.to_owned())),
+        Comparison::Equal,
+        Box::new(text(value)),
+    )
+}
+
+fn both(left: Expr, right: Expr) -> Expr {
+    Expr::Both(Box::new(left), Box::new(right))
+}
+
+fn either(left: Expr, right: Expr) -> Expr {
+    Expr::Either(Box::new(left), Box::new(right))
+}
+
+fn not(inner: Expr) -> Expr {
+    Expr::Not(Box::new(inner))
+}
+
+/// A condition on the branch by patterns, or on the tag.
+fn branch_is(pattern: &str) -> Expr {
+    if pattern.starts_with('/') {
+        Expr::Compare(
+            Box::new(Expr::Path("github.ref_name".to_owned())),
+            Comparison::Matches,
+            Box::new(text(pattern)),
+        )
+    } else if let Some(start) = pattern.strip_suffix('*') {
+        Expr::Call(
+            "startswith".to_owned(),
+            vec![Expr::Path("github.ref_name".to_owned()), text(start)],
+        )
+    } else {
+        equals("github.ref", &format!("refs/heads/{pattern}"))
+    }
+}
+
+fn is_tag() -> Expr {
+    equals("github.ref_type", "tag")
+}
+
+fn parse(text: &str) -> Option<Expr> {
+    expr::parse(text)
 }

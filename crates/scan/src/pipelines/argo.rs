@@ -1,0 +1,187 @@
+//! Tekton and Argo: manifests that are pipelines, and applications that sync themselves.
+
+use super::{Draft, trigger, workflow};
+use crate::bots::{Bot, Duty};
+use crate::tree::Tree;
+use crate::workflow::{System, Trigger, Workflow};
+use crate::yaml::{self, Kind, Node, YamlError};
+
+/// Deepest place in a manifest where a script is looked for.
+const DEPTH_MAX: usize = 24;
+
+pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>, YamlError> {
+    let tekton = text.contains("tekton.dev/");
+    let argo = text.contains("argoproj.io/");
+    if !tekton && !argo {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for document in yaml::parse(text)? {
+        let kind = document.str_of("kind").unwrap_or_default();
+        let name = document
+            .at(&["metadata", "name"])
+            .or_else(|| document.at(&["metadata", "generateName"]))
+            .and_then(Node::text)
+            .unwrap_or(kind);
+        let line = document.line;
+        let (system, triggers) = match kind {
+            "Pipeline" | "PipelineRun" | "Task" | "TaskRun" => (System::Tekton, as_code(&document)),
+            "EventListener" | "TriggerTemplate" => {
+                (System::Tekton, vec![trigger("repository_dispatch", line)])
+            }
+            "CronWorkflow" => (System::Argo, vec![trigger("schedule", line)]),
+            "Workflow" | "WorkflowTemplate" | "ClusterWorkflowTemplate" => {
+                (System::Argo, vec![trigger("workflow_dispatch", line)])
+            }
+            "Sensor" => (System::Argo, vec![trigger("repository_dispatch", line)]),
+            _ => continue,
+        };
+        let mut draft = Draft::new(name, line, file, tree);
+        scripts(&mut draft, &document, 0);
+        if suspends(&document, 0) {
+            draft.job.manual = Some(("a person resumes the suspended workflow", line));
+        }
+        if !draft.job.steps.is_empty() {
+            out.push(workflow(system, file, name, triggers, vec![draft.done()]));
+        }
+    }
+    Ok(out)
+}
+
+/// Pipelines-as-Code says in annotations what starts a run.
+fn as_code(document: &Node) -> Vec<Trigger> {
+    let note = |name: &str| {
+        document
+            .at(&["metadata", "annotations"])
+            .and_then(|notes| notes.entry(&format!("pipelinesascode.tekton.dev/{name}")))
+    };
+    let mut out = vec![trigger("workflow_dispatch", document.line)];
+    let cel = note("on-cel-expression")
+        .and_then(|entry| entry.value.text())
+        .unwrap_or_default()
+        .to_owned();
+    let event = note("on-event")
+        .and_then(|entry| entry.value.text())
+        .unwrap_or_default()
+        .to_owned();
+    let line = note("on-event")
+        .or_else(|| note("on-cel-expression"))
+        .map_or(document.line, |entry| entry.line);
+    let branches: Vec<String> = note("on-target-branch")
+        .and_then(|entry| entry.value.text())
+        .unwrap_or_default()
+        .trim_matches(['[', ']'])
+        .split(',')
+        .map(|name| name.trim().trim_matches(['"', '\'']).to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    if event.contains("push") || cel.contains("\"push\"") {
+        let tags = branches
+            .iter()
+            .filter_map(|name| name.strip_prefix("refs/tags/"))
+            .map(str::to_owned)
+            .collect();
+        let branches = branches
+            .iter()
+            .filter(|name| !name.starts_with("refs/tags/"))
+            .map(|name| name.trim_start_matches("refs/heads/").to_owned())
+            .collect();
+        out.push(Trigger {
+            branches,
+            tags,
+            ..trigger("push", line)
+        });
+    }
+    if event.contains("pull_request") || cel.contains("pull_request") {
+        out.push(trigger("pull_request", line));
+    }
+    out
+}
+
+/// `script:`, `source:`, and `command:` with `args:`, wherever they stand.
+fn scripts(draft: &mut Draft<'_>, node: &Node, depth: usize) {
+    if depth > DEPTH_MAX {
+        return;
+    }
+    match &node.kind {
+        Kind::Map(entries) => {
+            for entry in entries {
+                let is_script = matches!(entry.key.as_str(), "script" | "source")
+                    && entry.value.text().is_some();
+                if is_script {
+                    draft.script(entry.value.text().unwrap_or_default(), entry.value.line);
+                } else if !matches!(entry.key.as_str(), "command" | "args") {
+                    scripts(draft, &entry.value, depth + 1);
+                }
+            }
+            let words: Vec<&str> = ["command", "args"]
+                .iter()
+                .filter_map(|key| node.get(key))
+                .flat_map(Node::texts)
+                .collect();
+            if let Some(first) = words.first() {
+                let line = node
+                    .get("command")
+                    .or_else(|| node.get("args"))
+                    .map_or(node.line, |node| node.line);
+                let shell = first
+                    .rsplit('/')
+                    .next()
+                    .is_some_and(|name| matches!(name, "sh" | "bash"));
+                let text = if shell {
+                    words.last().copied().unwrap_or_default().to_owned()
+                } else {
+                    words.join(" ")
+                };
+                draft.script(&text, line);
+            }
+        }
+        Kind::List(items) => items
+            .iter()
+            .for_each(|item| scripts(draft, item, depth + 1)),
+        Kind::Scalar { .. } => {}
+    }
+}
+
+fn suspends(node: &Node, depth: usize) -> bool {
+    if depth > DEPTH_MAX {
+        return false;
+    }
+    match &node.kind {
+        Kind::Map(entries) => entries.iter().any(|entry| {
+            // `suspend: {}` as a template waits; `suspend: false` of a CronWorkflow does not.
+            (entry.key == "suspend"
+                && entry.value.is_map()
+                && entry.value.get("duration").is_none())
+                || suspends(&entry.value, depth + 1)
+        }),
+        Kind::List(items) => items.iter().any(|item| suspends(item, depth + 1)),
+        Kind::Scalar { .. } => false,
+    }
+}
+
+/// Applications that sync a branch of this repository by themselves.
+pub(super) fn servers(file: &str, documents: &[Node], slug: Option<&str>) -> Vec<Bot> {
+    documents
+        .iter()
+        .filter(|document| document.str_of("kind") == Some("Application"))
+        .filter_map(|document| {
+            let automated = document.at(&["spec", "syncPolicy", "automated"])?;
+            let url = document
+                .at(&["spec", "source", "repoURL"])
+                .and_then(Node::text)
+                .unwrap_or_default();
+            let here = slug.is_none_or(|slug| {
+                let name = slug.strip_prefix("?/").unwrap_or(slug);
+                url.is_empty() || url.trim_end_matches(".git").ends_with(name)
+            });
+            here.then(|| Bot {
+                product: "Argo CD",
+                login: "argocd".to_owned(),
+                file: file.to_owned(),
+                line: automated.line,
+                duty: Duty::Syncs,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,388 @@
+//! Azure Pipelines.
+
+use super::{Draft, both, either, equals, not, trigger, workflow};
+use crate::acts::{Act, is_rehearsal};
+use crate::expr::{Comparison, Expr, Value};
+use crate::tree::Tree;
+use crate::workflow::{Job, System, Trigger, Workflow};
+use crate::yaml::{self, Node, YamlError};
+
+/// Deepest nesting of templates.
+const TEMPLATES_MAX: usize = 6;
+
+pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflow>, YamlError> {
+    let root = yaml::parse_one(text)?;
+    let has = ["stages", "jobs", "steps", "extends"]
+        .iter()
+        .any(|key| root.get(key).is_some());
+    if !has {
+        return Ok(None);
+    }
+    let mut jobs = Vec::new();
+    if let Some(stages) = root.get("stages") {
+        let mut before: Vec<String> = Vec::new();
+        for (index, stage) in stages.items().iter().enumerate() {
+            let name = stage
+                .str_of("stage")
+                .map_or_else(|| format!("stage{index}"), str::to_owned);
+            let mut of_stage = jobs_of(file, stage, tree, &name);
+            // Stages follow each other unless they say on what they depend.
+            let needs: Vec<String> = match stage.get("dependsOn") {
+                Some(list) => jobs
+                    .iter()
+                    .filter(|job: &&Job| {
+                        list.texts()
+                            .iter()
+                            .any(|stage| job.id.starts_with(&format!("{stage}/")))
+                    })
+                    .map(|job| job.id.clone())
+                    .collect(),
+                None => before.clone(),
+            };
+            for job in &mut of_stage {
+                job.needs.extend(needs.iter().cloned());
+                if job.condition.is_none()
+                    && let Some(condition) = stage.get("condition")
+                {
+                    job.condition = condition_of(condition);
+                }
+            }
+            before = of_stage.iter().map(|job| job.id.clone()).collect();
+            jobs.extend(of_stage);
+        }
+    } else {
+        jobs.extend(jobs_of(file, &root, tree, ""));
+    }
+    Ok(Some(workflow(
+        System::Azure,
+        file,
+        root.str_of("name").unwrap_or(file),
+        triggers(&root),
+        jobs,
+    )))
+}
+
+fn triggers(root: &Node) -> Vec<Trigger> {
+    let mut out = vec![trigger("workflow_dispatch", 1)];
+    let with_filters = |event: &str, node: &Node| {
+        let list = |path: &[&str]| -> Vec<String> {
+            node.at(path)
+                .map(|list| list.texts().into_iter().map(str::to_owned).collect())
+                .unwrap_or_default()
+        };
+        let mut branches = list(&["branches", "include"]);
+        branches.extend(
+            node.items()
+                .iter()
+                .filter_map(Node::text)
+                .map(str::to_owned),
+        );
+        Trigger {
+            branches: branches
+                .iter()
+                .map(|name| name.replace('*', "**"))
+                .collect(),
+            branches_ignore: if branches.is_empty() {
+                list(&["branches", "exclude"])
+            } else {
+                Vec::new()
+            },
+            tags: list(&["tags", "include"])
+                .iter()
+                .map(|name| name.replace('*', "**"))
+                .collect(),
+            ..trigger(event, node.line)
+        }
+    };
+    match root.get("trigger") {
+        None => out.push(trigger("push", 1)),
+        Some(node) if node.text() == Some("none") => {}
+        Some(node) => out.push(with_filters("push", node)),
+    }
+    match root.get("pr") {
+        None => out.push(trigger("pull_request", 1)),
+        Some(node) if node.text() == Some("none") => {}
+        Some(node) => out.push(with_filters("pull_request", node)),
+    }
+    if let Some(schedules) = root.entry("schedules") {
+        out.push(trigger("schedule", schedules.line));
+    }
+    if root.at(&["resources", "webhooks"]).is_some()
+        || root.at(&["resources", "pipelines"]).is_some_and(|list| {
+            list.items()
+                .iter()
+                .any(|item| item.get("trigger").is_some())
+        })
+    {
+        out.push(trigger("repository_dispatch", 1));
+    }
+    out
+}
+
+fn jobs_of(file: &str, node: &Node, tree: &Tree, stage: &str) -> Vec<Job> {
+    let prefix = if stage.is_empty() {
+        String::new()
+    } else {
+        format!("{stage}/")
+    };
+    let Some(list) = node.get("jobs") else {
+        let mut draft = Draft::new(&format!("{prefix}job"), node.line, file, tree);
+        steps(&mut draft, node.get("steps"), 0);
+        return vec![draft.done()];
+    };
+    let mut out = Vec::new();
+    for (index, item) in list.items().iter().enumerate() {
+        let name = item
+            .str_of("deployment")
+            .or_else(|| item.str_of("job"))
+            .map_or_else(|| format!("job{index}"), str::to_owned);
+        let mut draft = Draft::new(&format!("{prefix}{name}"), item.line, file, tree);
+        draft.job.needs = item
+            .get("dependsOn")
+            .map(|list| {
+                list.texts()
+                    .iter()
+                    .map(|need| format!("{prefix}{need}"))
+                    .collect()
+            })
+            .unwrap_or_default();
+        draft.job.condition = item.get("condition").and_then(condition_of);
+        if let Some(environment) = item.get("environment") {
+            let name = environment.text().or_else(|| environment.str_of("name"));
+            draft.job.environment = name.map(|name| {
+                (
+                    name.split('.').next().unwrap_or(name).to_owned(),
+                    environment.line,
+                )
+            });
+        }
+        steps(&mut draft, item.get("steps"), 0);
+        for strategy in ["runOnce", "rolling", "canary"] {
+            for phase in ["preDeploy", "deploy", "routeTraffic", "postRouteTraffic"] {
+                steps(
+                    &mut draft,
+                    item.at(&["strategy", strategy, phase, "steps"]),
+                    0,
+                );
+            }
+        }
+        let waits = draft.job.steps.iter().any(|_| false)
+            || item.str_of("pool") == Some("server") && has_task(item, "ManualValidation");
+        if waits {
+            draft.job.manual = Some(("a person answers the manual validation", item.line));
+        }
+        out.push(draft.done());
+    }
+    out
+}
+
+fn has_task(item: &Node, name: &str) -> bool {
+    item.get("steps")
+        .map(Node::items)
+        .unwrap_or_default()
+        .iter()
+        .any(|step| {
+            step.str_of("task")
+                .is_some_and(|task| task.starts_with(name))
+        })
+}
+
+fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
+    for step in list.map(Node::items).unwrap_or_default() {
+        for key in ["script", "bash", "pwsh", "powershell"] {
+            if let Some(script) = step.get(key)
+                && let Some(text) = script.text()
+            {
+                draft.script(text, script.line);
+            }
+        }
+        if let Some(task) = step.str_of("task") {
+            task_step(draft, task, step);
+        }
+        if let Some(path) = step.str_of("template")
+            && depth < TEMPLATES_MAX
+            && !path.contains('@')
+        {
+            let base = draft.file.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let found = [
+                format!("{base}/{path}"),
+                path.trim_start_matches('/').to_owned(),
+            ]
+            .into_iter()
+            .find_map(|path| draft.tree.read(&path).ok());
+            if let Some(text) = found
+                && let Ok(node) = yaml::parse_one(&text)
+            {
+                steps(draft, node.get("steps"), depth + 1);
+            }
+        }
+        let condition = step.get("condition").and_then(condition_of);
+        if let (Some(condition), Some(last)) = (condition, draft.job.steps.last_mut()) {
+            last.condition = Some(condition);
+        }
+    }
+}
+
+fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
+    let name = task.split('@').next().unwrap_or(task).to_ascii_lowercase();
+    let input = |key: &str| {
+        step.at(&["inputs", key])
+            .and_then(Node::text)
+            .unwrap_or_default()
+    };
+    let command = input("command").to_ascii_lowercase();
+    let line = step.line;
+    let target = format!(
+        "{} {} {}",
+        input("appName"),
+        input("slotName"),
+        input("namespace")
+    );
+    let rehearsal = is_rehearsal(&target);
+    let act = match name.as_str() {
+        "azurewebapp"
+        | "azurermwebappdeployment"
+        | "azurefunctionapp"
+        | "azurefunctionappcontainer"
+        | "azurewebappcontainer"
+        | "azurecontainerapps"
+        | "azurestaticwebapp"
+        | "azureresourcemanagertemplatedeployment"
+        | "azureresourcegroupdeployment"
+        | "iiswebappdeploymentonmachinegroup"
+        | "servicefabricdeploy"
+        | "azurefilecopy"
+        | "copyfilesoverssh"
+        | "ssh"
+        | "ftpupload"
+        | "ecsdeploy"
+        | "s3upload"
+        | "lambdadeployfunction"
+        | "cloudformationcreateorupdatestack"
+        | "azurespringcloud" => Act::deploy(task),
+        "kubernetes" if matches!(command.as_str(), "apply" | "create" | "set" | "replace") => {
+            Act::deploy(task)
+        }
+        "kubernetesmanifest" if matches!(input("action"), "deploy" | "promote" | "patch") => {
+            Act::deploy(task)
+        }
+        "helmdeploy" if matches!(command.as_str(), "upgrade" | "install") => Act::deploy(task),
+        "terraformtaskv4" | "terraformtaskv3" | "terraformtask" | "terraformcli"
+            if command == "apply" =>
+        {
+            Act::deploy(task)
+        }
+        "docker" if command == "push" || command == "buildandpush" || command.is_empty() => {
+            Act::publish(task)
+        }
+        "nugetcommand" | "dotnetcorecli" if command == "push" => Act::publish(task),
+        "npm" if command == "publish" => Act::publish(task),
+        "githubrelease" => Act::new(
+            crate::acts::Op::Release {
+                draft: Some(input("isDraft").to_owned()),
+                tag: None,
+            },
+            task,
+            crate::acts::Token::Value("secrets.connection".to_owned()),
+        ),
+        "azurecli" | "bash" | "powershell" | "azurepowershell" | "cmdline" => {
+            for key in ["inlineScript", "script", "Inline"] {
+                if let Some(script) = step.at(&["inputs", key])
+                    && let Some(text) = script.text()
+                {
+                    draft.script(text, script.line);
+                }
+            }
+            return;
+        }
+        _ => return,
+    };
+    draft.act(
+        act.benign_if(
+            rehearsal,
+            "the target's name says that it is not production",
+        ),
+        line,
+    );
+}
+
+fn condition_of(node: &Node) -> Option<crate::workflow::Condition> {
+    let text = node.text()?.to_owned();
+    let expr = super::parse(&text).map(|expr| translate(&expr, 0));
+    Some(crate::workflow::Condition {
+        expr,
+        line: node.line,
+        text,
+    })
+}
+
+/// Azure's functions as operators, its variables as ours.
+fn translate(expr: &Expr, depth: usize) -> Expr {
+    if depth > 40 {
+        return Expr::Literal(Value::Open);
+    }
+    let inner = |expr: &Expr| translate(expr, depth + 1);
+    match expr {
+        Expr::Call(name, arguments) => match (name.as_str(), arguments.as_slice()) {
+            ("and", [first, rest @ ..]) => rest
+                .iter()
+                .fold(inner(first), |left, right| both(left, inner(right))),
+            ("or", [first, rest @ ..]) => rest
+                .iter()
+                .fold(inner(first), |left, right| either(left, inner(right))),
+            ("not", [one]) => not(inner(one)),
+            ("eq", [left, right]) => compare(left, right, depth),
+            ("ne", [left, right]) => not(compare(left, right, depth)),
+            ("in", [value, list @ ..]) => list
+                .iter()
+                .fold(Expr::Literal(Value::Bool(false)), |rest, one| {
+                    either(rest, compare(value, one, depth))
+                }),
+            ("succeeded" | "succeededorfailed" | "always", _) => Expr::Literal(Value::Bool(true)),
+            ("contains" | "startswith" | "endswith", list) => {
+                Expr::Call(name.clone(), list.iter().map(inner).collect())
+            }
+            _ => Expr::Literal(Value::Open),
+        },
+        Expr::Path(path) => variable(path),
+        Expr::Literal(value) => Expr::Literal(value.clone()),
+        Expr::Not(one) => not(inner(one)),
+        Expr::Both(left, right) => both(inner(left), inner(right)),
+        Expr::Either(left, right) => either(inner(left), inner(right)),
+        Expr::Compare(left, comparison, right) => {
+            Expr::Compare(Box::new(inner(left)), *comparison, Box::new(inner(right)))
+        }
+    }
+}
+
+fn compare(left: &Expr, right: &Expr, depth: usize) -> Expr {
+    if let (Expr::Path(path), Expr::Literal(Value::Text(text))) = (left, right)
+        && path.ends_with("build.reason")
+    {
+        let event = match text.to_ascii_lowercase().as_str() {
+            "schedule" => "schedule",
+            "pullrequest" => "pull_request",
+            "manual" => "workflow_dispatch",
+            "individualci" | "batchedci" => "push",
+            _ => "repository_dispatch",
+        };
+        return equals("github.event_name", event);
+    }
+    Expr::Compare(
+        Box::new(translate(left, depth + 1)),
+        Comparison::Equal,
+        Box::new(translate(right, depth + 1)),
+    )
+}
+
+fn variable(path: &str) -> Expr {
+    let name = path.trim_start_matches("variables.");
+    Expr::Path(
+        match name {
+            "build.sourcebranch" => "github.ref",
+            "build.sourcebranchname" => "github.ref_name",
+            _ => return Expr::Literal(Value::Open),
+        }
+        .to_owned(),
+    )
+}

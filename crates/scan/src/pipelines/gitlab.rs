@@ -1,0 +1,276 @@
+//! GitLab CI.
+
+use super::{Draft, both, either, equals, flag, is_tag, not, trigger, workflow};
+use crate::expr::Expr;
+use crate::tree::Tree;
+use crate::workflow::{Job, System, Workflow};
+use crate::yaml::{self, Entry, Kind, Node, YamlError};
+
+/// Deepest chain of `extends` and of `include`.
+const DEPTH_MAX: usize = 10;
+/// Most jobs of one pipeline, included files counted.
+const JOBS_MAX: usize = 1_000;
+/// Most files that one pipeline includes.
+const INCLUDES_MAX: usize = 100;
+
+const KEYWORDS: &[&str] = &[
+    "stages",
+    "variables",
+    "workflow",
+    "default",
+    "include",
+    "image",
+    "services",
+    "before_script",
+    "after_script",
+    "cache",
+    "pages",
+    "spec",
+];
+
+pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflow>, YamlError> {
+    let root = yaml::parse_one(text)?;
+    let mut entries: Vec<(String, Entry)> = Vec::new();
+    let mut seen = vec![file.to_owned()];
+    gather(file, &root, tree, &mut entries, &mut seen, 0);
+    let mut jobs = Vec::new();
+    for (from, entry) in entries.iter().take(JOBS_MAX) {
+        let known = KEYWORDS.contains(&entry.key.as_str()) && entry.key != "pages";
+        if known || entry.key.starts_with('.') || !entry.value.is_map() {
+            continue;
+        }
+        jobs.extend(job(from, entry, &entries, &root, tree));
+    }
+    if jobs.is_empty() {
+        return Ok(None);
+    }
+    let mut all = text.to_ascii_lowercase();
+    for included in seen.iter().skip(1) {
+        all.push_str(&tree.read(included).unwrap_or_default().to_ascii_lowercase());
+    }
+    let mut triggers = vec![
+        trigger("push", 1),
+        trigger("pull_request", 1),
+        trigger("workflow_dispatch", 1),
+    ];
+    // Schedules and trigger tokens live in settings; the file tells of them where it asks for them.
+    if all.contains("schedule") {
+        triggers.push(trigger("schedule", line_of(text, "schedule")));
+    }
+    if all.contains("\"trigger\"")
+        || all.contains("triggers")
+        || all.contains("\"pipeline\"")
+        || all.contains("'trigger'")
+    {
+        triggers.push(trigger("repository_dispatch", line_of(text, "trigger")));
+    }
+    Ok(Some(workflow(System::GitLab, file, file, triggers, jobs)))
+}
+
+fn line_of(text: &str, word: &str) -> usize {
+    text.lines()
+        .position(|line| line.to_ascii_lowercase().contains(word))
+        .map_or(1, |index| index + 1)
+}
+
+fn gather(
+    file: &str,
+    root: &Node,
+    tree: &Tree,
+    into: &mut Vec<(String, Entry)>,
+    seen: &mut Vec<String>,
+    depth: usize,
+) {
+    for include in root.get("include").map(includes).unwrap_or_default() {
+        let path = include.trim_start_matches('/').to_owned();
+        if depth >= DEPTH_MAX || seen.len() >= INCLUDES_MAX || seen.contains(&path) {
+            continue;
+        }
+        seen.push(path.clone());
+        if let Ok(text) = tree.read(&path)
+            && let Ok(node) = yaml::parse_one(&text)
+        {
+            gather(&path, &node, tree, into, seen, depth + 1);
+        }
+    }
+    for entry in root.entries() {
+        into.retain(|(_, known)| known.key != entry.key);
+        into.push((file.to_owned(), entry.clone()));
+    }
+}
+
+fn includes(node: &Node) -> Vec<String> {
+    let one = |node: &Node| {
+        node.text()
+            .or_else(|| node.str_of("local"))
+            .filter(|path| !path.contains("://"))
+            .map(str::to_owned)
+    };
+    match &node.kind {
+        Kind::List(items) => items.iter().filter_map(one).collect(),
+        Kind::Scalar { .. } | Kind::Map(_) => one(node).into_iter().collect(),
+    }
+}
+
+/// A key of a job, through `extends`.
+fn key<'a>(
+    node: &'a Node,
+    name: &str,
+    all: &'a [(String, Entry)],
+    depth: usize,
+) -> Option<&'a Node> {
+    if let Some(found) = node.get(name) {
+        return Some(found);
+    }
+    if depth >= DEPTH_MAX {
+        return None;
+    }
+    let parents = node.get("extends").map(Node::texts).unwrap_or_default();
+    parents.iter().rev().find_map(|parent| {
+        let entry = all.iter().find(|(_, entry)| entry.key == *parent)?;
+        key(&entry.1.value, name, all, depth + 1)
+    })
+}
+
+fn job(file: &str, entry: &Entry, all: &[(String, Entry)], root: &Node, tree: &Tree) -> Vec<Job> {
+    let node = &entry.value;
+    let get = |name: &str| key(node, name, all, 0);
+    let draft = |manual: bool| {
+        let mut draft = Draft::new(&entry.key, entry.line, file, tree);
+        draft.job.env = crate::workflow::pairs(root.get("variables"));
+        draft
+            .job
+            .env
+            .extend(crate::workflow::pairs(get("variables")));
+        for name in ["before_script", "script", "after_script"] {
+            draft.scripts(get(name).or_else(|| root.at(&["default", name])));
+        }
+        if entry.key == "pages" {
+            draft.act(
+                crate::acts::Act::deploy("GitLab Pages (job pages)"),
+                entry.line,
+            );
+        }
+        if let Some(environment) = get("environment") {
+            let name = environment.text().or_else(|| environment.str_of("name"));
+            let stops = environment
+                .str_of("action")
+                .is_some_and(|action| matches!(action, "stop" | "prepare" | "verify"));
+            if let Some(name) = name.filter(|_| !stops) {
+                draft.job.environment = Some((name.to_owned(), environment.line));
+            }
+        }
+        draft.job.needs = get("needs")
+            .map(|needs| {
+                needs
+                    .items()
+                    .iter()
+                    .filter_map(|item| item.text().or_else(|| item.str_of("job")))
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default();
+        if manual {
+            let line = get("when")
+                .or_else(|| get("rules"))
+                .map_or(entry.line, |when| when.line);
+            draft.job.manual = Some(("a person starts the manual job", line));
+        }
+        draft
+    };
+    let whole = root
+        .at(&["workflow", "rules"])
+        .map_or(flag(true), |rules| by_rules(rules, false));
+    if let Some(rules) = get("rules") {
+        let mut out = Vec::new();
+        let mut automatic = draft(false);
+        automatic.only_if(
+            Some(both(whole.clone(), by_rules(rules, false))),
+            "rules",
+            rules.line,
+        );
+        out.push(automatic.done());
+        if rules
+            .items()
+            .iter()
+            .any(|rule| rule.str_of("when") == Some("manual"))
+        {
+            let mut manual = draft(true);
+            manual.job.id.push_str(" (manual)");
+            manual.only_if(
+                Some(both(whole, by_rules(rules, true))),
+                "rules",
+                rules.line,
+            );
+            out.push(manual.done());
+        }
+        return out;
+    }
+    let mut out = draft(get("when").and_then(Node::text) == Some("manual"));
+    let mut expr = match get("only") {
+        Some(only) => refs(only),
+        // Without rules a job runs for branches and tags, not for merge requests.
+        None => not(equals("$ci_pipeline_source", "merge_request_event")),
+    };
+    if let Some(except) = get("except") {
+        expr = both(expr, not(refs(except)));
+    }
+    if get("when").and_then(Node::text) == Some("never") {
+        expr = flag(false);
+    }
+    out.only_if(Some(both(whole, expr)), "only/except", entry.line);
+    vec![out.done()]
+}
+
+/// The first rule that fits decides; `manual` asks for those that a person starts.
+fn by_rules(rules: &Node, manual: bool) -> Expr {
+    rules.items().iter().rev().fold(flag(false), |rest, rule| {
+        let fits = match rule.str_of("if") {
+            None => flag(true),
+            Some(text) => super::parse(text).unwrap_or(Expr::Literal(crate::expr::Value::Open)),
+        };
+        let when = rule.str_of("when").unwrap_or("on_success");
+        let wanted = if manual {
+            when == "manual"
+        } else {
+            !matches!(when, "never" | "manual")
+        };
+        either(both(fits.clone(), flag(wanted)), both(not(fits), rest))
+    })
+}
+
+fn refs(node: &Node) -> Expr {
+    let list = node.get("refs").unwrap_or(node);
+    let by_ref = list.texts().iter().fold(flag(false), |rest, name| {
+        let source = |wanted: &str| equals("$ci_pipeline_source", wanted);
+        let one = match *name {
+            "branches" => Expr::Path("$ci_commit_branch".to_owned()),
+            "tags" => is_tag(),
+            "merge_requests" => source("merge_request_event"),
+            "schedules" => source("schedule"),
+            "web" => source("web"),
+            "triggers" => source("trigger"),
+            "api" => source("api"),
+            "pipelines" => source("pipeline"),
+            "pushes" => source("push"),
+            "external" | "external_pull_requests" | "chat" => flag(false),
+            other => super::branch_is(other.split('@').next().unwrap_or(other)),
+        };
+        either(rest, one)
+    });
+    let by_variable = node.get("variables").map(Node::texts).unwrap_or_default();
+    if by_variable.is_empty() {
+        return by_ref;
+    }
+    let variables = by_variable.iter().fold(flag(false), |rest, text| {
+        either(
+            rest,
+            super::parse(text).unwrap_or(Expr::Literal(crate::expr::Value::Open)),
+        )
+    });
+    if list.texts().is_empty() {
+        variables
+    } else {
+        both(by_ref, variables)
+    }
+}
