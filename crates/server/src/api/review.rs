@@ -176,13 +176,15 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
 
 fn needs(request: &Request) -> String {
     let needed = &request.needed;
-    let who = if needed.administrators {
-        "administrators"
-    } else {
-        "people"
+    let who = match (needed.administrators, needed.humans) {
+        (true, 1) => "administrator",
+        (true, _) => "administrators",
+        (false, 1) => "person",
+        (false, _) => "people",
     };
+    let parties = if needed.parties == 1 { "party" } else { "parties" };
     format!(
-        "{} {who} of {} parties, each with a {} key or better",
+        "{} {who} of {} {parties}, each with a {} key or better",
         needed.humans, needed.parties, needed.key_class
     )
 }
