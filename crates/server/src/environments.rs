@@ -442,9 +442,11 @@ pub async fn proxy_down(place: &Place) -> Result<(), Refusal> {
 }
 
 fn proxy_file(place: &Place, port: u16) -> Result<String, Refusal> {
-    let mut limits = portcullis_proxy::Limits::default();
-    // Between asking and killing there must be time for both ends.
-    limits.drain_timeout_ms = 3_000;
+    let limits = portcullis_proxy::Limits {
+        // Between asking and killing there must be time for requests to end.
+        drain_timeout_ms: 3_000,
+        ..portcullis_proxy::Limits::default()
+    };
     let config = portcullis_proxy::ProxyConfig {
         listen: ([127, 0, 0, 1], port).into(),
         control_socket: place.proxy_socket(),

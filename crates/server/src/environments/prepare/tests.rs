@@ -27,7 +27,11 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         let mut header = [0_u8; 512];
         let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
         // Longer names have their front in a field of its own.
-        let (front, name) = if name.len() > 100 { name.split_at(100) } else { ("", *name) };
+        let (front, name) = if name.len() > 100 {
+            name.split_at(100)
+        } else {
+            ("", name)
+        };
         put(0, name.as_bytes());
         put(345, front.trim_end_matches('/').as_bytes());
         put(100, format!("{mode:07o}\0").as_bytes());
