@@ -149,9 +149,7 @@ fn did(event: &Event) -> String {
             }
         ),
         Body::RequestDenied(body) => format!(
-            "denied {} {} on {} ({}), under {}",
-            body.run
-                .map_or_else(|| "somebody".to_owned(), |run| run.to_string()),
+            "was denied {} on {} ({}), under {}",
             body.action,
             body.resource,
             body.code,

@@ -380,22 +380,19 @@ fn environment(
     })
 }
 
-/// git refuses pushes to a branch that is checked out, unless it is told what to do.
+/// What landing does to the files of a branch that is checked out.
 fn checked_out(repositories: &[Repository]) -> Vec<String> {
     repositories
         .iter()
         .filter(|repository| {
             let path = Path::new(&repository.upstream);
-            let bare = git::line(path, &["rev-parse", "--is-bare-repository"]);
-            let setting = git::line(path, &["config", "--get", "receive.denyCurrentBranch"]);
-            bare.is_ok_and(|bare| bare == "false")
-                && !setting.is_ok_and(|setting| setting == "updateInstead" || setting == "ignore")
+            git::line(path, &["rev-parse", "--is-bare-repository"]).is_ok_and(|bare| bare == "false")
         })
         .map(|repository| {
             format!(
-                "{} has {} checked out, and git refuses pushes to that; to let landings update the \
-                 files there: git -C {} config receive.denyCurrentBranch updateInstead",
-                repository.id, repository.default_branch, repository.upstream
+                "{} has {} checked out: a landing updates the files there too, and is refused while \
+                 something is uncommitted",
+                repository.id, repository.default_branch
             )
         })
         .collect()
