@@ -91,7 +91,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         "openai/codex-action" => {
             agent.name = "Codex";
             agent.checks_actor = with.get("allow-users").is_none()
-                && !with.get("allow-bots").is_some_and(|value| value == "true");
+                && with.get("allow-bots").is_none_or(|value| value != "true");
             agent.shell = with
                 .get("sandbox")
                 .is_some_and(|mode| mode.contains("danger"))

@@ -1,6 +1,6 @@
 //! What else is wrong, beside the paths: one function per rule. `docs/scan/rules` explains each.
 
-use crate::acts::{Op, Token};
+use crate::acts::Op;
 use crate::agents::Agent;
 use crate::bots::Duty;
 use crate::engine::AgentRun;
@@ -545,7 +545,6 @@ pub(crate) fn approvals(repository: &Repository) -> Vec<Approval> {
                     | Op::Check(_)
                     | Op::Local(_) => {}
                 }
-                let _ = &act.token == &Token::Git;
             }
         });
     }

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_hostile_pattern_ends() {
-        assert!(!matches(&"**a".repeat(50), &"a".repeat(2_000)) || true);
+        let _ = matches(&"**a".repeat(50), &"a".repeat(2_000));
         assert!(!matches(&"a+".repeat(60), &format!("{}b", "a".repeat(60))));
     }
 }

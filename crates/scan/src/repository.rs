@@ -1,12 +1,11 @@
 //! One repository, read: its pipelines, bots, owners, agents' files, and what could not be read.
 
-use crate::acts::Op;
 use crate::bots::{self, Bot, Duty};
 use crate::engine::Subject;
 use crate::expr;
 use crate::settings::Settings;
 use crate::tree::Tree;
-use crate::workflow::{self, Library, Step, Workflow};
+use crate::workflow::{self, Job, Library, Step, Workflow};
 use crate::{pipelines, report::Problem};
 
 /// Most pipeline files read in one repository.
@@ -407,15 +406,8 @@ fn remote_slug(config: &str) -> Option<String> {
 }
 
 /// Every step of a workflow, those of composite actions included.
-pub(crate) fn each_step<'a>(
-    workflow: &'a Workflow,
-    visit: &mut dyn FnMut(&'a crate::workflow::Job, &'a Step),
-) {
-    fn inner<'a>(
-        job: &'a crate::workflow::Job,
-        step: &'a Step,
-        visit: &mut dyn FnMut(&'a crate::workflow::Job, &'a Step),
-    ) {
+pub(crate) fn each_step<'a>(workflow: &'a Workflow, visit: &mut dyn FnMut(&'a Job, &'a Step)) {
+    fn inner<'a>(job: &'a Job, step: &'a Step, visit: &mut dyn FnMut(&'a Job, &'a Step)) {
         visit(job, step);
         if let Some(composite) = &step.inner {
             for step in &composite.steps {
@@ -428,16 +420,4 @@ pub(crate) fn each_step<'a>(
             inner(job, step, visit);
         }
     }
-}
-
-/// Whether a workflow can change anything outside: any act at all.
-pub(crate) fn acts_at_all(workflow: &Workflow) -> bool {
-    let mut any = false;
-    each_step(workflow, &mut |_, step| {
-        any |= step
-            .acts
-            .iter()
-            .any(|act| !matches!(act.op, Op::Check(_) | Op::Local(_)));
-    });
-    any
 }

@@ -139,17 +139,6 @@ impl Tree {
         self.root.as_deref()
     }
 
-    pub(crate) fn exists(&self, path: &str) -> bool {
-        let Some(path) = normal(path) else {
-            return false;
-        };
-        self.overlay.contains_key(&path)
-            || self
-                .root
-                .as_ref()
-                .is_some_and(|root| root.join(&path).is_file())
-    }
-
     /// One file as text.
     pub(crate) fn read(&self, path: &str) -> Result<String, ReadProblem> {
         let path = normal(path).ok_or(ReadProblem::Missing)?;

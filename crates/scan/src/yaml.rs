@@ -146,11 +146,6 @@ impl Node {
         }
     }
 
-    pub(crate) fn is_true(&self) -> bool {
-        self.text()
-            .is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on"))
-    }
-
     /// A list of texts, where one text alone counts as a list of one.
     pub(crate) fn texts(&self) -> Vec<&str> {
         match &self.kind {

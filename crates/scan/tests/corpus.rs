@@ -19,6 +19,14 @@
 //! follows a colon must be part of the reason. A path names files (with lines, where given) that
 //! must come in that order. `-- @owner/name path --` puts a file into another repository.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

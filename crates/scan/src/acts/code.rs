@@ -116,10 +116,9 @@ fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
         "pulls.createReview(",
         "create_review(",
         "pulls.submitReview(",
+        "addPullRequestReview",
     ]) && window().contains("APPROVE")
     {
-        add(Op::Approve);
-    } else if has(&["addPullRequestReview"]) && window().contains("APPROVE") {
         add(Op::Approve);
     } else if has(&[
         "repos.createRelease(",

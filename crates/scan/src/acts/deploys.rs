@@ -77,27 +77,23 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
             .any(|word| {
                 matches!(
                     *word,
-                    "apply"
-                        | "replace"
-                        | "patch"
-                        | "set"
-                        | "rollout"
-                        | "create"
-                        | "scale"
-                        | "start-build"
-                        | "delete"
+                    "apply" | "replace" | "patch" | "set" | "rollout" | "create" | "start-build"
                 )
             })
             .then_some(false)
             .filter(|_| {
-                !list.contains(&"status")
-                    && !list.contains(&"history")
-                    && !list.contains(&"can-i")
-                    && !(list.first() == Some(&"create")
-                        && matches!(
-                            list.get(1),
-                            Some(&("namespace" | "ns" | "secret" | "configmap" | "token"))
-                        ))
+                let looks = ["status", "history", "can-i"]
+                    .iter()
+                    .any(|word| list.contains(word));
+                let prepares = matches!(
+                    list,
+                    [
+                        "create",
+                        "namespace" | "ns" | "secret" | "configmap" | "token",
+                        ..
+                    ]
+                );
+                !looks && !prepares
             }),
         ("helm", ["upgrade" | "install" | "rollback", ..])
         | ("helmfile", ["apply" | "sync" | "deploy", ..]) => yes,

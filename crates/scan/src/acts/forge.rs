@@ -315,7 +315,7 @@ fn field(text: &str, name: &str) -> Option<String> {
     let rest = text.get(at + name.len()..)?;
     let rest = rest.trim_start_matches(['"', '\'', '\\', ':', '=', ' ']);
     let end = rest
-        .find(|c: char| matches!(c, '"' | '\'' | ',' | ' ' | '}' | '\\'))
+        .find(['"', '\'', ',', ' ', '}', '\\'])
         .unwrap_or(rest.len());
     rest.get(..end)
         .filter(|value| !value.is_empty())

@@ -260,8 +260,6 @@ pub(crate) struct Way {
     /// The deciding fact, or the person's edge.
     pub(crate) reason: Option<Rc<str>>,
     pub(crate) node: Option<usize>,
-    /// Approvals on the way that are no person's: `bot`, `forgeable`, `self-attested`.
-    pub(crate) agent: Option<Rc<str>>,
 }
 
 impl Way {
@@ -272,7 +270,6 @@ impl Way {
             length: 0,
             reason: None,
             node: None,
-            agent: None,
         }
     }
 

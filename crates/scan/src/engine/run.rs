@@ -36,7 +36,6 @@ pub(super) type Inputs = Vec<(String, Value, Credential)>;
 pub(super) struct Run<'r> {
     pub(super) subject: &'r Subject,
     pub(super) repository: usize,
-    pub(super) index: usize,
     pub(super) workflow: &'r Workflow,
     pub(super) event: &'r Event,
     /// The event as the workflow names it: `pull_request_target` for a pull request.
@@ -264,7 +263,6 @@ fn start(
     let run = Run {
         subject,
         repository: event.repository,
-        index,
         workflow,
         event,
         event_name,
@@ -577,7 +575,6 @@ fn called(
     let next = Run {
         subject: run.subject,
         repository: run.repository,
-        index,
         workflow,
         event: run.event,
         event_name: run.event_name,
@@ -1489,7 +1486,6 @@ fn agent_step(
         level: Level::Clear,
         facts: 0,
         reason: None,
-        agent: Some(agent.name.into()),
         ..way
     };
     let own = engine.step(&own, step, &Gate::Clear);

@@ -64,10 +64,10 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
             asked = Some(at);
             draft.job.manual = Some(("a person answers the input step", at));
         }
-        if line.contains("when") || draft.job.condition.is_none() {
-            if let Some(expr) = condition(line) {
-                draft.only_if(Some(expr), line, at);
-            }
+        if draft.job.condition.is_none()
+            && let Some(expr) = condition(line)
+        {
+            draft.only_if(Some(expr), line, at);
         }
         if let Some(start) = ["sh ", "sh(", "bat ", "bat(", "powershell "]
             .iter()

@@ -31,7 +31,11 @@ pub fn render(report: &Report) -> String {
         })
     })
     .collect();
-    rules.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
+    rules.sort_by(|a, b| {
+        a.get("id")
+            .and_then(Value::as_str)
+            .cmp(&b.get("id").and_then(Value::as_str))
+    });
     let runs: Vec<Value> = report
         .repositories
         .iter()
@@ -111,7 +115,11 @@ fn of_verdict(verdict: &Verdict) -> Value {
         "baselineState": if verdict.known { "unchanged" } else { "new" },
     });
     if !steps.is_empty() {
-        out["codeFlows"] = json!([{"threadFlows": [{"locations": steps}]}]);
+        put(
+            &mut out,
+            "codeFlows",
+            json!([{"threadFlows": [{"locations": steps}]}]),
+        );
     }
     out
 }
@@ -123,8 +131,11 @@ fn step_location(step: &PathStep) -> Value {
     } else {
         format!(" with {}", step.credential)
     };
-    out["message"] =
-        json!({"text": format!("{} — {}{with}: {}", step.event, step.actor, step.why)});
+    put(
+        &mut out,
+        "message",
+        json!({"text": format!("{} — {}{with}: {}", step.event, step.actor, step.why)}),
+    );
     out
 }
 
@@ -137,9 +148,15 @@ fn location(file: &str, line: usize) -> Value {
     };
     let mut physical = json!({"artifactLocation": {"uri": uri, "uriBaseId": "%SRCROOT%"}});
     if line > 0 {
-        physical["region"] = json!({"startLine": line});
+        put(&mut physical, "region", json!({"startLine": line}));
     }
     json!({"physicalLocation": physical})
+}
+
+fn put(object: &mut Value, key: &str, value: Value) {
+    if let Value::Object(map) = object {
+        map.insert(key.to_owned(), value);
+    }
 }
 
 /// A path as a URI reference (RFC 3986): everything but unreserved characters and `/` escaped.
