@@ -18,7 +18,9 @@ use portcullis_model::{
     Timestamp,
 };
 use portcullis_policy::{Ask, Decision, Permit, PolicyFile, PolicySet, Request, decide};
-use portcullis_store::{Ledger, LedgerHandle, LedgerOptions, LogKey, OpenReport};
+use portcullis_store::{
+    Clock, Ledger, LedgerHandle, LedgerOptions, LogKey, OpenReport, SystemClock,
+};
 
 use crate::config::Config;
 use crate::home::Home;
@@ -122,9 +124,23 @@ impl Questions {
 /// The server's clock, at the edge.
 pub fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp::from_ms(since.map_or(0, |since| {
+    let ms = since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }))
+    });
+    Timestamp::from_ms(ms.saturating_add_signed(crate::fault::clock_offset_ms()))
+}
+
+/// The same clock for the sequencer, beside the one that nobody sets.
+struct ServerClock;
+
+impl Clock for ServerClock {
+    fn wall(&self) -> Timestamp {
+        now()
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        SystemClock.elapsed_ms()
+    }
 }
 
 /// The server as an actor.
@@ -169,7 +185,8 @@ impl App {
             .expected(body.log_key.fingerprint())
             .received(signer.public_key().fingerprint()));
         }
-        let options = LedgerOptions::new(LogKey::new(name, signer));
+        let mut options = LedgerOptions::new(LogKey::new(name, signer));
+        options.clock = Arc::new(ServerClock);
         let (ledger, report) = Ledger::<State>::open(&home.ledger(), options)?;
         let handle = ledger.handle();
         if handle.size() == 0 {

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod config;
 pub mod environments;
 pub mod facts;
+mod fault;
 pub mod home;
 pub mod init;
 pub mod intake;

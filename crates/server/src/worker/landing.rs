@@ -20,6 +20,7 @@ use portcullis_policy::{Approvals, Circumstances, Request};
 
 use crate::app::{App, Verdict, control, now};
 use crate::facts;
+use crate::fault::{self, FaultPoint};
 use crate::worker::{record, rollout};
 
 /// Asks policy whether a revision may land: it lands, humans are asked, or it stays.
@@ -216,6 +217,7 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         };
         return record(app, body).await;
     }
+    fault::reach(FaultPoint::EffectIntended);
     let body = EffectAttempted {
         effect: id,
         attempt: known.attempts + 1,
@@ -225,12 +227,14 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         .ledger
         .record((), Recording::one(control(), body))
         .await?;
+    fault::reach(FaultPoint::EffectAttempted);
     let (outcome, code) = match &effect {
         Effect::Land { .. } => perform_landing(app, &effect, attempt).await?,
         Effect::StartRelease { .. } | Effect::SetTraffic { .. } | Effect::StopRelease { .. } => {
             rollout::perform(app, &effect).await?
         }
     };
+    fault::reach(FaultPoint::EffectPerformed);
     if let (EffectOutcome::Failed, Some("landing-mismatch")) = (outcome, code.as_deref()) {
         let body = IncidentOpened {
             code: "landed-tree-mismatch".to_owned(),

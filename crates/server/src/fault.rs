@@ -1,0 +1,56 @@
+//! Faults for tests of the real program: where the server dies, and how far its clock is off.
+//!
+//! Both are read from the environment in builds with debug assertions; in others they are nothing.
+
+/// A point in an effect's life at which a restart must find its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultPoint {
+    /// The intent is recorded, nothing else.
+    EffectIntended,
+    /// An attempt is recorded; the world is as it was.
+    EffectAttempted,
+    /// The world has changed; nobody recorded the outcome.
+    EffectPerformed,
+}
+
+impl FaultPoint {
+    #[cfg(debug_assertions)]
+    const fn name(self) -> &'static str {
+        match self {
+            Self::EffectIntended => "effect-intended",
+            Self::EffectAttempted => "effect-attempted",
+            Self::EffectPerformed => "effect-performed",
+        }
+    }
+}
+
+/// Ends the process at once, with no destructor run, if `PORTCULLIS_CRASH_AT` names this point.
+#[cfg(debug_assertions)]
+pub(crate) fn reach(point: FaultPoint) {
+    if std::env::var("PORTCULLIS_CRASH_AT").is_ok_and(|name| name == point.name()) {
+        std::process::abort();
+    }
+}
+
+/// Nothing: this build has no faults.
+#[cfg(not(debug_assertions))]
+pub(crate) const fn reach(_: FaultPoint) {}
+
+/// How many milliseconds the clock is set ahead, or behind if negative, by
+/// `PORTCULLIS_CLOCK_OFFSET_MS`.
+#[cfg(debug_assertions)]
+pub(crate) fn clock_offset_ms() -> i64 {
+    static OFFSET_MS: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| {
+        std::env::var("PORTCULLIS_CLOCK_OFFSET_MS")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default()
+    });
+    *OFFSET_MS
+}
+
+/// None: this build reads the machine's clock as it is.
+#[cfg(not(debug_assertions))]
+pub(crate) const fn clock_offset_ms() -> i64 {
+    0
+}
