@@ -63,7 +63,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "NAME[:SENSITIVITY][@REPOSITORY]=PORT")]
     environment: Vec<EnvironmentOption>,
     /// Where the server shall listen [default: 127.0.0.1:7117]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_LISTEN")]
     listen: Option<SocketAddr>,
 }
 
