@@ -2,6 +2,8 @@
 //! signs.
 
 use std::io::{BufRead as _, IsTerminal as _};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use portcullis_model::statement::{Approval, ApprovalSubject, Carry, Envelope};
@@ -9,6 +11,7 @@ use portcullis_model::{Digest, HumanId, KeyClass, Refusal, RefusalKind, RequestI
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::client::Client;
 use crate::context::{Context, Status};
 use crate::exit::Exit;
 use crate::{output, progress, random};
@@ -19,15 +22,33 @@ mod tests;
 /// Approves a request.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Approve {
-    /// Which
+    /// Which; `latest` takes the newest that waits, and waits for the checks of a change under way
     #[arg(value_name = "REQUEST")]
-    request: RequestId,
+    request: Wanted,
     /// Whether the approval moves to a later base
     #[arg(long, value_enum, default_value_t)]
     carry: CarryChoice,
     /// Sign without asking: the text was read before
     #[arg(long)]
     yes: bool,
+}
+
+/// The request that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    One(RequestId),
+    Latest,
+}
+
+impl FromStr for Wanted {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            _ => text.parse().map(Self::One),
+        }
+    }
 }
 
 /// Whether an approval moves to a later base.
@@ -64,7 +85,13 @@ impl Approve {
     /// Runs it.
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Refusal> {
         let client = context.client()?;
-        let path = format!("/v1/requests/{}", self.request);
+        let request = match self.request {
+            Wanted::One(request) => request,
+            Wanted::Latest => {
+                progress::during("waiting for checks and tests", latest(&client)).await?
+            }
+        };
+        let path = format!("/v1/requests/{request}");
         let shown: Shown = client.get(&path).await?;
         let status = context.status(&client).await?;
         let signer = context.signer(&client).await?;
@@ -77,7 +104,7 @@ impl Approve {
             },
             nonce: random::nonce()?,
         };
-        let approval = complete(self.request, shown, &status, own)?;
+        let approval = complete(request, shown, &status, own)?;
         let fingerprint = signer.key.public().fingerprint();
         context.out().tell(&output::clean(&approval.text))?;
         context.out().tell(&output::clean(&statement_lines(
@@ -85,7 +112,7 @@ impl Approve {
             fingerprint,
         )))?;
         if !self.yes {
-            ask(self.request)?;
+            ask(request)?;
         }
         let unsigned = portcullis_evidence::approval::to_sign(&approval.statement)?;
         let posted = Posted {
@@ -112,7 +139,7 @@ impl Approve {
             };
             format!(
                 "approved {} as {} (entry {index}); {rest}",
-                self.request, signer.human
+                request, signer.human
             )
         })?;
         Ok(Exit::Done)
@@ -337,6 +364,57 @@ fn statement_lines(approval: &Approval, fingerprint: &str) -> String {
         ),
     );
     lines.join("\n")
+}
+
+/// The newest request that waits. While a change's checks or tests are under way, its request may
+/// still come.
+async fn latest(client: &Client) -> Result<RequestId, Refusal> {
+    /// Longest wait: what takes longer is looked at later.
+    const WAIT_MAX: Duration = Duration::from_secs(120);
+    /// How often the server is asked.
+    const EVERY: Duration = Duration::from_millis(200);
+    /// Between the end of the tests and the request lies one decision.
+    const GRACE: Duration = Duration::from_secs(2);
+    let (began, until) = (Instant::now(), Instant::now() + WAIT_MAX);
+    loop {
+        let open: Items<Waiting> = client.get("/v1/requests?open=true").await?;
+        let newest = open
+            .items
+            .iter()
+            .filter(|one| one.status == "open")
+            .map(|one| one.id)
+            .max();
+        if let Some(request) = newest {
+            return Ok(request);
+        }
+        let changes: Items<UnderWay> = client.get("/v1/changes?open=true").await?;
+        let coming = changes.items.iter().any(|change| {
+            change.request.is_none() && (change.checks.is_none() || change.tests.is_none())
+        });
+        if (!coming && began.elapsed() > GRACE) || Instant::now() >= until {
+            return Err(Refusal::not_found("request", "that waits")
+                .next("see `portcullis change list` and `portcullis request list`"));
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct Items<T> {
+    items: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct Waiting {
+    id: RequestId,
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct UnderWay {
+    request: Option<RequestId>,
+    checks: Option<Value>,
+    tests: Option<Value>,
 }
 
 fn ask(request: RequestId) -> Result<(), Refusal> {
