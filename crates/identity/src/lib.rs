@@ -1,12 +1,12 @@
 //! Who is calling, and how they prove it.
 //!
-//! Four things, in the order in which a run meets them:
+//! Three things, in the order in which a run meets them (the host's signature over the start is a
+//! signed command like any other):
 //!
-//! 1. A host signs that it starts this task with this run key: [`host`].
-//! 2. The launcher makes the run's key and proves that it holds it: [`client`].
-//! 3. The server issues the run's identity for that key: an X.509-SVID ([`svid`]) and a token that
+//! 1. The launcher makes the run's key and proves that it holds it: [`client`].
+//! 2. The server issues the run's identity for that key: an X.509-SVID ([`svid`]) and a token that
 //!    is worth nothing without the key ([`token`]).
-//! 4. Each request of the run carries a fresh proof, checked once and remembered: [`dpop`].
+//! 3. Each request of the run carries a fresh proof, checked once and remembered: [`dpop`].
 //!
 //! The keys that the server itself needs live in files: [`custody`]. It is the only module here
 //! that touches the disk; no module reads a clock.
@@ -15,7 +15,6 @@
 pub mod client;
 pub mod custody;
 pub mod dpop;
-pub mod host;
 mod jws;
 pub mod key;
 pub mod replay;
