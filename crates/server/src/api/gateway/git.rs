@@ -41,7 +41,7 @@ use crate::facts;
 use crate::mirrors::Mirror;
 
 /// The payload type of a signed push's certificate.
-pub const CERTIFICATE_TYPE: &str = "application/vnd.git.push-certificate";
+pub(super) const CERTIFICATE_TYPE: &str = "application/vnd.git.push-certificate";
 /// How long a nonce for a signed push counts, in milliseconds (10 minutes): a hardware key may wait
 /// for its owner.
 const NONCE_LIFE_MS: u64 = 600_000;
