@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use portcullis_model::Refusal;
@@ -22,8 +23,20 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks at a lock or a process.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// This program's file. After an upgrade that replaced it, what still runs.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the `portcullis` binary that processes are started from, for a program that holds the
+/// server and is not that binary itself. Only the first call counts.
+pub fn start_from(program: impl Into<PathBuf>) {
+    let _first = PROGRAM.set(program.into());
+}
+
+/// The program that processes are started from: this one's file, and after an upgrade that
+/// replaced it, what still runs.
 pub fn this_program() -> PathBuf {
+    if let Some(program) = PROGRAM.get() {
+        return program.clone();
+    }
     let running = PathBuf::from("/proc/self/exe");
     std::env::current_exe()
         .ok()

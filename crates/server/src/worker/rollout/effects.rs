@@ -283,7 +283,7 @@ async fn set_traffic(
 
 /// Releases whose processes an environment needs: what serves, what a rollback goes to, what a
 /// rollout moves to and what it goes back to.
-fn needed_in(state: &State, environment: &EnvironmentId) -> Vec<ReleaseId> {
+pub(super) fn needed_in(state: &State, environment: &EnvironmentId) -> Vec<ReleaseId> {
     let Some(running) = state.environments.get(environment) else {
         return Vec::new();
     };

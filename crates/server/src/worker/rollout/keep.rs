@@ -9,7 +9,8 @@ use portcullis_flow::rollout::RolloutStatus;
 use portcullis_model::event::IncidentOpened;
 use portcullis_model::{EnvironmentId, Refusal, ReleaseId};
 
-use super::traffic::{alone, proxy_epoch};
+use super::effects::needed_in;
+use super::traffic::{alone, last_of, proxy_epoch, take_over};
 use super::{Trouble, back, record_of, watch};
 use crate::app::App;
 use crate::environments::control::{Phase, Status};
@@ -53,35 +54,48 @@ async fn one(app: &App, state: &State, environment: &EnvironmentId) -> Result<()
     if running.stable.is_none() && moving.is_none() {
         return Ok(());
     }
-    let mut result = proxy(app, state, environment).await;
+    let mut result = proxy(app, environment).await;
     for release in running.stable.into_iter().chain(moving) {
-        result = result.and(release_stays(app, state, environment, release).await);
+        result = result.and(release_stays(app, environment, release).await);
     }
     result
 }
 
-/// Makes sure that the proxy runs and serves something. One that lost its state comes back to the
-/// stable release, whatever a rollout says: nobody watched meanwhile.
-pub(super) async fn proxy(
-    app: &App,
-    state: &State,
-    environment: &EnvironmentId,
-) -> Result<(), Refusal> {
+/// Makes sure that the proxy runs, and serves what the ledger says where no rollout is under way.
+/// One that lost its state comes back to the stable release, whatever a rollout says: nobody
+/// watched meanwhile. A way back that could not be recorded has a number above the ledger's, and
+/// is left alone.
+pub(super) async fn proxy(app: &App, environment: &EnvironmentId) -> Result<(), Refusal> {
+    let place = Place::new(&app.home, environment);
+    let port = record_of(&app.state(), environment)?.port;
+    let control = environments::proxy_up(&place, port).await?;
+    let turn = app.rollouts.turn(environment);
+    let _turn = turn.lock().await;
+    let state = app.state();
     let Some(running) = state.environments.get(environment) else {
         return Ok(());
     };
-    let record = record_of(state, environment)?;
-    let place = Place::new(&app.home, environment);
-    let control = environments::proxy_up(&place, record.port).await?;
-    let stats = control.stats().await?;
-    let Some(stable) = running.stable.filter(|_| stats.routing.is_none()) else {
+    let Some(stable) = running.stable else {
         return Ok(());
     };
-    tracing::warn!(%environment, "the proxy came back without its state, and serves the stable release");
-    // One above the recorded epoch, so that a rollout's own step does not follow by itself.
-    let epoch = proxy_epoch(running.epoch).max(stats.epoch_floor) + 1;
-    control
-        .configure(&alone(place.release(stable).backend(), epoch, 0))
+    let stats = control.stats().await?;
+    let backend = place.release(stable).backend();
+    let Some(routing) = &stats.routing else {
+        tracing::warn!(%environment, "the proxy came back without its state, and serves the stable release");
+        // Above the recorded epoch, so that a rollout's own step does not follow by itself.
+        let epoch = proxy_epoch(running.epoch).max(stats.epoch_floor) + 1;
+        return control
+            .configure(&alone(backend, epoch, 0))
+            .await
+            .map(|_| ());
+    };
+    let as_recorded =
+        routing.stable == backend && (routing.canary.is_none() || stats.fallback.is_some());
+    if running.rollout.is_some() || as_recorded || routing.epoch > last_of(running.epoch) {
+        return Ok(());
+    }
+    tracing::warn!(%environment, "the proxy served something else than the ledger says");
+    take_over(&control, &backend, last_of(running.epoch))
         .await
         .map(|_| ())
 }
@@ -89,7 +103,6 @@ pub(super) async fn proxy(
 /// Makes sure that a release's process runs; one that died is an incident.
 async fn release_stays(
     app: &App,
-    state: &State,
     environment: &EnvironmentId,
     id: ReleaseId,
 ) -> Result<(), Refusal> {
@@ -106,6 +119,13 @@ async fn release_stays(
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&key);
+        return Ok(());
+    }
+    let turn = app.rollouts.turn(environment);
+    let _turn = turn.lock().await;
+    let state = app.state();
+    if !needed_in(&state, environment).contains(&id) {
+        // It was stopped on purpose meanwhile.
         return Ok(());
     }
     let known = app
@@ -155,7 +175,7 @@ async fn release_stays(
         .releases
         .get(&id)
         .ok_or_else(|| Refusal::not_found("release", id))?;
-    let installed = super::effects::install(app, state, known).await;
+    let installed = super::effects::install(app, &state, known).await;
     environments::release_up(&place)
         .await
         .map_err(|refusal| installed.err().unwrap_or(refusal))

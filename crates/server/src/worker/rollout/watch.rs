@@ -170,7 +170,7 @@ async fn watch(app: &App, state: &State, view: &View, running: bool) -> Result<(
         Err(refusal) => {
             tracing::warn!(rollout = %rollout.id, error.code = refusal.code, "no telemetry: {refusal}");
             hold(app, view, "telemetry-missing", None).await?;
-            return keep::proxy(app, state, &rollout.environment).await;
+            return keep::proxy(app, &rollout.environment).await;
         }
     };
     if stats.routing.as_ref() != Some(&routing(&view.place, rollout)?) {
@@ -298,7 +298,7 @@ async fn moved(app: &App, view: &View, stats: &Stats) -> Result<(), Refusal> {
     // It lost its state with its disk. It comes back to stable, never to a canary that nobody
     // watched meanwhile; the next look finds it there.
     hold(app, view, "telemetry-missing", None).await?;
-    keep::proxy(app, &app.state(), &rollout.environment).await
+    keep::proxy(app, &rollout.environment).await
 }
 
 /// Keeps the weight and says why, once for each reason within a step.
