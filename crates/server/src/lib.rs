@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod app;
+pub mod builder;
 pub mod bundle;
 pub mod config;
 pub mod environments;
