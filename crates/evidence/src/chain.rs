@@ -20,7 +20,7 @@ mod git;
 mod level;
 mod registry;
 
-pub use audit::{Audited, Auditor, BlobLookup, Signed};
+pub use audit::{Audited, Auditor, BlobLookup, PAYLOAD_PUSH_CERTIFICATE, Signed};
 pub use bundle::{
     About, BLOBS_MAX, BUNDLE_MAX_BYTES, BUNDLE_VERSION, Bundle, BundledEntry, Bytes, ENTRIES_MAX,
     OBJECTS_MAX,

@@ -139,7 +139,7 @@ pub(super) fn artifact(book: &Book<'_>, links: &mut Links, about: &About) -> Sho
                 |release| format!("{release}"),
             );
             format!(
-                "every commit since {since} is covered: {} changes, {} moves past the gate that humans accepted",
+                "every commit since {since} is covered; changes landed: {}, moves past the gate that humans accepted: {}",
                 changes.len(),
                 shown.unproven.len()
             )
@@ -198,10 +198,10 @@ fn built<'a>(
     digest: &Digest,
     release: Option<ReleaseId>,
 ) -> Result<Built<'a>, Refusal> {
-    let wanted = match release {
-        None => None,
-        Some(release) => Some(admission_of(book, release)?.1.artifact),
-    };
+    // An admission that doesn't hold is the admission's own link to tell.
+    let wanted = release
+        .and_then(|release| admission_of(book, release).ok())
+        .map(|(_, admitted)| admitted.artifact);
     let (event, body) = book
         .events()
         .rev()
@@ -473,7 +473,7 @@ fn build(
         .received(&format!("{named:?}")));
     }
     Ok(format!(
-        "{} was built from {} by {}, who signed its provenance and named {} changes",
+        "{} was built from {} by {}, who signed its provenance; changes named: {}",
         body.output.name,
         body.commit.short(),
         done.at.actor.principal,
@@ -512,7 +512,7 @@ fn policy(book: &Book<'_>, links: &mut Links, until: LedgerIndex) {
             decisions += 1;
         }
         Ok(format!(
-            "{decisions} decisions were made under the policy in force, now {} with {} files",
+            "every decision ({decisions}) was made under the policy in force, at the end {} (files: {})",
             registry.policy.digest.short(),
             registry.policy.files.len()
         ))

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    ActivationProposed, ApprovalGiven, Body, Ended, JobOutcome, RunEnd, Step, TaskAccepted,
+    ActivationProposed, ApprovalGiven, Body, ChangePushed, Ended, JobOutcome, RolloutOutcome,
+    RunEnd, Step, TaskAccepted,
 };
 use portcullis_model::manifest::{Activation, ServiceRole};
 use portcullis_model::statement::{ApprovalSubject, Command, Envelope, SignedCommand};
@@ -22,8 +23,16 @@ use portcullis_model::{
 
 use super::registry::Registry;
 use crate::dsse::{self, PAYLOAD_COMMAND, PAYLOAD_IN_TOTO, UnverifiedEnvelope};
-use crate::sshsig::Attestation;
+use crate::sshsig::{Attestation, UnverifiedSshSignature};
 use crate::statement::{self, StatementType, TrustedKey};
+
+/// Payload type of a person's push: the text of git's push certificate, signed as git signs it (over
+/// the text itself, not over a DSSE encoding of it).
+pub const PAYLOAD_PUSH_CERTIFICATE: &str = "application/vnd.git.push-certificate";
+/// The namespace in which git signs.
+const PUSH_NAMESPACE: &str = "git";
+/// How every push certificate begins.
+const PUSH_FIRST_LINE: &str = "certificate version 0.1\n";
 
 /// Walks a ledger, or the entries of a bundle, in order.
 #[derive(Clone, Debug, Default)]
@@ -157,6 +166,16 @@ impl Auditor {
     fn signature(&mut self, registry: &Registry, event: &Event) -> Result<Option<Signed>, Refusal> {
         let signed = match &event.body {
             Body::TaskAccepted(body) => self.task(registry, event, body)?,
+            Body::ChangePushed(body) => match (&body.envelope, body.run) {
+                (None, Some(_)) => return Ok(None),
+                (Some(envelope), None) => self.push(registry, event, body, envelope)?,
+                (None, None) | (Some(_), Some(_)) => {
+                    return Err(Refusal::denied(
+                        "push-unsigned",
+                        "a push is by a run, or signed by a person",
+                    ));
+                }
+            },
             Body::ApprovalGiven(body) => {
                 let envelope = UnverifiedEnvelope::try_from(body.envelope.clone())?;
                 let keys = registry.keys_of(&event.actor.principal, event.time)?;
@@ -240,6 +259,45 @@ impl Auditor {
         })
     }
 
+    /// A person's push is git's own signed push: an SSH signature over the certificate's text.
+    fn push(
+        &mut self,
+        registry: &Registry,
+        event: &Event,
+        body: &ChangePushed,
+        envelope: &Envelope,
+    ) -> Result<Signed, Refusal> {
+        let envelope = UnverifiedEnvelope::try_from(envelope.clone())?;
+        envelope.expect_type(PAYLOAD_PUSH_CERTIFICATE)?;
+        let wire = envelope.only_signature()?;
+        let keys = registry.keys_of(&event.actor.principal, event.time)?;
+        let key = keys
+            .iter()
+            .find(|key| key.fingerprint() == wire.key_id)
+            .ok_or_else(|| dsse::unknown_signer(&wire.key_id))?;
+        let payload = envelope.unverified_payload();
+        let proof = UnverifiedSshSignature::from_binary(&wire.signature)?.verify(
+            key,
+            Attestation::None,
+            PUSH_NAMESPACE,
+            payload,
+        )?;
+        // Commits are signed in the same namespace; none of them begins like a certificate.
+        let text = std::str::from_utf8(payload).unwrap_or_default();
+        let (head, commands) = text.split_once("\n\n").unwrap_or_default();
+        let wanted = format!(" {} refs/for/{}", body.head, body.branch);
+        let named = commands.lines().any(|line| line.ends_with(&wanted));
+        let nonce = head.lines().find_map(|line| line.strip_prefix("nonce "));
+        let (true, true, Some(nonce)) = (head.starts_with(PUSH_FIRST_LINE), named, nonce) else {
+            return Err(not_what_was_signed("push"));
+        };
+        self.nonce(&format!("{nonce} {}", body.branch))?;
+        Ok(Signed {
+            key: proof.key.fingerprint().to_owned(),
+            class: proof.class,
+        })
+    }
+
     fn command(
         &mut self,
         registry: &Registry,
@@ -281,7 +339,7 @@ impl Auditor {
         if !event.body.reduces_authority() {
             self.nonce(&command.nonce)?;
         }
-        if !says(&command.command, &event.body, envelope)? {
+        if !says(&command.command, &event.body)? {
             return Err(
                 Refusal::denied("command-mismatch", "the entry is not what was commanded")
                     .expected(event.body.type_name())
@@ -507,15 +565,6 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         Body::ActivationProposed(body) => Some(&body.envelope),
         Body::PrincipalEnded(body) => Some(&body.envelope),
         Body::RunStarted(body) => Some(&body.envelope),
-        Body::ChangePushed(body) => {
-            if body.run.is_none() && body.envelope.is_none() {
-                return Err(Refusal::denied(
-                    "push-unsigned",
-                    "a push by nobody: no run and no signature",
-                ));
-            }
-            body.envelope.as_ref()
-        }
         Body::ChangeClosed(body) => Some(&body.envelope),
         Body::JobClaimed(body) => Some(&body.envelope),
         Body::JobFinished(body) => {
@@ -531,12 +580,14 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         Body::RequestRejected(body) => Some(&body.envelope),
         Body::ReleaseRevoked(body) => Some(&body.envelope),
         Body::RolloutStepped(body) => body.envelope.as_ref(),
+        Body::RunEnded(body) => body.envelope.as_ref(),
+        Body::RolloutEnded(body) => body.envelope.as_ref(),
         Body::EnvironmentReverted(body) => body.envelope.as_ref(),
         Body::BreakerTripped(body) => body.envelope.as_ref(),
         Body::GenesisCreated(_)
         | Body::ActivationCompleted(_)
         | Body::TaskAccepted(_)
-        | Body::RunEnded(_)
+        | Body::ChangePushed(_)
         | Body::RequestDenied(_)
         | Body::CallObserved(_)
         | Body::LeaseRefused(_)
@@ -552,7 +603,6 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         | Body::ArtifactBuilt(_)
         | Body::ReleaseAdmitted(_)
         | Body::RolloutStarted(_)
-        | Body::RolloutEnded(_)
         | Body::BreakerReset(_)
         | Body::IncidentOpened(_)
         | Body::ServerStarted(_) => None,
@@ -560,7 +610,7 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
 }
 
 /// Whether the command is what the entry says.
-fn says(command: &Command, body: &Body, envelope: &Envelope) -> Result<bool, Refusal> {
+fn says(command: &Command, body: &Body) -> Result<bool, Refusal> {
     Ok(match (command, body) {
         (Command::Propose { activation, why }, Body::ActivationProposed(body)) => {
             *activation == body.activation && *why == body.why
@@ -579,6 +629,24 @@ fn says(command: &Command, body: &Body, envelope: &Envelope) -> Result<bool, Ref
         }
         (Command::RetireHost { host, why }, Body::PrincipalEnded(body)) => {
             body.subject == Ended::HostRetired(host.clone()) && body.why == *why
+        }
+        (
+            Command::RunEnded {
+                run,
+                exit,
+                deadline,
+            },
+            Body::RunEnded(body),
+        ) => {
+            let said = if *deadline {
+                RunEnd::Deadline
+            } else {
+                RunEnd::Exited { status: *exit }
+            };
+            body.run == *run && body.end == said
+        }
+        (Command::AbortRollout { rollout, .. }, Body::RolloutEnded(body)) => {
+            body.rollout == *rollout && body.outcome == RolloutOutcome::RolledBack
         }
         (Command::EndRun { run, why }, Body::RunEnded(body)) => {
             body.run == *run && matches!(&body.end, RunEnd::Human { why: said } if said == why)
@@ -662,14 +730,6 @@ fn says(command: &Command, body: &Body, envelope: &Envelope) -> Result<bool, Ref
                 && Some(*attestation) == body.attestation
                 && Some(*report) == body.report
                 && *outputs == body.outputs
-        }
-        // Whatever command carries a push must name the very commit.
-        (_, Body::ChangePushed(body)) => {
-            let payload = envelope.payload_bytes()?;
-            let named = format!("\"{}\"", body.head);
-            payload
-                .windows(named.len())
-                .any(|window| window == named.as_bytes())
         }
         _ => false,
     })

@@ -135,7 +135,7 @@ impl<'a> Book<'a> {
             match unkeyed {
                 None if book.registries.is_empty() => Err((None, "no genesis".to_owned())),
                 None => Ok(Said::of(format!(
-                    "keys come from the genesis and {activations} activations by a quorum"
+                    "keys come from the genesis, and from activations by a quorum: {activations}"
                 ))),
                 Some((index, refusal)) => Err((Some(index), one_line(&refusal))),
             },

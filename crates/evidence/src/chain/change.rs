@@ -357,7 +357,7 @@ fn revision<'a>(
     Ok((
         (event, body),
         format!(
-            "revision {} of {}: {} commits from {} to {}, tree {}, by {}",
+            "revision {} of {}: commits ({}) from {} to {}, tree {}, by {}",
             land.revision,
             land.change,
             body.commits.len(),

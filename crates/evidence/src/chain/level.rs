@@ -88,12 +88,18 @@ pub(super) fn proves(shown: &Shown, self_approved: bool) -> Vec<String> {
     let people = shown.changes.len() - agents;
     if agents > 0 {
         says.push(format!(
-            "{agents} changes are agents' work: each was ordered by a task that a person signed, done in a run that its host signed for, and pushed within that run."
+            "{}: each was ordered by a task that a person signed, in a run that its host signed for.",
+            counted(agents, "change is an agent's work", "changes are agents' work")
         ));
     }
     if people > 0 {
         says.push(format!(
-            "{people} changes are people's own, each signed by its author."
+            "{}, each signed by its author.",
+            counted(
+                people,
+                "change is a person's own",
+                "changes are people's own"
+            )
         ));
     }
     let approved = shown
@@ -103,7 +109,8 @@ pub(super) fn proves(shown: &Shown, self_approved: bool) -> Vec<String> {
         .count();
     if approved > 0 {
         says.push(format!(
-            "{approved} changes were approved by humans, each by a signature over exactly the commit, tree, checks and policy that landed."
+            "{} by humans, each by a signature over exactly the commit, tree, checks and policy that landed.",
+            counted(approved, "change was approved", "changes were approved")
         ));
     }
     if shown.environment.is_some() || !shown.changes.is_empty() && shown.admitted {
@@ -168,17 +175,22 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
     let observed = shown.changes.iter().filter(|one| !one.enforced).count();
     if observed > 0 {
         says.push(format!(
-            "That rules were enforced on {observed} changes: their repository only observed or warned."
+            "That rules were enforced on {}: the repository only observed or warned.",
+            counted(observed, "change", "changes")
         ));
     }
     let untested = shown.changes.iter().filter(|one| !one.tested).count();
     if untested > 0 {
-        says.push(format!("That {untested} changes passed any tests."));
+        says.push(format!(
+            "That {} passed any tests.",
+            counted(untested, "change", "changes")
+        ));
     }
     let alone = shown.changes.iter().filter(|one| one.without_human).count();
     if alone > 0 {
         says.push(format!(
-            "That a human looked at {alone} changes: policy let them land by itself."
+            "That a human looked at {}: policy decided by itself.",
+            counted(alone, "change", "changes")
         ));
     }
     if !shown.unproven.is_empty() {
@@ -190,7 +202,8 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
     let older: usize = shown.changes.iter().map(|one| one.older_parents).sum();
     if older > 0 {
         says.push(format!(
-            "What {older} merge parents from before the pushed commits are: they count as older history on the log's word."
+            "What {} from before the pushed commits holds: it counts as older history on the log's word.",
+            counted(older, "merge parent", "merge parents")
         ));
     }
     match shown.previous {
@@ -203,4 +216,8 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
         ),
     }
     says
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
