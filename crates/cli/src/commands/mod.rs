@@ -27,6 +27,7 @@ pub(crate) mod serve;
 pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod task_new;
+pub(crate) mod verify;
 
 use std::ffi::OsString;
 
@@ -136,6 +137,8 @@ pub(crate) enum Command {
     /// Serve two releases behind one address; the server starts it
     #[command(hide = true)]
     Proxy(proxy::Proxy),
+    /// Verify the whole chain of an artifact or a commit; offline, needs no server
+    Verify(verify::Verify),
     /// Find the ways an agent reaches production here; needs no server
     ///
     /// Its options stand after `scan`; those of the other commands are not for it.
@@ -220,6 +223,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> 
         Command::Ledger(command) => command.run(context).await,
         Command::Policy(command) => command.run(context).await,
         Command::Check(command) => command.run(context),
+        Command::Verify(command) => command.run(context),
         Command::Target(command) => command.run().await,
         Command::Proxy(command) => command.run().await,
         // `parse` took it before.

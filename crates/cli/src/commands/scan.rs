@@ -12,7 +12,7 @@ use portcullis_scan::command::ScanArgs;
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", bin_name = "portcullis", version)]
 enum Scanner {
-    /// Find the ways an agent reaches production here; needs no server
+    #[command(about = "Find the ways an agent reaches production here; needs no server", long_about = None)]
     Scan(ScanArgs),
 }
 
@@ -24,7 +24,11 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> ScanArgs {
 
 /// The scanner's options, for help and completions.
 pub(crate) fn augment(command: clap::Command) -> clap::Command {
+    // The scanner's arguments say what they are, not what the command is for.
+    let about = command.get_about().cloned().unwrap_or_default();
     ScanArgs::augment_args(command)
+        .about(about)
+        .long_about(None)
 }
 
 /// Runs the scanner.
