@@ -70,7 +70,9 @@ pub(crate) fn of(
             });
         }
     }
-    choose(repository, open, candidates)
+    let (mut out, left) = choose(repository, open, candidates);
+    out.extend(reviewers(repository, verdicts, left, rescan));
+    out
 }
 
 /// One rule on the default branch, where that alone cuts: known from the second answer.
@@ -115,7 +117,7 @@ fn choose(
     repository: &Repository,
     mut open: BTreeSet<String>,
     mut candidates: Vec<Candidate>,
-) -> Vec<Remedy> {
+) -> (Vec<Remedy>, BTreeSet<String>) {
     let mut out = Vec::new();
     while !open.is_empty() {
         let best = candidates
@@ -148,6 +150,76 @@ fn choose(
             patch,
             setting: candidate.setting,
             verified: candidate.verified,
+        });
+    }
+    (out, open)
+}
+
+/// For what no edit cuts: an environment with reviewers around the sink's job. With reviewers the
+/// second answer must no longer be *reachable*; that is what the scan of the edited tree is asked.
+fn reviewers(
+    repository: &Repository,
+    verdicts: &[Verdict],
+    mut left: BTreeSet<String>,
+    rescan: &Rescan<'_>,
+) -> Vec<Remedy> {
+    /// Most sinks that are given an environment one by one.
+    const SINKS_MAX: usize = 8;
+    let mut out = Vec::new();
+    for verdict in verdicts {
+        if !left.contains(&verdict.fingerprint) || out.len() >= SINKS_MAX {
+            continue;
+        }
+        let Some(workflow) = repository
+            .subject
+            .workflows
+            .iter()
+            .find(|workflow| workflow.file == verdict.file)
+        else {
+            continue;
+        };
+        let job = workflow
+            .jobs
+            .iter()
+            .filter(|job| job.line <= verdict.line && job.environment.is_none())
+            .max_by_key(|job| job.line);
+        let (Some(job), Ok(text)) = (job, repository.tree.read(&verdict.file)) else {
+            continue;
+        };
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let depth = lines.get(job.line).map_or(4, |line| indent(line));
+        lines.insert(
+            job.line.min(lines.len()),
+            format!("{}environment: production", " ".repeat(depth)),
+        );
+        let new = finish(&lines);
+        let after = rescan(repository.tree.with(&verdict.file, new.clone()));
+        let same = |other: &&Verdict| {
+            other.sink == verdict.sink && other.kind == verdict.kind && other.file == verdict.file
+        };
+        let verified = after
+            .iter()
+            .filter(same)
+            .filter(|other| other.assumption != Assumption::Unprotected)
+            .all(|other| other.verdict != Decision::Reachable);
+        let cuts: Vec<String> = verdicts
+            .iter()
+            .filter(same)
+            .filter(|other| left.contains(&other.fingerprint))
+            .map(|other| other.fingerprint.clone())
+            .collect();
+        for name in &cuts {
+            left.remove(name);
+        }
+        out.push(Remedy {
+            what: format!(
+                "let a person release the job {} of {}",
+                job.id, verdict.file
+            ),
+            cuts,
+            patch: Some(diff(&verdict.file, &text, &new)),
+            setting: Some("required reviewers on the environment production".to_owned()),
+            verified,
         });
     }
     out

@@ -44,7 +44,6 @@ pub fn render(report: &Report) -> String {
                 "tool": {"driver": {
                     "name": "portcullis scan",
                     "version": report.scanner,
-                    "informationUri": "https://github.com/portcullis/portcullis",
                     "rules": rules,
                 }},
                 "columnKind": "unicodeCodePoints",

@@ -1,0 +1,233 @@
+//! Bad input: whatever the files hold, the scan ends, in bounded time, with the rest still read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+use std::collections::BTreeMap;
+
+use portcullis_scan::{Options, render, scan, scan_memory};
+use proptest::prelude::*;
+
+const GOOD: &str = "on:\n  schedule: [{cron: '0 0 * * *'}]\njobs:\n  p:\n    runs-on: x\n    steps: [{run: npm publish}]\n";
+
+const NAMES: &[&str] = &[
+    ".github/workflows/x.yml",
+    ".gitlab-ci.yml",
+    "azure-pipelines.yml",
+    ".circleci/config.yml",
+    "Jenkinsfile",
+    ".tekton/x.yaml",
+    ".github/dependabot.yml",
+    "renovate.json",
+    ".mergify.yml",
+    ".kodiak.toml",
+    "bors.toml",
+    ".github/CODEOWNERS",
+    "action.yml",
+    "argocd/x.yaml",
+    ".bulldozer.yml",
+    "package.json",
+];
+
+fn try_all(text: &str) {
+    for name in NAMES {
+        let files: BTreeMap<String, String> = [
+            ((*name).to_owned(), text.to_owned()),
+            (".github/workflows/good.yml".to_owned(), GOOD.to_owned()),
+        ]
+        .into();
+        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+        assert!(
+            report
+                .verdicts()
+                .any(|verdict| verdict.sink == "npm publish"),
+            "{name}: the rest was not read"
+        );
+        for text in [
+            render::text::render(&report, render::text::Style::default()),
+            render::json::render(&report),
+            render::sarif::render(&report),
+            render::html::render(&report),
+        ] {
+            assert!(!text.is_empty());
+        }
+    }
+}
+
+/// Words that pipelines are made of, so that random text gets past the first check.
+fn fragment() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z:\\-\\[\\]{}&*!|>'\"%@#$ \n\t(),/<=.0-9]{0,60}",
+        prop::sample::select(vec![
+            "on:\n",
+            "  push:\n",
+            "jobs:\n",
+            "  a:\n",
+            "    steps:\n",
+            "      - run: |\n",
+            "          npm publish\n",
+            "      - uses: actions/checkout@v4\n",
+            "        with:\n",
+            "    if: ${{ ",
+            " }}\n",
+            "github.event.",
+            "contains(",
+            "fromJSON('",
+            "&a ",
+            "*a\n",
+            "<<: *a\n",
+            "$(",
+            "<<EOF\n",
+            "`",
+            "\\\n",
+            "gh pr merge ",
+            "git push ",
+            "    needs: [a, b]\n",
+            "stage('x') {\n",
+            "sh '''\n",
+            "script:\n",
+            "rules:\n",
+            "  - if: $CI ==\n",
+            "workflows:\n",
+            "requires: [a]\n",
+            "apiVersion: tekton.dev/v1\n",
+            "---\n",
+            "\u{feff}",
+            "\u{0}",
+            "\u{202e}",
+            "permissions: write-all\n",
+            "uses: ./.github/workflows/x.yml\n",
+            "    uses: ./.github/workflows/good.yml\n",
+            "extends: [a]\n",
+            "include: .gitlab-ci.yml\n",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_anywhere(parts in prop::collection::vec(fragment(), 0..40)) {
+        try_all(&parts.concat());
+    }
+
+    #[test]
+    fn any_damage_to_a_good_workflow(at in 0_usize..200, with in fragment()) {
+        let mut text = "name: x\non:\n  issue_comment:\n    types: [created]\npermissions:\n  contents: write\njobs:\n  a: &a\n    if: github.event.comment.body == '/x'\n    runs-on: x\n    steps:\n      - uses: actions/checkout@v4\n      - run: |\n          git push origin HEAD:main\n          gh pr merge --auto\n".to_owned();
+        let at = at.min(text.len());
+        if text.is_char_boundary(at) {
+            text.insert_str(at, &with);
+        }
+        try_all(&text);
+    }
+}
+
+#[test]
+fn bombs_loops_and_monsters_end() {
+    let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
+    for (from, to) in "abcdefgh".chars().zip("bcdefghi".chars()) {
+        bomb.push_str(&format!(
+            "{to}: &{to} [{}]\n",
+            vec![format!("*{from}"); 9].join(",")
+        ));
+    }
+    let deep = format!("on: push\njobs: {}", "{a: ".repeat(5_000));
+    let parens = format!(
+        "on: push\njobs:\n  a:\n    if: {}true\n    steps: []\n",
+        "(".repeat(5_000)
+    );
+    let dollars = format!(
+        "on: push\njobs:\n  a:\n    steps:\n      - run: '{}'\n",
+        "$(".repeat(5_000)
+    );
+    let many_needs = (0..400)
+        .map(|n| {
+            format!(
+                "  j{n}:\n    needs: [j{}]\n    steps: [{{run: x}}]\n",
+                (n + 1) % 400
+            )
+        })
+        .collect::<String>();
+    let loops = format!("on: push\njobs:\n{many_needs}");
+    let calls = "on: [push, workflow_call]\njobs:\n  a:\n    uses: ./.github/workflows/x.yml\n  b:\n    uses: ./.github/workflows/x.yml\n".to_owned();
+    let globs = format!(
+        "on:\n  push:\n    branches: ['{}']\njobs: {{a: {{steps: [{{run: x}}]}}}}\n",
+        "**a".repeat(200)
+    );
+    for text in [bomb, deep, parens, dollars, loops, calls, globs] {
+        try_all(&text);
+    }
+}
+
+#[test]
+fn odd_files_on_disk_are_told_and_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let workflows = directory.path().join(".github/workflows");
+    std::fs::create_dir_all(&workflows).unwrap();
+    std::fs::write(workflows.join("good.yml"), GOOD).unwrap();
+    std::fs::write(
+        workflows.join("binary.yml"),
+        [0x7f, 0x45, 0x4c, 0x46, 0, 0, 0],
+    )
+    .unwrap();
+    std::fs::write(workflows.join("huge.yml"), vec![b'a'; 3 * 1024 * 1024]).unwrap();
+    std::fs::write(
+        workflows.join("latin.yml"),
+        GOOD.replace("npm publish", "npm publish # caf\u{e9}")
+            .chars()
+            .map(|c| c as u8)
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let wide: Vec<u8> = [0xFF, 0xFE]
+        .into_iter()
+        .chain(
+            GOOD.replace("npm", "pnpm")
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes),
+        )
+        .collect();
+    std::fs::write(workflows.join("wide.yml"), wide).unwrap();
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(directory.path(), directory.path().join("loop")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", workflows.join("out.yml")).unwrap();
+        std::os::unix::fs::symlink("nowhere", workflows.join("dangling.yml")).unwrap();
+        std::os::unix::fs::symlink("self.yml", workflows.join("self.yml")).unwrap();
+    }
+    let options = Options {
+        path: directory.path().to_owned(),
+        history: true,
+        ..Options::default()
+    };
+    let report = scan(&options).unwrap();
+    let told: Vec<&str> = report.repositories[0]
+        .problems
+        .iter()
+        .map(|problem| problem.file.as_str())
+        .collect();
+    for name in ["binary.yml", "huge.yml", "out.yml"] {
+        assert!(
+            told.iter().any(|file| file.ends_with(name)),
+            "{name} is not told: {told:?}"
+        );
+    }
+    let sinks: Vec<&str> = report
+        .verdicts()
+        .map(|verdict| verdict.sink.as_str())
+        .collect();
+    assert!(
+        sinks.contains(&"npm publish") && sinks.contains(&"pnpm publish"),
+        "{sinks:?}"
+    );
+    assert!(
+        report.repositories[0].history.is_none(),
+        "there is no git here"
+    );
+}
