@@ -184,13 +184,13 @@ fn did(event: &Event) -> String {
                 None => ("opened", ChangeId(index)),
             };
             format!(
-                "{verb} {change} for {} of {}: {} on {}, {} files, {} lines, under {}",
+                "{verb} {change} for {} of {}: {} on {}, {}, {}, under {}",
                 body.branch,
                 body.repository,
                 body.head.short(),
                 body.base.short(),
-                body.files,
-                body.lines,
+                count(body.files, "file", "files"),
+                count(body.lines, "line", "lines"),
                 authority(&body.decision)
             )
         }
@@ -270,9 +270,9 @@ fn did(event: &Event) -> String {
             format!("said that {} {outcome}{made}", body.job)
         }
         Body::RequestOpened(body) => format!(
-            "asked {} of {} parties, {} keys at least, to {} as {}, since {}",
-            people(body.needed.humans),
-            body.needed.parties,
+            "asked {} of {}, with keys of class {} at least, to {} as {}, since {}",
+            count(u64::from(body.needed.humans), "human", "humans"),
+            count(u64::from(body.needed.parties), "party", "parties"),
             body.needed.key_class,
             subject(&body.subject),
             RequestId(index),
@@ -307,10 +307,7 @@ fn did(event: &Event) -> String {
             )
         }
         Body::EffectAttempted(body) => {
-            format!(
-                "tries effect {}, for the {}. time",
-                body.effect, body.attempt
-            )
+            format!("tries effect {} (attempt {})", body.effect, body.attempt)
         }
         Body::EffectConcluded(body) => {
             let outcome = match body.outcome {
@@ -328,7 +325,7 @@ fn did(event: &Event) -> String {
         Body::CommitsUnproven(body) => {
             let count = match body.commits {
                 0 => "rewritten history".to_owned(),
-                count => format!("{count} commits"),
+                number => count(number, "commit", "commits"),
             };
             format!(
                 "found {count} up to {} on {} of {} that did not come this way, as {}",
@@ -357,11 +354,11 @@ fn did(event: &Event) -> String {
                 "of people's work alone"
             };
             format!(
-                "admitted {} to {} as {} {work} ({} changes), {by}, under {}",
+                "admitted {} to {} as {} {work} ({}), {by}, under {}",
                 body.artifact,
                 body.environment,
                 ReleaseId(index),
-                body.changes.len(),
+                count(body.changes.len() as u64, "change", "changes"),
                 authority(&body.decision)
             )
         }
@@ -540,10 +537,11 @@ fn effect(effect: &Effect) -> String {
     }
 }
 
-fn people(count: u32) -> String {
-    if count == 1 {
-        "1 human".to_owned()
+/// A number with its noun.
+fn count(number: u64, one: &str, many: &str) -> String {
+    if number == 1 {
+        format!("1 {one}")
     } else {
-        format!("{count} humans")
+        format!("{number} {many}")
     }
 }
