@@ -17,7 +17,12 @@ use crate::{api, worker};
 /// # Errors
 /// The home can't be opened, another server runs on it, or the address is taken.
 pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> {
-    let (app, ledger, report) = App::open(home).await?;
+    // What is started to outlive the server stands in another working directory.
+    let root = std::path::absolute(home.root()).map_err(|error| {
+        Refusal::unavailable("home-unusable", "the server's directory has no absolute path")
+            .received(&error.to_string())
+    })?;
+    let (app, ledger, report) = App::open(Home::new(root)).await?;
     for warning in &report.warnings {
         tracing::warn!(error.code = warning.code, "{warning}");
     }
