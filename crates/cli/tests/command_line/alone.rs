@@ -211,3 +211,47 @@ fn a_home_is_made_served_verified_and_copied() {
     let files = run(&["ledger", "verify", "--home", "copy", "--checkpoint", "held"]);
     assert_eq!(files.status.code(), Some(0), "{}", told(&files));
 }
+
+#[test]
+fn policies_are_checked_tested_and_compared_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let run = |arguments: &[&str]| {
+        portcullis(here)
+            .arg("policy")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    for name in ["old", "new", "bad"] {
+        std::fs::create_dir(here.join(name)).unwrap();
+        std::fs::write(
+            here.join(name).join("default.cedar"),
+            portcullis_policy::DEFAULT,
+        )
+        .unwrap();
+    }
+    std::fs::write(here.join("bad/more.cedar"), "permit(\n").unwrap();
+    std::fs::write(
+        here.join("new/default.tests.toml"),
+        portcullis_policy::DEFAULT_TESTS,
+    )
+    .unwrap();
+    assert_eq!(run(&["check", "old"]).status.code(), Some(0));
+    let bad = run(&["check", "bad"]);
+    assert_eq!(bad.status.code(), Some(3), "{}", told(&bad));
+    assert!(told(&bad).contains("more.cedar:1"), "{}", told(&bad));
+    let tested = run(&["test", "new"]);
+    assert_eq!(tested.status.code(), Some(0), "{}", told(&tested));
+    assert!(told(&tested).contains(", 0 failed"), "{}", told(&tested));
+    // A folder without tests proves nothing.
+    assert_eq!(run(&["test", "old"]).status.code(), Some(1));
+    let same = run(&["diff", "new", "--with", "old"]);
+    assert_eq!(told(&same), "exit 0\nno rule differs\n");
+    // A rule that went away is named.
+    let text = portcullis_policy::DEFAULT;
+    let cut = text.rfind("@id(").unwrap();
+    std::fs::write(here.join("new/default.cedar"), text.get(..cut).unwrap()).unwrap();
+    let differs = run(&["diff", "new", "--with", "old"]);
+    assert!(told(&differs).contains("removed "), "{}", told(&differs));
+}
