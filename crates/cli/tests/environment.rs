@@ -1,5 +1,13 @@
 //! Releases and proxies as real processes: they outlive whoever started them, are found again,
 //! start again when they die, go back to stable on a full disk, and end when told to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on says so by panicking"
+)]
 
 use std::fs;
 use std::io::{Read as _, Write as _};

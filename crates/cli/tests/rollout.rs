@@ -1,5 +1,13 @@
 //! Rollouts by the server's own worker, with real processes and real traffic: promoted on
 //! evidence, across a restart; taken back on evidence; taken back by the breaker.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on says so by panicking"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +21,8 @@ use portcullis_flow::rollout::{Rollout, RolloutStatus};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_model::event::{
     ApprovalGiven, ArtifactBuilt, Body, BreakerTripped, CommitsUnproven, DecisionRecord,
-    JobClaimed, JobFinished, JobKind, JobOutcome, JobRequested, KeyFloor, ReleaseAdmitted,
+    EnvironmentReverted, JobClaimed, JobFinished, JobKind, JobOutcome, JobRequested, KeyFloor,
+    ReleaseAdmitted, RolloutStepped, Step,
 };
 use portcullis_model::manifest::{Canary, Environment, Repository, Sensitivity};
 use portcullis_model::statement::{
@@ -22,8 +31,9 @@ use portcullis_model::statement::{
 };
 use portcullis_model::{
     Actor, ArtifactId, Digest, EnvironmentId, GitOid, JobId, KeyClass, Mode, Principal, ReleaseId,
-    RepositoryId, RequestId, canonical,
+    RepositoryId, RequestId, RolloutId, canonical,
 };
+use portcullis_proxy::ProxyControl;
 use portcullis_server::app::{App, control, now};
 use portcullis_server::environments::{self, Place, process};
 use portcullis_server::home::Home;
@@ -317,6 +327,29 @@ impl World {
         .await;
     }
 
+    /// A person pauses or resumes.
+    async fn step(&mut self, id: RolloutId, step: Step) {
+        let why = Digest::of(b"test");
+        let command = if step == Step::Pause {
+            Command::PauseRollout { rollout: id, why }
+        } else {
+            Command::ResumeRollout { rollout: id, why }
+        };
+        let (actor, envelope) = self.signed(Principal::Human("ada".parse().unwrap()), command);
+        let rollout = self.state().rollouts[&id].clone();
+        let body = RolloutStepped {
+            rollout: id,
+            step,
+            weight: rollout.weight,
+            epoch: rollout.epoch,
+            code: "test".to_owned(),
+            evidence: Default::default(),
+            state: serde_json::Value::Null,
+            envelope: Some(envelope),
+        };
+        self.record(actor, body).await;
+    }
+
     async fn admit(&self, artifact: ArtifactId) -> ReleaseId {
         let state = self.state();
         let covered = coverage(&state, artifact, &staging()).unwrap();
@@ -501,6 +534,16 @@ async fn a_good_release_is_promoted_a_bad_one_taken_back_and_the_breaker_reverts
             .is_some_and(|rollout| rollout.weight == 200 && rollout.applied)
     });
     assert!(world.rollout(good).unwrap().canary);
+    // Paused, it stays where it is, and is watched all the while.
+    let id = world.rollout(good).unwrap().id;
+    world.step(id, Step::Pause).await;
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    let proxy = ProxyControl::new(Place::new(&world.home, &staging()).proxy_socket());
+    let stats = proxy.stats().await.unwrap();
+    assert_eq!(stats.effective_weight_per_mille, 200);
+    assert!(stats.heartbeat_age_ms.unwrap() < 3_000, "{stats:?}");
+    assert_eq!(world.rollout(good).unwrap().weight, 200);
+    world.step(id, Step::Resume).await;
     world.restart().await;
     let ended = world.ended(good);
     assert_eq!(
@@ -542,7 +585,7 @@ async fn a_good_release_is_promoted_a_bad_one_taken_back_and_the_breaker_reverts
     // A process that is killed comes back, and it is told.
     let place = Place::new(&world.home, &staging()).release(first);
     let supervisor = process::owner_of(&place.control_socket()).unwrap();
-    rustix_kill(supervisor.as_raw_nonzero().get());
+    kill_9(supervisor.as_raw_nonzero().get());
     eventually("an incident", || {
         world
             .state()
@@ -555,9 +598,107 @@ async fn a_good_release_is_promoted_a_bad_one_taken_back_and_the_breaker_reverts
     });
 }
 
-fn rustix_kill(pid: i32) {
+fn kill_9(pid: i32) {
     let killed = std::process::Command::new("kill")
         .args(["-9", &pid.to_string()])
         .status();
     assert!(killed.is_ok_and(|status| status.success()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_stops_no_way_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs"])
+        .arg(directory.path())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("skipped: only root mounts a small disk");
+        return;
+    }
+    {
+        let mut world = World::new(directory.path()).await;
+        world.commit_past_us("a", "b").await;
+        world.commit_past_us("b", "c").await;
+        let first = world.artifact("a", &service("a", 200)).await;
+        let second = world.artifact("b", &service("b", 200)).await;
+        let third = world.artifact("c", &service("c", 200)).await;
+        world.work();
+        let first = world.admit(first).await;
+        assert_eq!(world.ended(first).status, RolloutStatus::Completed);
+        let users = Users::of(world.port);
+        let second = world.admit(second).await;
+        assert_eq!(world.ended(second).status, RolloutStatus::Completed);
+        let third = world.admit(third).await;
+        eventually("the first step", || {
+            world
+                .rollout(third)
+                .is_some_and(|rollout| rollout.weight == 200 && rollout.applied)
+        });
+        fill(directory.path());
+
+        // The breaker is recorded from the reserve, and takes the rollout back.
+        let body = BreakerTripped {
+            scope: BreakerScope::Everywhere,
+            why: Digest::of(b"test"),
+            revert: false,
+            envelope: None,
+        };
+        world.record(control(), body).await;
+        let ended = world.ended(third);
+        assert_eq!(
+            (ended.status, ended.code.as_str()),
+            (RolloutStatus::RolledBack, "breaker")
+        );
+        assert_eq!(
+            (world.stable(), get(world.port)),
+            (Some(second), Some(("b".to_owned(), true)))
+        );
+
+        // And so is a way back to the release before.
+        let app = world.app();
+        let epoch = world.state().environments[&staging()].epoch + 1;
+        rollout::serve_alone(&app, &staging(), first, epoch)
+            .await
+            .unwrap();
+        assert_eq!(get(world.port), Some(("a".to_owned(), true)));
+        let body = EnvironmentReverted {
+            environment: staging(),
+            to: Some(first),
+            epoch,
+            why: Digest::of(b"test"),
+            envelope: None,
+        };
+        world.record(control(), body).await;
+        assert_eq!(world.stable(), Some(first));
+        assert_eq!(users.leave(), 0);
+        std::fs::remove_file(directory.path().join("filler")).unwrap();
+        let running = world.running.take().unwrap();
+        for task in running.tasks {
+            task.abort();
+            let _aborted = task.await;
+        }
+        drop(app);
+        eventually("all work has ended", || {
+            Arc::strong_count(&running.app) == 1
+        });
+        drop(running.app);
+        running.ledger.close().unwrap();
+    }
+    let unmounted = std::process::Command::new("umount")
+        .arg(directory.path())
+        .status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
+
+/// Takes all space there is.
+fn fill(directory: &std::path::Path) {
+    let mut file = std::fs::File::create(directory.join("filler")).unwrap();
+    let mut size = 1024 * 1024;
+    while size > 0 {
+        if file.write_all(&vec![1; size]).is_err() {
+            size /= 2;
+        }
+    }
 }

@@ -395,7 +395,18 @@ pub async fn proxy_up(place: &Place, port: u16) -> Result<ProxyControl, Refusal>
     let same = fs::read_to_string(place.proxy_config()).is_ok_and(|text| text == wanted);
     match control.stats().await {
         Ok(_) if same => return Ok(control),
-        Ok(_) => proxy_down(place).await?,
+        Ok(_) => {
+            // A disk that takes no new configuration must not cost the proxy that runs.
+            let pending = place.root.join("proxy.toml.pending");
+            if let Err(refusal) = replace(&pending, wanted.as_bytes(), 0o600) {
+                tracing::warn!(
+                    error.code = refusal.code,
+                    "the proxy keeps its former configuration: {refusal}"
+                );
+                return Ok(control);
+            }
+            proxy_down(place).await?;
+        }
         Err(_) => {}
     }
     place.make()?;
