@@ -36,6 +36,8 @@ pub(super) struct Shown {
     pub(super) environment: Option<(EnvironmentId, Sensitivity)>,
     pub(super) previous: Option<ReleaseId>,
     pub(super) admitted: bool,
+    /// Whether it is about an artifact.
+    pub(super) built: bool,
 }
 
 struct Built<'a> {
@@ -99,6 +101,7 @@ pub(super) fn artifact(book: &Book<'_>, links: &mut Links, about: &About) -> Sho
             return shown;
         }
     };
+    shown.built = true;
     let admission = release.map(|id| admission_of(book, id));
     let until = match &admission {
         Some(Ok((event, _))) => event.index,

@@ -115,6 +115,9 @@ impl Auditor {
             .registry
             .clone()
             .ok_or_else(|| Refusal::denied("no-genesis", "the first entry is not a genesis"))?;
+        if by_the_server(&event.body) {
+            registry.require_role(&event.actor.principal, ServiceRole::Control, event.time)?;
+        }
         let mut audited = Audited {
             signature: self.signature(&registry, event)?,
             missing: Vec::new(),
@@ -443,7 +446,6 @@ impl Auditor {
         event: &Event,
         request: RequestId,
     ) -> Result<(), Refusal> {
-        registry.require_role(&event.actor.principal, ServiceRole::Control, event.time)?;
         let proposal = self.proposals.remove(&request).ok_or_else(|| {
             Refusal::denied("proposal-missing", "an activation without its proposal")
                 .received(&request.to_string())
@@ -557,6 +559,49 @@ fn may_end(registry: &Registry, event: &Event, ended: &Ended) -> Result<(), Refu
         "only its owner or an administrator may do this",
     )
     .received(by.as_str()))
+}
+
+/// Whether the entry is the server's own act, for which nobody else signs: the log's signature over
+/// the tree is its signature.
+fn by_the_server(body: &Body) -> bool {
+    match body {
+        Body::RequestOpened(body) => body.envelope.is_none(),
+        Body::JobFinished(body) => body.envelope.is_none(),
+        Body::ActivationCompleted(_)
+        | Body::ChecksCompleted(_)
+        | Body::TestsCompleted(_)
+        | Body::JobRequested(_)
+        | Body::EffectIntended(_)
+        | Body::EffectAttempted(_)
+        | Body::EffectConcluded(_)
+        | Body::CommitsUnproven(_)
+        | Body::ArtifactBuilt(_)
+        | Body::ReleaseAdmitted(_)
+        | Body::RolloutStarted(_)
+        | Body::BreakerReset(_) => true,
+        Body::GenesisCreated(_)
+        | Body::ActivationProposed(_)
+        | Body::PrincipalEnded(_)
+        | Body::TaskAccepted(_)
+        | Body::RunStarted(_)
+        | Body::RunEnded(_)
+        | Body::RequestDenied(_)
+        | Body::CallObserved(_)
+        | Body::LeaseRefused(_)
+        | Body::ChangePushed(_)
+        | Body::ChangeClosed(_)
+        | Body::JobClaimed(_)
+        | Body::ApprovalGiven(_)
+        | Body::RequestRejected(_)
+        | Body::RequestWithdrawn(_)
+        | Body::ReleaseRevoked(_)
+        | Body::RolloutStepped(_)
+        | Body::RolloutEnded(_)
+        | Body::EnvironmentReverted(_)
+        | Body::BreakerTripped(_)
+        | Body::IncidentOpened(_)
+        | Body::ServerStarted(_) => false,
+    }
 }
 
 /// The envelope of the command behind an entry; none where entries of its type carry none.

@@ -715,7 +715,8 @@ fn approved(
     reports: (Option<Digest>, Option<Digest>),
     facts: &mut Examined,
 ) -> Result<String, Refusal> {
-    let intent = book.sound(landing.intent.index)?;
+    // Whether the landing itself is sound is its own link to tell.
+    let intent = landing.intent;
     let registry = book.registry_at(intent.index)?;
     let floor = registry
         .repositories

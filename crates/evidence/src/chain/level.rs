@@ -113,7 +113,7 @@ pub(super) fn proves(shown: &Shown, self_approved: bool) -> Vec<String> {
             counted(approved, "change was approved", "changes were approved")
         ));
     }
-    if shown.environment.is_some() || !shown.changes.is_empty() && shown.admitted {
+    if shown.built {
         says.push("The artifact is the output of a build of exactly the landed commit, by a service that is no agent, and its provenance says so.".to_owned());
         says.push("No commit between the release before and the artifact is left out.".to_owned());
     }

@@ -218,7 +218,8 @@ fn test_results_by_another_key_or_exchanged_after_the_service_signed() {
 
 #[test]
 fn approvals_that_do_not_count() {
-    let cases: Vec<(&str, Box<dyn FnOnce(&mut Approval)>)> = vec![
+    type Edit = Box<dyn FnOnce(&mut Approval)>;
+    let cases: Vec<(&str, Edit)> = vec![
         (
             "the task's signer",
             Box::new(|said| said.approver = "ada".parse().unwrap()),
@@ -575,4 +576,72 @@ fn a_party_cannot_shrink_on_the_way_to_its_request() {
         body.party = Party::default();
     });
     assert_eq!(first, LinkName::Approvals);
+}
+
+#[test]
+fn a_second_release_covers_what_came_since_the_first() {
+    let mut world = World::new(&Options::default());
+    let base = world.base.clone();
+    let (change, first, task) = world.change(&base, "one");
+    world.land(change, Some(task), &["ben"]);
+    let artifact = world.build(&first);
+    let one = world.admit(artifact, "production", Some("ben"));
+    world.complete(one);
+    let (change, second, task) = world.change(&first, "two");
+    world.land(change, Some(task), &["ben"]);
+    let artifact = world.build(&second);
+    let two = world.admit(artifact, "production", Some("ben"));
+    audit(&world).unwrap();
+    let about = |previous| About::Artifact {
+        digest: world.state.artifacts[&artifact].output.digest,
+        environment: Some("production".parse().unwrap()),
+        previous,
+        release: Some(two),
+    };
+    // The file may not hold what no link looks at, so what was for the first release alone goes.
+    let verified = |previous| {
+        let about = about(previous);
+        let mut bundle = world.seal(about.clone());
+        loop {
+            let bytes = bundle.to_bytes().unwrap();
+            let report = portcullis_evidence::chain::verify(
+                &bytes,
+                &world.genesis(),
+                &crate::subject(&about),
+            )
+            .unwrap();
+            match &report.first_broken {
+                Some(link) if link.name == LinkName::Bundle => {
+                    let named = |id: &str| link.says.contains(id);
+                    bundle.blobs.retain(|digest, _| !named(&digest.to_string()));
+                    bundle.objects.retain(|oid, _| !named(oid.as_str()));
+                }
+                _ => return report,
+            }
+        }
+    };
+    let report = verified(Some(one));
+    assert!(report.holds(), "{:?}", report.first_broken);
+    assert!(
+        report
+            .does_not_prove
+            .iter()
+            .any(|says| says.contains(&one.to_string()))
+    );
+    let landed: Vec<_> = report
+        .links
+        .iter()
+        .filter(|link| link.name == LinkName::Landing)
+        .collect();
+    assert_eq!(landed.len(), 1);
+    // Told to be the first, it contains more than its admission says.
+    assert_eq!(
+        verified(None).first_broken.unwrap().name,
+        LinkName::Admission
+    );
+    // A release can't stand on itself.
+    assert_eq!(
+        verified(Some(two)).first_broken.unwrap().name,
+        LinkName::Coverage
+    );
 }
