@@ -198,7 +198,7 @@ pub fn verify(bundle: &[u8], genesis: &[u8], subject: &Subject) -> Result<Report
             artifact::commit(&book, &mut links, repository, commit)
         }
     };
-    if let Some(unused) = book.unused()
+    if let Some(stray) = book.stray()
         && links.all_hold()
     {
         links.check(
@@ -206,7 +206,7 @@ pub fn verify(bundle: &[u8], genesis: &[u8], subject: &Subject) -> Result<Report
             None,
             Err(Refusal::denied(
                 "bundle-holds-more",
-                format!("the bundle holds {unused}, which nothing in it names"),
+                format!("the bundle holds {stray}, which nothing in it names so"),
             )),
         );
     }

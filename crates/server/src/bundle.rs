@@ -91,6 +91,7 @@ fn of_artifact(
         state.inventory.environment(environment)?;
         collector.subject(format!("environment {environment}"));
     }
+    collector.subject(format!("repository {}", known.repository));
     collector.entry(artifact.0)?;
     collector.job(known.job)?;
     let until = release.map_or(LedgerIndex::MAX, |release| release.id.0);
@@ -351,6 +352,10 @@ impl<'a> Collector<'a> {
             ));
         };
         self.subject(format!("repository {}", change.repository));
+        // Who let whom in decides who is one party.
+        for human in change.party.0.iter().filter_map(Principal::human) {
+            self.subject(format!("human {human}"));
+        }
         if let Ok(record) = self.state.inventory.repository(&change.repository)
             && let Some(environment) = &record.deploys_on_landing
         {

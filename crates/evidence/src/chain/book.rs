@@ -214,14 +214,25 @@ impl<'a> Book<'a> {
         git::commit(oid, bytes)
     }
 
-    /// What nothing names: bytes that could say anything.
-    pub(super) fn unused(&self) -> Option<String> {
-        let blobs = self.used_blobs.borrow();
-        let objects = self.used_objects.borrow();
-        let blob = self.bundle.blobs.keys().find(|id| !blobs.contains(*id));
-        let object = self.bundle.objects.keys().find(|id| !objects.contains(*id));
-        blob.map(|id| format!("body {id}"))
-            .or_else(|| object.map(|id| format!("commit {id}")))
+    /// What is wrong with the bodies and commits that no link looked at: one that is not what its
+    /// name says, or that no entry names. Such bytes could say anything.
+    pub(super) fn stray(&self) -> Option<String> {
+        let used = self.used_blobs.borrow();
+        for (id, Bytes(bytes)) in &self.bundle.blobs {
+            if used.contains(id) {
+                continue;
+            }
+            let name = id.to_string();
+            let mut entries = self.bundle.entries.iter();
+            if Digest::of(bytes) != *id || !entries.any(|entry| entry.bytes.contains(&name)) {
+                return Some(format!("body {id}"));
+            }
+        }
+        let used = self.used_objects.borrow();
+        let mut objects = self.bundle.objects.keys();
+        objects
+            .find(|id| !used.contains(*id))
+            .map(|id| format!("commit {id}"))
     }
 
     /// Every landing that was concluded as done.

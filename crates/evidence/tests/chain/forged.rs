@@ -598,7 +598,7 @@ fn a_second_release_covers_what_came_since_the_first() {
         previous,
         release: Some(two),
     };
-    // The file may not hold what no link looks at, so what was for the first release alone goes.
+    // The file may not hold commits that no link looks at, so those of the first release go.
     let verified = |previous| {
         let about = about(previous);
         let mut bundle = world.seal(about.clone());
