@@ -15,13 +15,15 @@ use crate::refusal::Refusal;
 /// # Errors
 /// `value` has a float, a key that is not text, or does not serialise.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Refusal> {
-    let value = serde_json::to_value(value)
+    let mut value = serde_json::to_value(value)
         .map_err(|error| Refusal::internal(format!("a value does not serialise: {error}")))?;
     if has_float(&value) {
         return Err(Refusal::internal("canonical JSON holds whole numbers only"));
     }
-    // serde_json's own map sorts its keys, by bytes; ours are ASCII, where RFC 8785's UTF-16
-    // order is the same.
+    // Whether serde_json's map sorts its keys depends on what else is linked (a dependency may turn
+    // `preserve_order` on), so it is said here. The order is by bytes; our keys are ASCII, where
+    // RFC 8785's UTF-16 order is the same.
+    value.sort_all_objects();
     serde_json::to_vec(&value)
         .map_err(|error| Refusal::internal(format!("a value does not serialise: {error}")))
 }
