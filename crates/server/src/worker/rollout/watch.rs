@@ -4,14 +4,15 @@
 //!
 //! The proxy's counters are cumulative within an epoch, so nothing is lost while nobody looks. The
 //! state between looks lives in memory; only verdicts and steps are recorded. A server that comes
-//! back takes the last recorded state and sees everything since as one block. That block is bet on
-//! with what was known when the state was recorded, so its mean under the null is at most 1 like
-//! any other's. What was betted on in between by smaller blocks is forgotten, which gives the same
-//! data a second chance to look harmful: after `r` restarts within a step the chance of a false
-//! rollback is at most `(1 + r)` times the stated level, and exactly the stated one if restarts do
-//! not depend on what was seen. An error counts once, whoever looks: the absolute bound on errors
-//! is not touched by restarts, other than that errors beyond a counter that fell (the proxy itself
-//! restarted) are not seen.
+//! back takes the last recorded state and sees everything since as one block, bet on with what was
+//! known when the state was recorded. That is a test like any other, as long as what restarts the
+//! server is not how requests end (`docs/canary.md` assumes the same of every block's size). But
+//! the bets that were placed on smaller blocks in between are forgotten, and those requests are
+//! judged a second time. So after `r` restarts the chance of a false rollback, and in each step
+//! that of a false step up, is at most `1 + r` times the stated level.
+//!
+//! The absolute bound on errors is not touched by that: an error counts once, whoever looks. Only
+//! what a proxy counted and lost, because it was itself restarted between two looks, is not seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
