@@ -154,7 +154,7 @@ impl Run {
         signals: &mut Signals,
     ) -> Result<Ended, Refusal> {
         let lent = inside.lent;
-        let as_root = is_root();
+        let as_root = rustix::process::geteuid().is_root();
         let user = as_root.then(|| user_of_run(lent.run));
         let parent = self.workspaces.clone().unwrap_or_else(std::env::temp_dir);
         let folder = Folder::create(&parent, lent.run, user, self.keep_workspace)?;
@@ -418,15 +418,19 @@ fn is_plain(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte))
 }
 
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0)
-}
-
-/// Says something beside the command's own output. The terminal may be in raw mode, where a line
-/// feed alone does not begin a line.
+/// Says something beside the command's own output. A terminal may be in raw mode, where a line feed
+/// alone does not begin a line.
 fn tell(text: &str) {
-    output::note(&format!("\rportcullis: {}\r", output::clean(text)));
+    use std::io::IsTerminal as _;
+    let begin = if std::io::stderr().is_terminal() {
+        "\r"
+    } else {
+        ""
+    };
+    output::note(&format!(
+        "{begin}portcullis: {}{begin}",
+        output::clean(text)
+    ));
 }
 
 #[cfg(test)]

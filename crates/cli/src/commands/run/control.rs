@@ -120,13 +120,20 @@ fn is_final(refusal: &Refusal) -> bool {
     }
 }
 
+/// The server's reason as a person reads it.
 fn reason_text(reason: &Value) -> String {
-    let named = ["reason", "how", "kind", "type"]
+    let named = ["how", "reason", "kind", "type"]
         .iter()
         .find_map(|name| reason.get(name));
-    match named.unwrap_or(reason) {
-        Value::String(text) => crate::output::clean_line(text),
-        other => crate::output::clean_line(&other.to_string()),
+    match named.unwrap_or(reason).as_str() {
+        Some("human") => "a person ended it (`portcullis runs show` says who and why)".to_owned(),
+        Some("rights") => "its agent, its signer or this host lost the right to run".to_owned(),
+        Some("denials") => "its quota of denied requests is used up".to_owned(),
+        Some("deadline") => "its deadline is over".to_owned(),
+        Some("lost") => "the server had not heard of it for too long".to_owned(),
+        Some("exited") => "its command has ended".to_owned(),
+        Some(other) => crate::output::clean_line(other),
+        None => crate::output::clean_line(&reason.to_string()),
     }
 }
 
@@ -291,7 +298,7 @@ mod tests {
             end: Some(serde_json::json!({ "reason": "rights" })),
         };
         match Watch::new(start).next(Ok(ended), start) {
-            Order::End(why) => assert!(why.contains("rights"), "{why}"),
+            Order::End(why) => assert!(why.contains("lost the right"), "{why}"),
             other => panic!("{other:?}"),
         }
         let unknown = Err(Refusal::denied(

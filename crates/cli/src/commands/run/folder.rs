@@ -1,11 +1,13 @@
 //! A run's own directory on this machine: its workspace, and what it is given. Gone afterwards.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, lchown};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use portcullis_model::{Refusal, RunId};
 use portcullis_server::builder::remove_tree;
+use rustix::fs::{FlockOperation, flock};
 
 use super::prelude::GIVEN;
 
@@ -13,6 +15,8 @@ use super::prelude::GIVEN;
 const OWN_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// First user id of runs, as root: above those of people and of jobs.
 const RUN_UID_FIRST: u32 = 64_000;
+/// How old a lock must be before it is tried.
+const YOUNG: Duration = Duration::from_secs(10);
 /// How many user ids runs go round in.
 const RUN_UIDS: u64 = 1_000;
 
@@ -21,9 +25,17 @@ pub(super) fn user_of_run(run: RunId) -> u32 {
     RUN_UID_FIRST + u32::try_from(run.0 % RUN_UIDS).unwrap_or_default()
 }
 
-/// The directory; dropped, it is removed with everything in it.
+/// What the names of runs' directories begin with.
+const PREFIX: &str = "portcullis-run-";
+/// The file that is locked as long as the run's launcher lives.
+const LOCK: &str = "lock";
+
+/// The directory; dropped, it is removed with everything in it. A launcher that was killed leaves
+/// its own behind, and the next one removes it.
 pub(super) struct Folder {
     path: PathBuf,
+    /// Held by nobody else, as long as this lives.
+    _lock: File,
     /// Whether the workspace stays.
     keep: bool,
 }
@@ -40,15 +52,25 @@ impl Folder {
         keep: bool,
     ) -> Result<Self, Refusal> {
         let unwritable = |error| unwritable(parent, &error);
+        let parent = std::path::absolute(parent).map_err(unwritable)?;
+        remove_abandoned(&parent);
         let unique = crate::random::nonce()?;
+        // A run is written `run-<number>`.
         let name = format!("portcullis-{run}-{}", unique.get(..8).unwrap_or(&unique));
-        let path = std::path::absolute(parent).map_err(unwritable)?.join(name);
+        let path = parent.join(name);
         // Nobody else may look in: only the sandbox's mounts lead to what is inside.
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .map_err(unwritable)?;
-        let folder = Self { path, keep };
+        let lock = File::create(path.join(LOCK)).map_err(unwritable)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| unwritable(error.into()))?;
+        let folder = Self {
+            path,
+            _lock: lock,
+            keep,
+        };
         for part in [folder.workspace(), folder.given()] {
             DirBuilder::new().create(&part).map_err(unwritable)?;
             fs::set_permissions(&part, Permissions::from_mode(0o755)).map_err(unwritable)?;
@@ -130,12 +152,40 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if self.keep {
             remove_tree(&self.given());
+            // Without it, no later launcher takes the workspace for abandoned.
+            let _ = fs::remove_file(self.path.join(LOCK));
             super::tell(&format!(
                 "the workspace stays at {}",
                 self.workspace().display()
             ));
         } else {
             remove_tree(&self.path);
+        }
+    }
+}
+
+/// Removes the directories of this user's launchers that were killed: their locks are free.
+fn remove_abandoned(parent: &Path) {
+    let us = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && fs::symlink_metadata(entry.path())
+                .is_ok_and(|data| data.is_dir() && data.uid() == us);
+        let Some(lock) = ours
+            .then(|| File::open(entry.path().join(LOCK)).ok())
+            .flatten()
+        else {
+            continue;
+        };
+        // Made a moment ago, it may not be locked yet.
+        let young = lock
+            .metadata()
+            .and_then(|data| data.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok())
+            .is_none_or(|age| age < YOUNG);
+        if !young && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove_tree(&entry.path());
         }
     }
 }
@@ -195,6 +245,32 @@ mod tests {
         let name = folder.give_command(OsStr::new("./Cargo.toml")).unwrap();
         assert_eq!(name.as_deref(), Some("Cargo.toml"));
         assert!(folder.given().join("command/Cargo.toml").is_file());
+    }
+
+    #[test]
+    fn what_a_killed_launcher_left_is_removed_and_what_lives_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let run: RunId = "run-7".parse().unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(60);
+        let aged = |lock: &File| lock.set_modified(old).unwrap();
+        let living = Folder::create(parent.path(), run, None, false).unwrap();
+        aged(&living._lock);
+        let kept = Folder::create(parent.path(), run, None, true).unwrap();
+        let kept_workspace = kept.workspace();
+        drop(kept);
+        let killed = parent.path().join("portcullis-run-6-00000000");
+        let young = parent.path().join("portcullis-run-5-00000000");
+        for folder in [&killed, &young] {
+            fs::create_dir_all(folder.join("workspace")).unwrap();
+            File::create(folder.join(LOCK)).unwrap();
+        }
+        aged(&File::options().write(true).open(killed.join(LOCK)).unwrap());
+        let foreign = parent.path().join("portcullis-run-of-somebody");
+        fs::create_dir(&foreign).unwrap();
+        drop(Folder::create(parent.path(), run, None, false).unwrap());
+        assert!(!killed.exists());
+        assert!(living.workspace().exists() && kept_workspace.exists());
+        assert!(young.exists() && foreign.exists());
     }
 
     #[test]

@@ -13,9 +13,6 @@ use serde_json::Value;
 pub(super) struct Lent {
     /// Which.
     pub(super) run: RunId,
-    /// Its identity.
-    #[serde(default)]
-    pub(super) spiffe_id: String,
     /// Its token, worthless without the run's key.
     #[serde(deserialize_with = "secret")]
     pub(super) token: Secret<String>,
