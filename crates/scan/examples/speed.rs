@@ -60,7 +60,7 @@ fn workflow(index: usize) -> String {
             );
         }
     }
-    if index % 10 == 0 {
+    if index.is_multiple_of(10) {
         text.push_str("      - run: npm publish\n        if: github.ref == 'refs/heads/main'\n");
     }
     text

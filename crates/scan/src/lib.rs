@@ -107,8 +107,7 @@ fn shown(path: &Path) -> String {
 
 /// Everything that depends on the files alone.
 fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings]) -> Report {
-    let given = trees.clone();
-    let repositories = repository::read_all(trees, settings);
+    let (given, repositories) = repository::read_all(trees, settings);
     let (repositories, outcomes) = verdicts::search(repositories);
     let mut reports = Vec::new();
     for (index, repository) in repositories.iter().enumerate() {
@@ -162,16 +161,20 @@ fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings])
             .unwrap_or_default();
         report.findings = findings::of(repository, &runs);
         report.agents = blast::of(&runs, &report.verdicts);
-        let rescan = |tree: Tree| -> Vec<report::Verdict> {
-            let mut again = given.clone();
-            if let Some(place) = again.get_mut(index) {
-                place.2 = tree;
+        let rescan = |file: &str, text: &str| -> Vec<report::Verdict> {
+            let mut subjects: Vec<engine::Subject> = repositories
+                .iter()
+                .map(|repository| repository.subject.clone())
+                .collect();
+            if let Some(subject) = subjects.get_mut(index) {
+                repository::edit(subject, index, &given, file, text);
             }
-            let repositories = repository::read_all(again, settings);
-            let (_, outcomes) = verdicts::search(repositories);
             outcomes
                 .iter()
-                .flat_map(|(assumption, outcome)| verdicts::of(outcome, index, *assumption))
+                .flat_map(|(assumption, _)| {
+                    let outcome = engine::search(&subjects, *assumption);
+                    verdicts::of(&outcome, index, *assumption)
+                })
                 .collect()
         };
         report.remedies = remedy::of(repository, &report.verdicts, &rescan);

@@ -11,10 +11,11 @@ use crate::acts::Op;
 use crate::engine::Assumption;
 use crate::report::{Decision, PathStep, Remedy, Verdict};
 use crate::repository::Repository;
-use crate::tree::Tree;
 
 /// Most candidates that are tried.
 const CANDIDATES_MAX: usize = 24;
+/// Most pipelines that are searched again in all, over every try.
+const SEARCHES_MAX: usize = 600;
 /// Most pipelines a repository may have for edits to be tried by scanning again.
 const PIPELINES_MAX: usize = 400;
 
@@ -26,8 +27,9 @@ struct Candidate {
     verified: bool,
 }
 
-/// Scans trees again: given by the caller, so that this module does not know how.
-pub(crate) type Rescan<'a> = dyn Fn(Tree) -> Vec<Verdict> + 'a;
+/// Scans again with one file's text replaced: given by the caller, so that this module does not
+/// know how.
+pub(crate) type Rescan<'a> = dyn Fn(&str, &str) -> Vec<Verdict> + 'a;
 
 /// Remedies for the verdicts of one repository.
 pub(crate) fn of(
@@ -45,11 +47,10 @@ pub(crate) fn of(
     }
     let mut candidates = Vec::new();
     candidates.extend(protection(repository, verdicts));
-    for (file, text, what) in edits(repository, verdicts) {
-        if candidates.len() >= CANDIDATES_MAX {
-            break;
-        }
-        let after = rescan(repository.tree.with(&file, text.clone()));
+    // Trying costs a search over all pipelines: many pipelines, few tries.
+    let tries = (SEARCHES_MAX / repository.subject.workflows.len().max(1)).clamp(2, CANDIDATES_MAX);
+    for (file, text, what) in edits(repository, verdicts).into_iter().take(tries) {
+        let after = rescan(&file, &text);
         let still: BTreeSet<&str> = after
             .iter()
             .filter(|verdict| verdict.verdict == Decision::Reachable)
@@ -193,7 +194,7 @@ fn reviewers(
             format!("{}environment: production", " ".repeat(depth)),
         );
         let new = finish(&lines);
-        let after = rescan(repository.tree.with(&verdict.file, new.clone()));
+        let after = rescan(&verdict.file, &new);
         let same = |other: &&Verdict| {
             other.sink == verdict.sink && other.kind == verdict.kind && other.file == verdict.file
         };

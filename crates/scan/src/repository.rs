@@ -20,25 +20,26 @@ pub(crate) struct Repository {
     pub(crate) problems: Vec<Problem>,
 }
 
+/// Repositories by name, with their files.
+pub(crate) type Shelf = Vec<(Option<String>, Tree)>;
+
 /// Reads every repository of a scan.
 pub(crate) fn read_all(
     trees: Vec<(String, Option<String>, Tree)>,
     settings: &[Settings],
-) -> Vec<Repository> {
-    let library: Vec<(Option<String>, Tree)> = trees
+) -> (Shelf, Vec<Repository>) {
+    let shelf: Shelf = trees
         .iter()
         .map(|(shown, slug, tree)| {
-            (
-                slug.clone().or_else(|| guess_slug(tree, shown)),
-                tree.clone(),
-            )
+            let slug = slug.clone().or_else(|| guess_slug(tree, shown));
+            (slug, tree.clone())
         })
         .collect();
-    trees
+    let repositories = trees
         .into_iter()
         .enumerate()
         .map(|(here, (shown, _, tree))| {
-            let slug = library.get(here).and_then(|(slug, _)| slug.clone());
+            let slug = shelf.get(here).and_then(|(slug, _)| slug.clone());
             let own = settings
                 .iter()
                 .find(|one| match (&one.repository, &slug) {
@@ -47,9 +48,48 @@ pub(crate) fn read_all(
                     (Some(_), None) => false,
                 })
                 .cloned();
-            read(here, shown, slug, tree, &library, own)
+            read(here, shown, slug, tree, &shelf, own)
         })
-        .collect()
+        .collect();
+    (shelf, repositories)
+}
+
+/// Takes one file's new text into a repository that has been read.
+pub(crate) fn edit(subject: &mut Subject, here: usize, shelf: &Shelf, file: &str, text: &str) {
+    let mut shelf = shelf.clone();
+    let Some((slug, tree)) = shelf.get_mut(here) else {
+        return;
+    };
+    *tree = tree.with(file, text.to_owned());
+    let (slug, tree) = (slug.clone(), tree.clone());
+    if is_github_workflow(file) {
+        let library = Library {
+            repositories: &shelf,
+            here,
+        };
+        let read = workflow::read(file, text, &library).ok().flatten();
+        let place = subject
+            .workflows
+            .iter()
+            .position(|workflow| workflow.file == file);
+        match (place, read) {
+            (Some(at), Some(new)) => {
+                if let Some(workflow) = subject.workflows.get_mut(at) {
+                    *workflow = new;
+                }
+            }
+            (Some(at), None) => {
+                subject.workflows.remove(at);
+            }
+            (None, Some(new)) => subject.workflows.push(new),
+            (None, None) => {}
+        }
+    }
+    let mut problems = Vec::new();
+    let mut bots = bots::read(&tree, &mut problems);
+    inferred_bots(&subject.workflows, &mut bots);
+    bots.extend(pipelines::servers(&tree, slug.as_deref()));
+    subject.bots = bots;
 }
 
 fn read(

@@ -328,7 +328,7 @@ pub(crate) struct AgentRun {
 }
 
 /// A repository as the engine needs it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) slug: Option<String>,
     pub(crate) default_branch: String,
@@ -390,6 +390,10 @@ pub(crate) struct Engine<'a> {
     approvals: HashMap<(usize, Actor), (Level, String)>,
     approvals_seen: HashMap<(usize, Actor), (Level, String)>,
     truncated: bool,
+    /// Names of workflows that some `workflow_run` waits for, by repository.
+    listened: Vec<Vec<String>>,
+    /// Whether a workflow can do anything, or start one that can; the others are passed over.
+    active: Vec<Vec<bool>>,
 }
 
 /// Searches under one assumption.
@@ -408,6 +412,46 @@ pub(crate) fn search(subjects: &[Subject], assumption: Assumption) -> Outcome {
     let mut engine = Engine::new(subjects, assumption, approvals);
     engine.go();
     engine.finish()
+}
+
+/// Which workflows of a repository matter to the search.
+fn active(subject: &Subject) -> Vec<bool> {
+    fn does_something(step: &crate::workflow::Step) -> bool {
+        !step.acts.is_empty()
+            || !step.agents.is_empty()
+            || step
+                .inner
+                .as_ref()
+                .is_some_and(|inner| inner.steps.iter().any(does_something))
+    }
+    let names = listened(subject);
+    subject
+        .workflows
+        .iter()
+        .map(|workflow| {
+            names
+                .iter()
+                .any(|name| name == &workflow.name || crate::glob::matches(name, &workflow.name))
+                || workflow
+                    .jobs
+                    .iter()
+                    .any(|job| job.call.is_some() || job.steps.iter().any(does_something))
+        })
+        .collect()
+}
+
+/// Names that `workflow_run` triggers of a repository wait for.
+fn listened(subject: &Subject) -> Vec<String> {
+    let mut names: Vec<String> = subject
+        .workflows
+        .iter()
+        .flat_map(|workflow| &workflow.triggers)
+        .filter(|trigger| trigger.event == "workflow_run")
+        .flat_map(|trigger| trigger.workflows.iter().cloned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 impl<'a> Engine<'a> {
@@ -429,6 +473,8 @@ impl<'a> Engine<'a> {
             approvals,
             approvals_seen: HashMap::new(),
             truncated: false,
+            listened: subjects.iter().map(listened).collect(),
+            active: subjects.iter().map(active).collect(),
         }
     }
 

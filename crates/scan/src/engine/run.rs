@@ -80,8 +80,15 @@ pub(super) fn event(engine: &mut Engine<'_>, event: &Event, way: &Way) {
     if event.name == "pull_request" {
         merge::answer_pull_request(engine, event, way);
     }
-    for (index, workflow) in subject.workflows.iter().enumerate() {
-        if event.workflow.is_some_and(|wanted| wanted != index) && event.name != "workflow_run" {
+    // An event of one workflow concerns that one alone; looking at all would cost the square.
+    let only = event.workflow.filter(|_| event.name != "workflow_run");
+    let (first, count) = only.map_or((0, subject.workflows.len()), |index| (index, 1));
+    for (index, workflow) in subject.workflows.iter().enumerate().skip(first).take(count) {
+        let active = engine
+            .active
+            .get(event.repository)
+            .and_then(|list| list.get(index));
+        if active == Some(&false) {
             continue;
         }
         for trigger in &workflow.triggers {
@@ -284,14 +291,10 @@ fn start(
     let way = engine.step(way, step, &held);
     let started = jobs(engine, &run, &way);
     if started && event.chained < CHAIN_MAX {
-        let listeners = subject.workflows.iter().any(|other| {
-            other.triggers.iter().any(|trigger| {
-                trigger.event == "workflow_run"
-                    && trigger
-                        .workflows
-                        .iter()
-                        .any(|name| name == &workflow.name || glob::matches(name, &workflow.name))
-            })
+        let listeners = engine.listened.get(event.repository).is_some_and(|names| {
+            names
+                .iter()
+                .any(|name| name == &workflow.name || glob::matches(name, &workflow.name))
         });
         if listeners {
             let upstream = crate::engine::seeds::event_name(event_name);
