@@ -250,7 +250,7 @@ fn did(event: &Event) -> String {
                 body.configured_by.short()
             )
         }
-        Body::JobClaimed(body) => format!("gave {} to service:{}", body.job, body.service),
+        Body::JobClaimed(body) => format!("took {}", body.job),
         Body::JobFinished(body) => {
             let outcome = match body.outcome {
                 JobOutcome::Succeeded => "succeeded",
