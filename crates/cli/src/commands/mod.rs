@@ -7,12 +7,15 @@ pub(crate) mod approve;
 pub(crate) mod artifact;
 pub(crate) mod backup;
 pub(crate) mod breaker;
+pub(crate) mod builder;
 pub(crate) mod change;
 pub(crate) mod check;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod environment;
 pub(crate) mod init;
 pub(crate) mod inventory;
+pub(crate) mod launch;
 pub(crate) mod ledger;
 pub(crate) mod ledger_verify;
 pub(crate) mod lists;
@@ -21,6 +24,7 @@ pub(crate) mod proxy;
 pub(crate) mod release;
 pub(crate) mod request;
 pub(crate) mod rollout;
+pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod scan;
 pub(crate) mod serve;
@@ -61,6 +65,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show the whole way on this machine, offline, with a real git repository
+    Demo(demo::Demo),
     /// Make a server's directory: keys, genesis, policies, examples; never overwrites
     Init(Box<init::Init>),
     /// Run the server
@@ -96,6 +102,10 @@ pub(crate) enum Command {
     /// Orders to agents, signed by people
     #[command(subcommand)]
     Task(task::TaskCommand),
+    /// Start a command as an agent, under a signed task
+    Run(Box<run::Run>),
+    /// Take jobs from the server and do them, each in a sandbox of its own
+    Builder(builder::Builder),
     /// Executions under a task
     #[command(subcommand)]
     Runs(runs::RunsCommand),
@@ -131,6 +141,9 @@ pub(crate) enum Command {
     Policy(policy::PolicyCommand),
     /// Check a diff against a task's scope and the rules; needs no server
     Check(check::Check),
+    /// Run a command in a sandbox; the builder starts it
+    #[command(hide = true)]
+    Launch(launch::Launch),
     /// Run one release under supervision; the server starts it
     #[command(hide = true)]
     Target(target::Target),
@@ -197,6 +210,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Refusal> {
 
 async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> {
     match command {
+        Command::Demo(command) => command.run(context).await,
         Command::Init(command) => command.run(context),
         Command::Serve(command) => command.run(context).await,
         Command::Backup(command) => command.run(context).await,
@@ -210,6 +224,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> 
         Command::Repository(command) => command.run(context).await,
         Command::Endpoint(command) => command.run(context).await,
         Command::Task(command) => command.run(context).await,
+        Command::Run(command) => command.run(context).await,
+        Command::Builder(command) => command.run(context).await,
+        Command::Launch(command) => command.run(),
         Command::Runs(command) => command.run(context).await,
         Command::Change(command) => command.run(context).await,
         Command::Request(command) => command.run(context).await,
