@@ -81,6 +81,9 @@ mod tests {
     fn other_addresses_and_misspelt_settings_are_refused() {
         assert!(Config::read("listen = '0.0.0.0:80'").is_err());
         let refusal = Config::read("listn = '127.0.0.1:1'").unwrap_err();
-        assert!(refusal.to_string().contains("did you mean `listen`?"), "{refusal}");
+        assert!(
+            refusal.to_string().contains("did you mean `listen`?"),
+            "{refusal}"
+        );
     }
 }

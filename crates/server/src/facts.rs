@@ -112,16 +112,18 @@ pub fn service(state: &State, id: &ServiceId, now: Timestamp) -> Actor {
 
 /// A host as an actor.
 pub fn host(state: &State, id: &HostId, now: Timestamp) -> Actor {
-    Actor::Host(HostActor { id: id.clone(), active: state.inventory.host(id, now).is_ok() })
+    Actor::Host(HostActor {
+        id: id.clone(),
+        active: state.inventory.host(id, now).is_ok(),
+    })
 }
 
 /// A run's agent as an actor.
 pub fn run_actor(state: &State, run: &Run, now: Timestamp) -> Actor {
-    let owner = state
-        .inventory
-        .agents
-        .get(&run.agent)
-        .map_or_else(|| run.signer.clone(), |record| record.manifest.owner.clone());
+    let owner = state.inventory.agents.get(&run.agent).map_or_else(
+        || run.signer.clone(),
+        |record| record.manifest.owner.clone(),
+    );
     Actor::Agent(AgentActor {
         id: run.agent.clone(),
         run: Some(run.id),
@@ -137,8 +139,11 @@ pub fn run_actor(state: &State, run: &Run, now: Timestamp) -> Actor {
 /// The agent is unknown.
 pub fn agent_target(state: &State, id: &AgentId, now: Timestamp) -> Result<AgentTarget, Refusal> {
     let record = state.inventory.agents.get(id).ok_or_else(|| {
-        Refusal::denied("agent-unknown", format!("agent {id} is not in the inventory"))
-            .next("write its manifest and give it to `portcullis agent add FILE`")
+        Refusal::denied(
+            "agent-unknown",
+            format!("agent {id} is not in the inventory"),
+        )
+        .next("write its manifest and give it to `portcullis agent add FILE`")
     })?;
     Ok(AgentTarget {
         id: id.clone(),
@@ -154,7 +159,9 @@ pub fn environment_target(state: &State, id: &EnvironmentId) -> EnvironmentTarge
     EnvironmentTarget {
         id: id.clone(),
         sensitivity: record.map_or(Sensitivity::Production, |record| record.sensitivity),
-        deployers: record.map(|record| record.deployers.clone()).unwrap_or_default(),
+        deployers: record
+            .map(|record| record.deployers.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -166,7 +173,9 @@ pub fn task(state: &State, id: TaskId, run: Option<&Run>, now: Timestamp) -> Opt
     let wider = agent.map_or_else(
         || BTreeSet::from(["agent".to_owned()]),
         |record| {
-            portcullis_flow::task::wider_than_agent(payload, &record.manifest).into_iter().collect()
+            portcullis_flow::task::wider_than_agent(payload, &record.manifest)
+                .into_iter()
+                .collect()
         },
     );
     let mut exhausted = BTreeSet::new();
@@ -182,8 +191,16 @@ pub fn task(state: &State, id: TaskId, run: Option<&Run>, now: Timestamp) -> Opt
             }
         }
     }
-    let endpoints = payload.capabilities.endpoints.iter().map(|id| format!("endpoint:{id}"));
-    let hosts = payload.capabilities.hosts.iter().map(|host| format!("host:{host}"));
+    let endpoints = payload
+        .capabilities
+        .endpoints
+        .iter()
+        .map(|id| format!("endpoint:{id}"));
+    let hosts = payload
+        .capabilities
+        .hosts
+        .iter()
+        .map(|host| format!("host:{host}"));
     Some(TaskFacts {
         id,
         verified: state.inventory.human(&payload.signer).is_ok(),
@@ -191,7 +208,11 @@ pub fn task(state: &State, id: TaskId, run: Option<&Run>, now: Timestamp) -> Opt
         revoked: false,
         signer: payload.signer.to_string(),
         capabilities: endpoints.chain(hosts).collect(),
-        repositories: payload.targets.iter().map(|target| target.repository.clone()).collect(),
+        repositories: payload
+            .targets
+            .iter()
+            .map(|target| target.repository.clone())
+            .collect(),
         wider_than_agent: wider,
         exhausted,
     })
@@ -215,7 +236,11 @@ pub fn approvals(
                     portcullis_flow::approval::in_party(state, &request.party, &approval.human);
                 Approval {
                     human: approval.human.clone(),
-                    party: if own { Party::Own } else { Party::Other(approval.human.to_string()) },
+                    party: if own {
+                        Party::Own
+                    } else {
+                        Party::Other(approval.human.to_string())
+                    },
                     key_class: approval.key_class,
                     administrator: state
                         .inventory
@@ -246,7 +271,9 @@ pub fn above_ceiling(
     agents: &BTreeSet<&AgentId>,
     sensitivity: Option<Sensitivity>,
 ) -> BTreeSet<AgentId> {
-    let Some(sensitivity) = sensitivity else { return BTreeSet::new() };
+    let Some(sensitivity) = sensitivity else {
+        return BTreeSet::new();
+    };
     agents
         .iter()
         .filter(|id| {

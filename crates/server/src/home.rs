@@ -80,15 +80,23 @@ impl Home {
     /// It can't be read, or is larger.
     pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
         let unreadable = |error: &std::io::Error| {
-            Refusal::unavailable("file-unreadable", format!("{} can't be read", path.display()))
-                .received(&error.to_string())
-                .next("make the directory with `portcullis init`, or name it with --home")
+            Refusal::unavailable(
+                "file-unreadable",
+                format!("{} can't be read", path.display()),
+            )
+            .received(&error.to_string())
+            .next("make the directory with `portcullis init`, or name it with --home")
         };
-        let size = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
+        let size = std::fs::metadata(path)
+            .map_err(|error| unreadable(&error))?
+            .len();
         if size > max {
-            return Err(Refusal::limit("file-too-large", format!("{} is too large", path.display()))
-                .expected(&format!("at most {max} bytes"))
-                .received(&format!("{size} bytes")));
+            return Err(Refusal::limit(
+                "file-too-large",
+                format!("{} is too large", path.display()),
+            )
+            .expected(&format!("at most {max} bytes"))
+            .received(&format!("{size} bytes")));
         }
         std::fs::read(path).map_err(|error| unreadable(&error))
     }

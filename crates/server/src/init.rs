@@ -78,22 +78,36 @@ pub fn init(home: &Home, plan: &InitPlan, now: Timestamp) -> Result<InitReport, 
         ));
         return Ok(report);
     }
-    for folder in
-        [home.root().to_owned(), home.root().join("keys"), home.policy(), home.secrets(), home.builder()]
-    {
+    for folder in [
+        home.root().to_owned(),
+        home.root().join("keys"),
+        home.policy(),
+        home.secrets(),
+        home.builder(),
+    ] {
         make_folder(&folder)?;
     }
     let keys = make_keys(home, &mut report)?;
     let trust_domain: TrustDomain = plan.trust_domain.parse()?;
     let ca = load_or_create_ca(home, &mut report)?;
     let authority = Authority::create(trust_domain, &ca, FIRST_LIFE_MS * 4, now)?;
-    write_new(&home.authority(), authority.certificate().pem().as_bytes(), 0o644, &mut report)?;
+    write_new(
+        &home.authority(),
+        authority.certificate().pem().as_bytes(),
+        0o644,
+        &mut report,
+    )?;
     let config = match plan.listen {
         Some(listen) => Config::TEMPLATE.replace("127.0.0.1:7117", &listen.to_string()),
         None => Config::TEMPLATE.to_owned(),
     };
     write_new(&home.config(), config.as_bytes(), 0o644, &mut report)?;
-    write_new(&home.policy().join("default.cedar"), DEFAULT.as_bytes(), 0o644, &mut report)?;
+    write_new(
+        &home.policy().join("default.cedar"),
+        DEFAULT.as_bytes(),
+        0o644,
+        &mut report,
+    )?;
     write_new(
         &home.policy().join("schema.cedarschema"),
         SCHEMA.as_bytes(),
@@ -229,7 +243,12 @@ fn genesis(
         groups: Vec::new(),
         agents: plan.agents.clone(),
         services: vec![
-            service("control", "performs what was decided and recorded", &keys.log, &[ServiceRole::Control])?,
+            service(
+                "control",
+                "performs what was decided and recorded",
+                &keys.log,
+                &[ServiceRole::Control],
+            )?,
             service(
                 "builder",
                 "runs tests and builds from protected bases",
@@ -241,7 +260,11 @@ fn genesis(
             id: "local".parse()?,
             owner: owner.clone(),
             key: keys.host.clone(),
-            class: if plan.solo { HostClass::SelfRun } else { HostClass::Managed },
+            class: if plan.solo {
+                HostClass::SelfRun
+            } else {
+                HostClass::Managed
+            },
             expires,
         }],
         environments: plan.environments.clone(),
@@ -258,16 +281,23 @@ fn genesis(
 pub fn read_policy(folder: &Path) -> Result<Vec<PolicyFile>, Refusal> {
     let mut files = Vec::new();
     let unreadable = |error: std::io::Error| {
-        Refusal::unavailable("policy-unreadable", format!("{} can't be read", folder.display()))
-            .received(&error.to_string())
+        Refusal::unavailable(
+            "policy-unreadable",
+            format!("{} can't be read", folder.display()),
+        )
+        .received(&error.to_string())
     };
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let cedar = path.extension().is_some_and(|extension| extension == "cedar");
+        let cedar = path
+            .extension()
+            .is_some_and(|extension| extension == "cedar");
         if let (true, Some(name)) = (cedar, path.file_name().and_then(|name| name.to_str())) {
             let bytes = Home::read(&path, portcullis_model::limits::DOCUMENT_MAX_BYTES as u64)?;
             let text = String::from_utf8(bytes).map_err(|_| {
-                Refusal::malformed("policy file").expected("UTF-8 text").received(name)
+                Refusal::malformed("policy file")
+                    .expected("UTF-8 text")
+                    .received(name)
             })?;
             files.push(PolicyFile::new(name, text));
         }
@@ -282,9 +312,14 @@ pub fn read_policy(folder: &Path) -> Result<Vec<PolicyFile>, Refusal> {
 /// The files don't load.
 pub fn policy_files(files: &[PolicyFile]) -> Result<PolicyFiles, Refusal> {
     let set = PolicySet::load(files, &[])?;
-    let digests: BTreeMap<String, Digest> =
-        files.iter().map(|file| (file.name.clone(), Digest::of(file.text.as_bytes()))).collect();
-    Ok(PolicyFiles { digest: set.digest(), files: digests })
+    let digests: BTreeMap<String, Digest> = files
+        .iter()
+        .map(|file| (file.name.clone(), Digest::of(file.text.as_bytes())))
+        .collect();
+    Ok(PolicyFiles {
+        digest: set.digest(),
+        files: digests,
+    })
 }
 
 /// Key classes for a team whose keys are `keys`: the design's floor, or software where no
@@ -302,10 +337,17 @@ pub fn floor_for(keys: &[PublicKey]) -> KeyFloor {
 }
 
 fn make_folder(path: &Path) -> Result<(), Refusal> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        Refusal::unavailable("folder-unwritable", format!("{} can't be made", path.display()))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            Refusal::unavailable(
+                "folder-unwritable",
+                format!("{} can't be made", path.display()),
+            )
             .received(&error.to_string())
-    })
+        })
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32, report: &mut InitReport) -> Result<(), Refusal> {
@@ -314,8 +356,11 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, report: &mut InitReport) -> R
         return Ok(());
     }
     let unwritable = |error: std::io::Error| {
-        Refusal::unavailable("file-unwritable", format!("{} can't be written", path.display()))
-            .received(&error.to_string())
+        Refusal::unavailable(
+            "file-unwritable",
+            format!("{} can't be written", path.display()),
+        )
+        .received(&error.to_string())
     };
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -323,7 +368,9 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, report: &mut InitReport) -> R
         .mode(mode)
         .open(path)
         .map_err(unwritable)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(unwritable)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(unwritable)?;
     report.made.push(path.to_owned());
     Ok(())
 }

@@ -19,8 +19,11 @@ use crate::{api, worker};
 pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> {
     // What is started to outlive the server stands in another working directory.
     let root = std::path::absolute(home.root()).map_err(|error| {
-        Refusal::unavailable("home-unusable", "the server's directory has no absolute path")
-            .received(&error.to_string())
+        Refusal::unavailable(
+            "home-unusable",
+            "the server's directory has no absolute path",
+        )
+        .received(&error.to_string())
     })?;
     let (app, ledger, report) = App::open(Home::new(root)).await?;
     for warning in &report.warnings {
@@ -41,12 +44,14 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     announce(&app).await?;
     let work = tokio::spawn(worker::run(Arc::clone(&app)));
     let sync = tokio::spawn(worker::sync::run(Arc::clone(&app)));
+    let keep = tokio::spawn(worker::rollout::keep(Arc::clone(&app)));
     ready(&app);
     let served = axum::serve(listener, api::router(Arc::clone(&app)))
         .with_graceful_shutdown(stopped())
         .await;
     work.abort();
     sync.abort();
+    keep.abort();
     drop(app);
     ledger.close()?;
     served.map_err(|error| {

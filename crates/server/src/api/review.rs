@@ -182,7 +182,11 @@ fn needs(request: &Request) -> String {
         (false, 1) => "person",
         (false, _) => "people",
     };
-    let parties = if needed.parties == 1 { "party" } else { "parties" };
+    let parties = if needed.parties == 1 {
+        "party"
+    } else {
+        "parties"
+    };
     format!(
         "{} {who} of {} {parties}, each with a {} key or better",
         needed.humans, needed.parties, needed.key_class

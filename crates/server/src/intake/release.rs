@@ -214,21 +214,18 @@ pub(super) async fn rollback(
                 .expected("a release that was admitted here, served, and is not revoked"),
         );
     }
-    let epoch = running.epoch + 1;
-    rollout::serve_alone(app, &environment, target, epoch).await?;
-    let body = EnvironmentReverted {
-        environment,
-        to: Some(target),
-        epoch,
-        why,
-        envelope: Some(verified.envelope.clone()),
-    };
-    let receipt = app
-        .ledger
-        .submit(Recording::one(verified.actor.clone(), body))
-        .await;
-    match receipt {
-        Ok(receipt) => Ok(json!({ "index": receipt.first, "release": target, "recorded": true })),
+    rollout::serve_alone(app, &environment, target, running.epoch + 1).await?;
+    let result = record_reverted(app, verified, &environment, target, why).await;
+    // What nothing needs any more is stopped; that it can't be now is no reason to hold the way back.
+    if let Err(refusal) = rollout::retire(app, &environment).await {
+        tracing::warn!(
+            error.code = refusal.code,
+            "a release could not be stopped: {}",
+            refusal.message
+        );
+    }
+    match result {
+        Ok(index) => Ok(json!({ "index": index, "release": target, "recorded": true })),
         Err(refusal) => {
             tracing::error!(
                 error.code = refusal.code,
@@ -237,6 +234,45 @@ pub(super) async fn rollback(
             Ok(json!({ "release": target, "recorded": false, "why": refusal.code }))
         }
     }
+}
+
+/// Records what was done. A step of a rollout may have slipped in between; then the epoch is read
+/// again, since the way back stands whatever its number.
+async fn record_reverted(
+    app: &App,
+    verified: &Verified,
+    environment: &EnvironmentId,
+    target: ReleaseId,
+    why: Digest,
+) -> Result<u64, Refusal> {
+    /// More steps than can slip in while one entry is written.
+    const TRIES: u32 = 4;
+    let mut last = Refusal::internal("a rollback was never recorded");
+    for _ in 0..TRIES {
+        let epoch = app
+            .state()
+            .environments
+            .get(environment)
+            .map_or(0, |running| running.epoch)
+            + 1;
+        let body = EnvironmentReverted {
+            environment: environment.clone(),
+            to: Some(target),
+            epoch,
+            why,
+            envelope: Some(verified.envelope.clone()),
+        };
+        match app
+            .ledger
+            .submit(Recording::one(verified.actor.clone(), body))
+            .await
+        {
+            Ok(receipt) => return Ok(receipt.first),
+            Err(refusal) if refusal.code == "stale-epoch" => last = refusal,
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Err(last)
 }
 
 /// Sends a rollout's traffic to stable, before anything is recorded.
