@@ -275,7 +275,7 @@ pub(crate) fn opened(
             },
             None,
         ) => {
-            state.require_service(event)?;
+            state.require_control(event)?;
             crate::change::check_request(state, *change, *revision, body)?;
         }
         (
@@ -513,7 +513,7 @@ pub(crate) fn withdrawn(
     event: &Event,
     body: &RequestWithdrawn,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     close(
         state,
         body.request,

@@ -36,7 +36,7 @@ pub(crate) fn tripped(
                 other => return Err(mismatch("trip-breaker with this scope", &other)),
             }
         }
-        None => state.require_service(event)?,
+        None => state.require_control(event)?,
     }
     state.breakers.insert(
         body.scope.clone(),
@@ -51,7 +51,7 @@ pub(crate) fn tripped(
 
 /// What agents do goes on, when enough people signed.
 pub(crate) fn reset(state: &mut State, event: &Event, body: &BreakerReset) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let request = approval::require_satisfied(state, body.request, event.time)?;
     let ApprovalSubject::BreakerReset { scope } = request.subject.clone() else {
         return Err(Refusal::conflict(

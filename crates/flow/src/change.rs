@@ -340,7 +340,7 @@ pub(crate) fn checks_completed(
     event: &Event,
     body: &ChecksCompleted,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let consistent = match body.verdict {
         CheckVerdict::Pass => body.escalations.is_empty() && body.blocks.is_empty(),
         CheckVerdict::Escalate => !body.escalations.is_empty() && body.blocks.is_empty(),
@@ -370,7 +370,7 @@ pub(crate) fn tests_completed(
     event: &Event,
     body: &TestsCompleted,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let change = find("change", &state.changes, &body.change)?;
     let pushed = &change.latest().pushed;
     let head = match body.head {
@@ -582,7 +582,7 @@ pub(crate) fn unproven(
     event: &Event,
     body: &CommitsUnproven,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     state.inventory.repository(&body.repository)?;
     let key = (body.repository.clone(), body.branch.clone());
     let tip = state.branches.get(&key).map(|branch| branch.tip.clone());

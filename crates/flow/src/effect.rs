@@ -43,7 +43,7 @@ pub(crate) fn intended(
     event: &Event,
     body: &EffectIntended,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let key = body.effect.idempotency_key();
     if state
         .effects
@@ -211,7 +211,7 @@ pub(crate) fn attempted(
     event: &Event,
     body: &EffectAttempted,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let effect = find("effect", &state.effects, &body.effect)?;
     if body.attempt != effect.attempts + 1 || body.attempt > ATTEMPTS_MAX {
         return Err(
@@ -234,7 +234,7 @@ pub(crate) fn concluded(
     event: &Event,
     body: &EffectConcluded,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let effect = Arc::clone(find("effect", &state.effects, &body.effect)?);
     state.effects.remove(&body.effect);
     if let Effect::Land {

@@ -527,7 +527,7 @@ pub(crate) fn completed(
     event: &Event,
     body: &ActivationCompleted,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let request = approval::require_satisfied(state, body.request, event.time)?;
     let activation = request
         .activation

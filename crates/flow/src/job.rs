@@ -96,7 +96,7 @@ pub(crate) fn requested(
     event: &Event,
     body: &JobRequested,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     state.inventory.repository(&body.repository)?;
     if let Some(change) = &body.change {
         find("change", &state.changes, change)?;
@@ -199,7 +199,7 @@ pub(crate) fn finished(
                 other => return Err(mismatch("finish-job with this result", &other)),
             }
         }
-        (None, JobOutcome::Lost) => state.require_service(event)?,
+        (None, JobOutcome::Lost) => state.require_control(event)?,
         _ => {
             return Err(Refusal::denied(
                 "unsigned-result",
@@ -219,7 +219,7 @@ pub(crate) fn artifact_built(
     event: &Event,
     body: &ArtifactBuilt,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let job = find("job", &state.jobs, &body.job)?;
     let done = job.finished().filter(|done| {
         job.kind == JobKind::Build

@@ -191,7 +191,7 @@ pub(crate) fn admitted(
     event: &Event,
     body: &ReleaseAdmitted,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     state.check_decision(&body.decision)?;
     let record = state.inventory.environment(&body.environment)?.clone();
     let artifact = find("artifact", &state.artifacts, &body.artifact)?;
@@ -356,7 +356,7 @@ pub(crate) fn reverted(
                 other => return Err(mismatch("rollback of this environment", &other)),
             }
         }
-        None => state.require_service(event)?,
+        None => state.require_control(event)?,
     }
     if let Some(to) = &body.to {
         let release = find("release", &state.releases, to)?;

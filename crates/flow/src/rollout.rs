@@ -69,7 +69,7 @@ pub(crate) fn started(
     event: &Event,
     body: &RolloutStarted,
 ) -> Result<(), Refusal> {
-    state.require_service(event)?;
+    state.require_control(event)?;
     let id = RolloutId(event.index);
     let release = find("release", &state.releases, &body.release)?;
     let environment = find("environment", &state.environments, &body.environment)?;
@@ -144,7 +144,7 @@ pub(crate) fn stepped(
             }
         }
         None => {
-            state.require_service(event)?;
+            state.require_control(event)?;
             if matches!(body.step, Step::Pause | Step::Resume) {
                 return Err(Refusal::denied(
                     "not-a-human",
@@ -250,7 +250,7 @@ pub(crate) fn ended(state: &mut State, event: &Event, body: &RolloutEnded) -> Re
                 "a person can only take a rollout back",
             ));
         }
-        (None, _) => state.require_service(event)?,
+        (None, _) => state.require_control(event)?,
     }
     if body.outcome == RolloutOutcome::Completed && (rollout.weight != 1000 || !rollout.applied) {
         return Err(Refusal::conflict(

@@ -8,8 +8,7 @@ use portcullis_model::event::{
 };
 use portcullis_model::statement::Command;
 use portcullis_model::{
-    AgentId, Containment, Event, HostId, HumanId, LedgerIndex, Principal, Refusal, RunId, TaskId,
-    Timestamp,
+    AgentId, Containment, Event, HostId, HumanId, Principal, Refusal, RunId, TaskId, Timestamp,
 };
 
 use crate::cause::containment_on;
@@ -244,7 +243,7 @@ pub(crate) fn ended(state: &mut State, event: &Event, body: &RunEnded) -> Result
                 (other, _) => return Err(mismatch("end-run of this run", &other)),
             }
         }
-        (Principal::Service(_), None) => state.require_service(event)?,
+        (Principal::Service(_), None) => state.require_control(event)?,
         (other, _) => {
             return Err(Refusal::denied(
                 "not-allowed",
@@ -279,8 +278,30 @@ pub(crate) fn end_all(
     }
 }
 
+/// The entry is about a run, by that run.
+fn require_run(state: &State, event: &Event, id: RunId) -> Result<(), Refusal> {
+    let run = find("run", &state.runs, &id)?;
+    if event.actor.principal == Principal::Agent(run.agent.clone(), Some(id)) {
+        return Ok(());
+    }
+    Err(Refusal::denied(
+        "wrong-actor",
+        "the entry is not by the run that it is about",
+    )
+    .expected(&format!("agent:{}/{id}", run.agent))
+    .received(&event.actor.principal.to_string()))
+}
+
 /// Something was denied; the count is state, the rest is told by the entry.
-pub(crate) fn denied(state: &mut State, body: &RequestDenied) -> Result<(), Refusal> {
+pub(crate) fn denied(
+    state: &mut State,
+    event: &Event,
+    body: &RequestDenied,
+) -> Result<(), Refusal> {
+    match body.run {
+        Some(id) => require_run(state, event, id)?,
+        None => state.require_active_human(event)?,
+    }
     match body.run {
         Some(id) => change_in("run", &mut state.runs, &id, |run| run.used.denials += 1),
         None => Ok(()),
@@ -288,7 +309,12 @@ pub(crate) fn denied(state: &mut State, body: &RequestDenied) -> Result<(), Refu
 }
 
 /// A call was made; only its count is state.
-pub(crate) fn call_observed(state: &mut State, body: &CallObserved) -> Result<(), Refusal> {
+pub(crate) fn call_observed(
+    state: &mut State,
+    event: &Event,
+    body: &CallObserved,
+) -> Result<(), Refusal> {
+    require_run(state, event, body.run)?;
     let run = find("run", &state.runs, &body.run)?;
     if !run.leases.contains(&body.lease) {
         return Err(Refusal::denied(
@@ -302,9 +328,10 @@ pub(crate) fn call_observed(state: &mut State, body: &CallObserved) -> Result<()
 /// Something lent to a run that ended was refused for the first time.
 pub(crate) fn lease_refused(
     state: &mut State,
-    _at: LedgerIndex,
+    event: &Event,
     body: &LeaseRefused,
 ) -> Result<(), Refusal> {
+    state.require_control(event)?;
     let run = find("run", &state.runs, &body.run)?;
     if run.end.is_none() || run.refused.contains(&body.lease) || !run.leases.contains(&body.lease) {
         return Err(Refusal::conflict(

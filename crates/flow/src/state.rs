@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 use portcullis_model::event::{Body, GenesisCreated, IncidentOpened};
 use portcullis_model::limits::CLOCK_FORWARD_MAX_MS;
+use portcullis_model::manifest::ServiceRole;
 use portcullis_model::recorder::Fold;
 use portcullis_model::statement::{BreakerScope, Envelope, SignedCommand};
 use portcullis_model::{
@@ -122,9 +123,9 @@ impl Fold for State {
             Body::TaskAccepted(body) => task::accepted(self, event, body),
             Body::RunStarted(body) => run::started(self, event, body),
             Body::RunEnded(body) => run::ended(self, event, body),
-            Body::RequestDenied(body) => run::denied(self, body),
-            Body::CallObserved(body) => run::call_observed(self, body),
-            Body::LeaseRefused(body) => run::lease_refused(self, at, body),
+            Body::RequestDenied(body) => run::denied(self, event, body),
+            Body::CallObserved(body) => run::call_observed(self, event, body),
+            Body::LeaseRefused(body) => run::lease_refused(self, event, body),
             Body::ChangePushed(body) => change::pushed(self, event, body),
             Body::ChecksCompleted(body) => change::checks_completed(self, event, body),
             Body::TestsCompleted(body) => change::tests_completed(self, event, body),
@@ -150,10 +151,11 @@ impl Fold for State {
             Body::BreakerTripped(body) => breaker::tripped(self, event, body),
             Body::BreakerReset(body) => breaker::reset(self, event, body),
             Body::IncidentOpened(body) => {
+                self.require_control(event)?;
                 self.incidents.push_back((at, body.clone()));
                 Ok(())
             }
-            Body::ServerStarted(_) => Ok(()),
+            Body::ServerStarted(_) => self.require_control(event),
         }?;
         if let Body::GenesisCreated(body) = &event.body {
             self.genesis = Some(Arc::new(body.clone()));
@@ -317,17 +319,26 @@ impl State {
         Ok(())
     }
 
-    /// The act is only for the server itself, which signs the log.
-    pub(crate) fn require_service(&self, event: &Event) -> Result<(), Refusal> {
+    /// The act is only for the server itself: an active service with the role `control`.
+    pub(crate) fn require_control(&self, event: &Event) -> Result<(), Refusal> {
+        let refusal = || {
+            Refusal::denied("not-a-service", "only the server does this")
+                .expected("a service with the role control")
+                .received(&event.actor.principal.to_string())
+        };
         match &event.actor.principal {
-            Principal::Service(id) => self.inventory.service(id, event.time).map(|_| ()),
+            Principal::Service(id) => {
+                let service = self.inventory.service(id, event.time)?;
+                if service.roles.contains(&ServiceRole::Control) {
+                    Ok(())
+                } else {
+                    Err(refusal())
+                }
+            }
             Principal::Human(_)
             | Principal::Agent(..)
             | Principal::Host(_)
-            | Principal::Unknown => {
-                Err(Refusal::denied("not-a-service", "only a service does this")
-                    .received(&event.actor.principal.to_string()))
-            }
+            | Principal::Unknown => Err(refusal()),
         }
     }
 
