@@ -250,6 +250,7 @@ pub(crate) fn is_github_workflow(file: &str) -> bool {
 /// Bots that no file configures but that a workflow waits for by name.
 fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
     let mut seen: Vec<(&str, String, usize)> = Vec::new();
+    let mut logins: Vec<(String, String, usize)> = Vec::new();
     for workflow in workflows {
         for job in &workflow.jobs {
             let mut conditions = vec![job.condition.as_ref()];
@@ -261,6 +262,14 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 let mut texts = Vec::new();
                 expr::literals(expr, &mut texts);
                 for text in texts {
+                    let app = text.ends_with("[bot]")
+                        && !matches!(
+                            text,
+                            "dependabot[bot]" | "renovate[bot]" | "github-actions[bot]"
+                        );
+                    if app && !negated(expr, text) {
+                        logins.push((text.to_owned(), workflow.file.clone(), condition.line));
+                    }
                     let lower = text.to_ascii_lowercase();
                     for (mark, product) in [("dependabot", "Dependabot"), ("renovate", "Renovate")]
                     {
@@ -290,6 +299,24 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                     seen.push(("Renovate", workflow.file.clone(), step.line));
                 }
             }
+        }
+    }
+    for (login, file, line) in logins {
+        if !bots
+            .iter()
+            .any(|bot| bot.login == login && matches!(bot.duty, Duty::Opens { .. }))
+        {
+            bots.push(Bot {
+                product: "An app",
+                login,
+                file,
+                line,
+                duty: Duty::Opens {
+                    head: "bot/x",
+                    labels: Vec::new(),
+                    runs_held: false,
+                },
+            });
         }
     }
     for (product, file, line) in seen {

@@ -736,6 +736,20 @@ fn uses_step(
             out.acts = catalog::acts_of(uses, &with);
         }
     }
+    if name == "pascalgw/automerge-action"
+        && let Some(labels) = node.at(&["env", "MERGE_LABELS"]).and_then(Node::text)
+    {
+        let wanted = labels
+            .split(',')
+            .map(str::trim)
+            .find(|label| !label.is_empty() && !label.starts_with('!'))
+            .map(str::to_owned);
+        for act in &mut out.acts {
+            if let Op::Merge { label, .. } = &mut act.op {
+                label.clone_from(&wanted);
+            }
+        }
+    }
     if let Some(mut agent) = agents::by_action(uses, &with) {
         file.clone_into(&mut agent.file);
         agent.line = line;

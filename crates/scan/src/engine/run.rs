@@ -1491,7 +1491,23 @@ fn agent_step(
         reason: None,
         ..way
     };
-    let own = engine.step(&own, step, &Gate::Clear);
+    // An app's rights are those of its installation, whatever `permissions` says; but who wrote
+    // `contents: read` may have installed it so.
+    let declared = job
+        .permissions
+        .as_ref()
+        .or(run.workflow.permissions.as_ref());
+    let gate = match (&credential, declared) {
+        (Credential::App(app), Some(permissions))
+            if agent.token.is_none() && !permissions.writes("contents") =>
+        {
+            Gate::Fact(format!(
+                "whether the app {app} may write here: its rights are its installation's, not those of `permissions`"
+            ))
+        }
+        _ => Gate::Clear,
+    };
+    let own = engine.step(&own, step, &gate);
     if state
         .agent
         .as_ref()
@@ -1603,10 +1619,14 @@ fn capabilities(
         engine.happens(event, pushed);
     }
     let may_dispatch = match credential {
-        Credential::Default => token_writes(run, job, "actions") == Some(true),
-        Credential::Secret(_) => true,
+        Credential::Default => {
+            (token_writes(run, job, "actions") == Some(true)).then_some(Gate::Clear)
+        }
+        Credential::Secret(name) => Some(Gate::Fact(format!(
+            "whether secrets.{name} may start workflows"
+        ))),
         Credential::None | Credential::App(_) | Credential::DeployKey(_) | Credential::Outside => {
-            false
+            None
         }
     };
     let Some(subject) = engine.subject(run.repository) else {
@@ -1615,7 +1635,7 @@ fn capabilities(
     for (index, workflow) in subject.workflows.iter().enumerate() {
         for trigger in &workflow.triggers {
             let event = match trigger.event.as_str() {
-                "workflow_dispatch" if may_dispatch => Event {
+                "workflow_dispatch" if may_dispatch.is_some() => Event {
                     workflow: Some(index),
                     ..Event::new(run.repository, "workflow_dispatch", "", credential.actor())
                 },
@@ -1634,13 +1654,17 @@ fn capabilities(
                 }
                 _ => continue,
             };
+            let gate = match (trigger.event.as_str(), &may_dispatch) {
+                ("workflow_dispatch", Some(gate)) => gate.clone(),
+                _ => Gate::Clear,
+            };
             let next = engine.step(
                 way,
                 PathStep {
                     event: event.words(),
                     ..base.clone()
                 },
-                &Gate::Clear,
+                &gate,
             );
             engine.happens(event, next);
         }
