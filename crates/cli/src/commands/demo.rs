@@ -119,7 +119,7 @@ fn play(stage: &Stage) -> Result<(), Refusal> {
     rogue::play(stage, &first, play.server.id)?;
     breaker::play(stage, &traffic, &mut play)?;
     breaker::rollback(stage, &traffic)?;
-    audit::play(stage, &second)?;
+    audit::play(stage, &second, &mut play)?;
     let served = traffic.served();
     drop(traffic);
     let story = &stage.story;

@@ -52,8 +52,11 @@ pub(super) fn play(stage: &Stage, traffic: &Traffic, play: &mut Play) -> Result<
         || format!("{at_trip} words at the trip, {settled} and {still} later"),
     )?;
     story.good(&format!(
-        "the agent stands still: {} words after the trip, then none; its processes are frozen, not asked",
-        settled - at_trip
+        "the agent stands still: {} more was heard of it; its processes are frozen, not asked",
+        match settled - at_trip {
+            0 => "nothing".to_owned(),
+            more => format!("{more} times \"at work\""),
+        }
     ))?;
     let other = task_for(stage, HONEST, "other", "Another thing")?;
     let arguments = ["run", "--task", &other, "--", "true"];

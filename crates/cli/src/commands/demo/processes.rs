@@ -62,15 +62,18 @@ impl Processes {
     }
 
     /// Runs a command to its end. Its output goes through files, so that what it starts and leaves
-    /// behind can't hold the demo up.
+    /// behind can't hold the demo up; both streams through one, in the order of writing, if
+    /// `merged`.
     ///
     /// # Errors
     /// It can't be started, takes too long, or the demo was interrupted.
-    pub(super) fn run(&self, command: &mut Command) -> Result<Done, Refusal> {
+    pub(super) fn run(&self, command: &mut Command, merged: bool) -> Result<Done, Refusal> {
         let out = self.scratch()?;
         let err = self.scratch()?;
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdout(writer(&out)?).stderr(writer(&err)?);
+        command
+            .stdout(writer(&out)?)
+            .stderr(writer(if merged { &out } else { &err })?);
         let child = self.start(command)?;
         let since = Instant::now();
         let status = loop {
@@ -288,7 +291,12 @@ fn code(status: ExitStatus) -> i32 {
 }
 
 fn writer(path: &Path) -> Result<File, Refusal> {
-    File::create(path).map_err(unwritable)
+    // Two handles on one file both write at its end.
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(unwritable)
 }
 
 fn unwritable(error: std::io::Error) -> Refusal {
@@ -325,7 +333,10 @@ mod tests {
         processes.end_all();
         assert!(background.ended().unwrap().is_some());
         assert!(processes.outliving().is_empty());
-        let refused = processes.run(Command::new("true").arg("x")).err().unwrap();
+        let refused = processes
+            .run(Command::new("true").arg("x"), false)
+            .err()
+            .unwrap();
         assert_eq!(refused.code, "demo-interrupted");
     }
 
@@ -334,7 +345,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let processes = Processes::new(directory.path());
         let done = processes
-            .run(Command::new("sh").args(["-c", "echo a; echo b >&2; exit 3"]))
+            .run(
+                Command::new("sh").args(["-c", "echo a; echo b >&2; exit 3"]),
+                false,
+            )
             .unwrap();
         assert_eq!((done.code, done.both().as_str()), (3, "a\nb\n"));
     }

@@ -78,6 +78,10 @@ pub(super) fn good(stage: &Stage, traffic: &Traffic) -> Result<Shipped, Refusal>
     for step in steps(stage, from, &text(&rollout, "/id"))? {
         story.printed(&told(&step))?;
     }
+    story.say(
+        "These are betting scores that begin at 1. A release that does no harm takes `harm` to 100 \
+         with a chance of at most 1 %, however often one looks; `not worse` must reach 20 to go on.",
+    )?;
     let served = traffic.served().since(before);
     stage.expect(
         served.bad + served.lost == 0,
@@ -156,11 +160,10 @@ pub(super) fn bad(stage: &Stage, traffic: &Traffic) -> Result<Shipped, Refusal> 
         || format!("{served:?}"),
     )?;
     story.say(&format!(
-        "{} of {} requests failed in that time. `harm` is a betting score: it begins at 1, a \
-         release that does no harm takes it to {} with a chance of at most 1 %, and here it passed.",
+        "{} of {} customers' requests failed in that time. The commit stays on main, the release \
+         stays admitted, and neither serves anybody.",
         served.bad,
         served.all(),
-        threshold(last)
     ))?;
     Ok(shipped)
 }
@@ -258,10 +261,6 @@ fn told(step: &Entry) -> String {
         e_value(evidence("promotion_log_e_micronats")),
         e_value(evidence("promotion_threshold_micronats")),
     )
-}
-
-fn threshold(step: &Entry) -> String {
-    e_value(number(&step.body, "/evidence/harm_threshold_micronats"))
 }
 
 /// An e-value out of its logarithm in millionths.

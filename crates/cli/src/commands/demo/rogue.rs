@@ -33,9 +33,10 @@ pub(super) fn play(stage: &Stage, honest: &Shipped, server: u32) -> Result<(), R
     stage.write("agents/rogue.sh", &script)?;
     let quoted = "\"$(cat agents/rogue.sh)\"";
     story.typed(&shown(&["run", "--task", &task, "--", "sh", "-c", quoted]))?;
-    let done = stage
-        .processes
-        .run(&mut stage.portcullis(&["run", "--task", &task, "--", "sh", "-c", &script]))?;
+    let done = stage.processes.run(
+        &mut stage.portcullis(&["run", "--task", &task, "--", "sh", "-c", &script]),
+        true,
+    )?;
     let attempts = read(&done.out);
     stage.expect(
         attempts.len() == ATTEMPTS.len(),
@@ -112,7 +113,7 @@ fn judge<'a>(
                         &all,
                     )
                 })?;
-            Ok(format!("entry {}: {}", found.index, found.sentence))
+            Ok(said(found))
         }
         Ledger::Unreached => {
             stage.expect(seen.status != Some(0), &what, "a failure", || all.clone())?;
@@ -123,6 +124,17 @@ fn judge<'a>(
                 .to_owned(),
         ),
     }
+}
+
+/// An entry in its own words, without the policy's digest and who is behind it.
+fn said(entry: &Entry) -> String {
+    let short = entry
+        .sentence
+        .split(", under policy")
+        .next()
+        .unwrap_or_default();
+    let short = short.split("; behind it").next().unwrap_or_default();
+    format!("entry {}: {short}", entry.index)
 }
 
 /// A secret in the code: pushed, and blocked for ever.
@@ -165,7 +177,7 @@ fn untested(stage: &Stage) -> Result<(), Refusal> {
     let told = never_lands(stage, &change, "base-tests")?;
     stage.story.refused(
         ATTEMPTS.len() + 2,
-        "break a price and delete the test that would tell",
+        "break a price and delete the tests that would tell",
         &told,
         &checks_word(stage, &change, "tests.completed")?,
     )
@@ -207,7 +219,7 @@ fn checks_word(stage: &Stage, change: &str, kind: &str) -> Result<String, Refusa
         .iter()
         .rev()
         .find(|entry| entry.kind == kind && text(&entry.body, "/change") == change)
-        .map(|entry| format!("entry {}: {}", entry.index, entry.sentence))
+        .map(said)
         .ok_or_else(|| stage.failure(change, kind, "no such entry"))
 }
 
@@ -239,7 +251,7 @@ fn nothing_left<'a>(
             let directory = format!("--git-dir={}", repository.display());
             let mut look = stage.command("git");
             look.args([&directory, "cat-file", "-e", commit]);
-            let found = stage.processes.run(&mut look)?;
+            let found = stage.processes.run(&mut look, false)?;
             stage.expect(
                 found.code != 0,
                 "a denied push",

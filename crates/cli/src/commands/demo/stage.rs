@@ -155,7 +155,9 @@ impl Stage {
     /// # Errors
     /// git refuses.
     pub(super) fn git(&self, arguments: &[&str]) -> Result<String, Refusal> {
-        let done = self.processes.run(self.command("git").args(arguments))?;
+        let done = self
+            .processes
+            .run(self.command("git").args(arguments), false)?;
         self.expect(
             done.code == 0,
             &format!("git {}", arguments.join(" ")),
@@ -178,7 +180,11 @@ impl Stage {
     /// # Errors
     /// It has another.
     pub(super) fn run_for(&self, arguments: &[&str], code: i32) -> Result<Done, Refusal> {
-        let done = self.processes.run(&mut self.portcullis(arguments))?;
+        // JSON is for programs and stands alone; for people both streams are one.
+        let merged = !arguments.contains(&"--output");
+        let done = self
+            .processes
+            .run(&mut self.portcullis(arguments), merged)?;
         let what = format!("portcullis {}", arguments.join(" "));
         self.expect(done.code == code, &what, &format!("exit {code}"), || {
             format!("exit {}: {}", done.code, done.both())

@@ -11,8 +11,10 @@ use crate::output::{self, Format, clean, clean_line};
 
 /// Widest line of prose, in characters.
 const WIDTH: usize = 92;
+/// Widest line of quoted output, in characters; what is longer goes on in the next line.
+const QUOTED_WIDTH: usize = 104;
 /// Most lines of a command's output that are quoted; the middle is left out.
-const QUOTED_MAX_LINES: usize = 24;
+const QUOTED_MAX_LINES: usize = 40;
 /// How long a reader on a terminal gets to breathe between two chapters.
 const BREATH: Duration = Duration::from_millis(350);
 
@@ -90,7 +92,7 @@ impl Story {
     /// What happens, and why it matters, in prose.
     pub(super) fn say(&self, text: &str) -> Result<(), Refusal> {
         match self.format {
-            Format::Text => wrap(text)
+            Format::Text => wrap(text.split_whitespace(), WIDTH)
                 .iter()
                 .try_for_each(|line| self.line(Kind::Say, line)),
             Format::Json => self.line(Kind::Say, text),
@@ -104,27 +106,22 @@ impl Story {
 
     /// What a command printed.
     pub(super) fn printed(&self, text: &str) -> Result<(), Refusal> {
-        quoted(text, QUOTED_MAX_LINES)
-            .iter()
-            .try_for_each(|line| self.line(Kind::Output, &format!("    {line}")))
+        for line in quoted(text, QUOTED_MAX_LINES) {
+            let text = line.trim_start();
+            let indent = format!("    {}", " ".repeat(line.len() - text.len()));
+            self.lines(
+                Kind::Output,
+                &indent,
+                &format!("{indent}    "),
+                text.trim_end(),
+            )?;
+        }
+        Ok(())
     }
 
     /// Something that was shown to be so.
     pub(super) fn good(&self, text: &str) -> Result<(), Refusal> {
-        match self.format {
-            Format::Text => {
-                let mut first = true;
-                wrap(text).iter().try_for_each(|line| {
-                    let mark = if std::mem::take(&mut first) {
-                        "ok "
-                    } else {
-                        "   "
-                    };
-                    self.line(Kind::Good, &format!("  {mark}{line}"))
-                })
-            }
-            Format::Json => self.line(Kind::Good, text),
-        }
+        self.lines(Kind::Good, "  ok ", "     ", text)
     }
 
     /// Something that was tried and refused: what, what the agent saw, what the ledger says.
@@ -137,20 +134,25 @@ impl Story {
     ) -> Result<(), Refusal> {
         self.line(Kind::Refused, &format!("  {number:>2} {tried}"))?;
         for line in seen {
-            self.line(
+            self.lines(
                 Kind::Output,
-                &format!("       saw     {}", clean_line(line)),
+                "       saw     ",
+                "               ",
+                &clean_line(line),
             )?;
         }
-        self.line(Kind::Output, &format!("       ledger  {ledger}"))
+        self.lines(Kind::Output, "       ledger  ", "               ", ledger)
     }
 
     /// Something that was altered: what, which link broke, in whose words.
     pub(super) fn altered(&self, what: &str, link: &str, says: &str) -> Result<(), Refusal> {
         let says: String = clean_line(says).chars().take(140).collect();
-        self.line(
+        let first = format!("  {what:<20} ");
+        self.lines(
             Kind::Refused,
-            &format!("  {what:<20} breaks `{link}`: {says}"),
+            &first,
+            &" ".repeat(first.len()),
+            &format!("breaks `{link}`: {says}"),
         )
     }
 
@@ -177,6 +179,21 @@ impl Story {
         }
     }
 
+    /// A text that may take several lines, all but the first with a hanging indent.
+    fn lines(&self, kind: Kind, first: &str, next: &str, text: &str) -> Result<(), Refusal> {
+        if matches!(self.format, Format::Json) {
+            return self.line(kind, text);
+        }
+        let width = QUOTED_WIDTH.saturating_sub(next.len());
+        let parts = wrap(text.split(' '), width);
+        let mut indent = first;
+        for part in parts {
+            self.line(kind, &format!("{indent}{part}"))?;
+            indent = next;
+        }
+        Ok(())
+    }
+
     fn line(&self, kind: Kind, text: &str) -> Result<(), Refusal> {
         match self.format {
             Format::Text if self.colour => {
@@ -192,21 +209,17 @@ impl Story {
     }
 }
 
-/// Prose in lines of at most [`WIDTH`] characters.
-fn wrap(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let full = lines.last().is_some_and(|line| {
-            !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH
-        });
-        if full {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
+/// Words in lines of at most `width` characters; an empty word is one more space.
+fn wrap<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        let room = |line: &String| line.chars().count() + 1 + word.chars().count() <= width;
+        match lines.last_mut().filter(|line| room(line)) {
+            Some(line) => {
                 line.push(' ');
+                line.push_str(word);
             }
-            line.push_str(word);
+            None => lines.push(word.to_owned()),
         }
     }
     lines
@@ -241,9 +254,9 @@ mod tests {
 
     #[test]
     fn prose_is_wrapped_at_words_and_long_output_loses_its_middle() {
-        let lines = wrap(&"word ".repeat(60));
+        let lines = wrap("word ".repeat(60).split_whitespace(), WIDTH);
         assert!(lines.len() > 2 && lines.iter().all(|line| line.chars().count() <= WIDTH));
-        assert_eq!(wrap("one\n   two").join("|"), "one two");
+        assert_eq!(wrap("a  column".split(' '), WIDTH), ["a  column"]);
         let text: String = (0..100).map(|n| format!("{n}\n")).collect();
         let shown = quoted(&text, 12);
         assert_eq!(shown.len(), 13);
