@@ -6,20 +6,20 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultPoint {
     /// The intent is recorded, nothing else.
-    EffectIntended,
+    Intended,
     /// An attempt is recorded; the world is as it was.
-    EffectAttempted,
+    Attempted,
     /// The world has changed; nobody recorded the outcome.
-    EffectPerformed,
+    Performed,
 }
 
 impl FaultPoint {
     #[cfg(debug_assertions)]
     const fn name(self) -> &'static str {
         match self {
-            Self::EffectIntended => "effect-intended",
-            Self::EffectAttempted => "effect-attempted",
-            Self::EffectPerformed => "effect-performed",
+            Self::Intended => "effect-intended",
+            Self::Attempted => "effect-attempted",
+            Self::Performed => "effect-performed",
         }
     }
 }

@@ -217,7 +217,7 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         };
         return record(app, body).await;
     }
-    fault::reach(FaultPoint::EffectIntended);
+    fault::reach(FaultPoint::Intended);
     let body = EffectAttempted {
         effect: id,
         attempt: known.attempts + 1,
@@ -227,14 +227,14 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         .ledger
         .record((), Recording::one(control(), body))
         .await?;
-    fault::reach(FaultPoint::EffectAttempted);
+    fault::reach(FaultPoint::Attempted);
     let (outcome, code) = match &effect {
         Effect::Land { .. } => perform_landing(app, &effect, attempt).await?,
         Effect::StartRelease { .. } | Effect::SetTraffic { .. } | Effect::StopRelease { .. } => {
             rollout::perform(app, &effect).await?
         }
     };
-    fault::reach(FaultPoint::EffectPerformed);
+    fault::reach(FaultPoint::Performed);
     if let (EffectOutcome::Failed, Some("landing-mismatch")) = (outcome, code.as_deref()) {
         let body = IncidentOpened {
             code: "landed-tree-mismatch".to_owned(),
