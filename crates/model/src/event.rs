@@ -90,7 +90,8 @@ impl Event {
     /// # Errors
     /// The type or version is unknown, or the bytes are not the canonical form of an event.
     pub fn decode(index: LedgerIndex, bytes: &[u8]) -> Result<Self, Refusal> {
-        let stored: Stored = canonical::from_slice("ledger entry", bytes)?;
+        let stored: Stored = serde_json::from_slice(bytes)
+            .map_err(|error| Refusal::malformed("ledger entry").received(&error.to_string()))?;
         let body = Body::from_stored(&stored.r#type, stored.version, stored.body)?;
         if stored.stream != body.stream(index) {
             return Err(Refusal::malformed("ledger entry")
@@ -105,7 +106,7 @@ impl Event {
                     stored.actor.kind, stored.actor.principal
                 )));
         }
-        Ok(Self {
+        let event = Self {
             index,
             time: stored.time,
             actor: stored.actor,
@@ -113,6 +114,13 @@ impl Event {
             mode: stored.mode,
             containment: stored.containment,
             body,
-        })
+        };
+        // Values inside have other spellings too (a time with a small `z`); one event, one leaf.
+        if event.encode()? != bytes {
+            return Err(Refusal::malformed("ledger entry")
+                .expected("the one canonical form of the event")
+                .received("another spelling of the same values"));
+        }
+        Ok(event)
     }
 }
