@@ -25,5 +25,8 @@ pub mod state;
 pub mod task;
 pub mod work;
 
+#[cfg(test)]
+mod tests;
+
 pub use command::Command;
 pub use state::State;

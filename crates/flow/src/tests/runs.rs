@@ -1,0 +1,255 @@
+//! Runs: started by their host under a standing task, with no more than it says.
+
+use portcullis_model::event::{
+    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded,
+};
+use portcullis_model::manifest::{Activation, Phase};
+use portcullis_model::statement::Command;
+use portcullis_model::{Containment, RunId};
+
+use super::world::*;
+use crate::work::{RUN_GRACE_MS, Work, plan};
+
+#[test]
+fn a_run_is_started_by_the_host_it_runs_on() {
+    let mut world = World::team();
+    let task = world.task();
+    world.accept(&task);
+    let body = world.start(&task, "laptop", &[]);
+    assert_eq!(world.refused(host("farm"), body.clone()), "wrong-host");
+    assert_eq!(world.refused(human("dan"), body.clone()), "wrong-host");
+    let mut other = body.clone();
+    other.host = id("farm");
+    assert_eq!(world.refused(host("farm"), other), "wrong-actor");
+    let mut key = body.clone();
+    key.run_key = "another".into();
+    assert_eq!(world.refused(host("laptop"), key), "command-mismatch");
+    let mut gaps = body.clone();
+    gaps.gaps = ["seccomp".to_owned()].into();
+    assert_eq!(world.refused(host("laptop"), gaps), "command-mismatch");
+    let mut agent = body.clone();
+    agent.agent = id("other");
+    assert_eq!(world.refused(host("laptop"), agent), "wrong-agent");
+    world.must(host("laptop"), body.clone());
+    // The same signed command starts nothing twice.
+    assert_eq!(world.refused(host("laptop"), body), "nonce-replayed");
+}
+
+#[test]
+fn a_run_needs_a_task_that_was_taken_in() {
+    let mut world = World::team();
+    let task = world.task();
+    let body = world.start(&task, "laptop", &[]);
+    assert_eq!(world.refused(host("laptop"), body), "task-not-found");
+    let other = world.task();
+    world.accept(&task);
+    world.accept(&other);
+    let mut swapped = world.start(&task, "laptop", &[]);
+    swapped.task = other.id().unwrap();
+    assert_eq!(world.refused(host("laptop"), swapped), "command-mismatch");
+}
+
+#[test]
+fn a_task_is_good_for_as_many_runs_as_it_says() {
+    let mut world = World::team();
+    let mut task = world.task();
+    task.budgets.runs = 1;
+    world.accept(&task);
+    world.run_of(&task);
+    let again = world.start(&task, "laptop", &[]);
+    assert_eq!(world.refused(host("laptop"), again), "task-used-up");
+}
+
+#[test]
+fn containment_is_the_hosts_class_and_not_its_word() {
+    let mut world = World::team();
+    let mut task = world.task();
+    task.containment = Containment::Contained;
+    world.accept(&task);
+    let body = world.start(&task, "laptop", &[]);
+    assert_eq!(world.refused(host("laptop"), body), "containment-too-weak");
+    let body = world.start(&task, "farm", &[]);
+    let run = RunId(world.must(host("farm"), body));
+    assert_eq!(world.state.runs[&run].containment, Containment::Contained);
+    assert_eq!(
+        world.log.last().unwrap().containment,
+        Some(Containment::Contained)
+    );
+}
+
+#[test]
+fn a_missing_protection_must_be_allowed_by_the_signature() {
+    let mut world = World::team();
+    let mut task = world.task();
+    task.allowed_gaps = ["cgroup".to_owned()].into();
+    world.accept(&task);
+    let body = world.start(&task, "laptop", &["cgroup", "seccomp"]);
+    assert_eq!(world.refused(host("laptop"), body), "protection-missing");
+    let body = world.start(&task, "laptop", &["cgroup"]);
+    world.must(host("laptop"), body);
+}
+
+#[test]
+fn a_task_wider_than_its_agent_starts_nothing() {
+    let mut world = World::team();
+    let mut paths = world.task();
+    paths.targets[0].scope.allow = vec!["**".into()];
+    let mut hosts = world.task();
+    hosts.capabilities.hosts = ["elsewhere.org:443".to_owned()].into();
+    let mut endpoint = world.task();
+    endpoint.capabilities.endpoints = [id("model")].into();
+    for task in [paths, hosts, endpoint] {
+        world.accept(&task);
+        let body = world.start(&task, "laptop", &[]);
+        assert_eq!(world.refused(host("laptop"), body), "task-wider-than-agent");
+    }
+    let mut reader = agent_record("fixer");
+    reader.phases = [Phase::Review].into();
+    world.activate(&Activation::Agent(reader));
+    let task = world.task();
+    world.accept(&task);
+    let body = world.start(&task, "laptop", &[]);
+    assert_eq!(world.refused(host("laptop"), body), "task-wider-than-agent");
+}
+
+#[test]
+fn a_run_never_outlives_its_task() {
+    let mut world = World::team();
+    let task = world.task();
+    world.accept(&task);
+    world.later(DAY_MS - 1_000);
+    let run = world.run_of(&task);
+    assert_eq!(world.state.runs[&run].deadline, task.expires);
+    world.later(1_000);
+    let push = world.pushed(&in_run(run), Some(run), None, 1);
+    assert_eq!(world.refused(in_run(run), push), "run-deadline");
+}
+
+fn lost(run: RunId) -> RunEnded {
+    RunEnded {
+        run,
+        end: RunEnd::Lost,
+        envelope: None,
+    }
+}
+
+#[test]
+fn a_run_is_ended_once_by_its_host_a_person_or_the_server() {
+    let mut world = World::team();
+    let run = world.run();
+    let exited = |world: &mut World, by: &str| RunEnded {
+        run,
+        end: RunEnd::Exited { status: 0 },
+        envelope: Some(world.command(
+            &host(by),
+            Command::RunEnded {
+                run,
+                exit: 0,
+                deadline: false,
+            },
+        )),
+    };
+    let body = exited(&mut world, "farm");
+    assert_eq!(world.refused(host("farm"), body), "not-allowed");
+    assert_eq!(world.refused(in_run(run), lost(run)), "not-allowed");
+    let mut lie = exited(&mut world, "laptop");
+    lie.end = RunEnd::Exited { status: 1 };
+    assert_eq!(world.refused(host("laptop"), lie), "command-mismatch");
+    let unsigned = RunEnded {
+        envelope: None,
+        ..exited(&mut world, "laptop")
+    };
+    assert_eq!(world.refused(host("laptop"), unsigned), "not-allowed");
+    let by_person = RunEnded {
+        run,
+        end: RunEnd::Human { why: digest("why") },
+        envelope: Some(world.command(
+            &human("flo"),
+            Command::EndRun {
+                run,
+                why: digest("why"),
+            },
+        )),
+    };
+    world.clone().must(human("flo"), by_person);
+    world.clone().must(control(), lost(run));
+    let body = exited(&mut world, "laptop");
+    world.must(host("laptop"), body);
+    assert_eq!(world.refused(control(), lost(run)), "run-ended");
+}
+
+#[test]
+fn what_was_lent_is_void_with_the_end_and_its_first_refusal_is_told_once() {
+    let mut world = World::team();
+    let run = world.run();
+    let refusal = |lease| LeaseRefused { run, lease };
+    let git = LeaseKind::Git(id("shop"));
+    assert_eq!(
+        world.refused(control(), refusal(git.clone())),
+        "not-first-refusal"
+    );
+    world.must(control(), lost(run));
+    world.must(control(), refusal(git.clone()));
+    assert_eq!(world.refused(control(), refusal(git)), "not-first-refusal");
+    let never_lent = LeaseKind::Host("elsewhere.org:443".into());
+    assert_eq!(
+        world.refused(control(), refusal(never_lent)),
+        "not-first-refusal"
+    );
+}
+
+#[test]
+fn calls_and_denials_are_counted_and_too_many_denials_end_the_run() {
+    let mut world = World::team();
+    let run = world.run();
+    let call = |lease| CallObserved {
+        run,
+        lease,
+        model_asked: None,
+        model_served: None,
+        status: 200,
+        bytes: (1, 1),
+        request: None,
+        answer: None,
+    };
+    let lent = call(LeaseKind::Host("example.org:443".into()));
+    let not_lent = call(LeaseKind::Host("elsewhere.org:443".into()));
+    assert_eq!(world.refused(in_run(run), not_lent), "not-lent");
+    world.must(in_run(run), lent);
+    assert_eq!(world.state.runs[&run].used.calls, 1);
+    for _ in 0..3 {
+        assert!(!plan(&world.state, world.now).contains(&Work::EndRunDenials(run)));
+        let denied = RequestDenied {
+            run: Some(run),
+            action: "git.push".into(),
+            resource: "shop".into(),
+            code: "no".into(),
+            decision: world.decision(),
+        };
+        world.must(in_run(run), denied);
+    }
+    assert!(plan(&world.state, world.now).contains(&Work::EndRunDenials(run)));
+}
+
+#[test]
+fn a_run_that_nobody_ends_counts_as_lost() {
+    let mut world = World::team();
+    let run = world.run();
+    let deadline = world.state.runs[&run].deadline;
+    assert!(!plan(&world.state, deadline).contains(&Work::EndRunLost(run)));
+    let late = deadline.plus_ms(RUN_GRACE_MS);
+    assert!(plan(&world.state, late).contains(&Work::EndRunLost(run)));
+}
+
+#[test]
+fn a_runs_names_lead_to_the_run() {
+    let mut world = World::team();
+    let run = world.run();
+    let known = &world.state.runs[&run];
+    assert_eq!(
+        known.spiffe_id("shop.example"),
+        format!("spiffe://shop.example/agent/fixer/run/{run}")
+    );
+    let (_, mail) = known.commit_identity("shop.example");
+    assert!(mail.contains(&run.to_string()), "{mail}");
+}
