@@ -160,7 +160,13 @@ fn bombs_loops_and_monsters_end() {
         "on:\n  push:\n    branches: ['{}']\njobs: {{a: {{steps: [{{run: x}}]}}}}\n",
         "**a".repeat(200)
     );
-    for text in [bomb, deep, parens, dollars, loops, calls, globs] {
+    let many_calls = format!(
+        "on: [push, schedule, workflow_call]\njobs:\n{}",
+        (0..60)
+            .map(|n| format!("  j{n}:\n    uses: ./.github/workflows/x.yml\n"))
+            .collect::<String>()
+    );
+    for text in [many_calls, bomb, deep, parens, dollars, loops, calls, globs] {
         try_all(&text);
     }
 }

@@ -1,6 +1,6 @@
 //! Landing: pushes, merges, approvals, and what follows when commits land.
 
-use super::run::is_production_branch;
+use super::perform::is_production_branch;
 use super::{
     Actor, Assumption, Credential, Engine, Event, Gate, Level, PathStep, PullRequest, Reference,
     Way,

@@ -6,10 +6,13 @@
 //! it raises its level to [`Level::Human`]. So the best way to a sink gives the verdict: level
 //! *clear* is reachable, *fact* depends, *human* is cut, and the way is the witness.
 
+mod agent;
 mod merge;
+mod perform;
 mod run;
 mod scope;
 pub(crate) mod seeds;
+mod trigger;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -390,6 +393,8 @@ pub(crate) struct Engine<'a> {
     approvals: HashMap<(usize, Actor), (Level, String)>,
     approvals_seen: HashMap<(usize, Actor), (Level, String)>,
     truncated: bool,
+    /// Workflows that the present run has called.
+    called: usize,
     /// Names of workflows that some `workflow_run` waits for, by repository.
     listened: Vec<Vec<String>>,
     /// Whether a workflow can do anything, or start one that can; the others are passed over.
@@ -473,6 +478,7 @@ impl<'a> Engine<'a> {
             approvals,
             approvals_seen: HashMap::new(),
             truncated: false,
+            called: 0,
             listened: subjects.iter().map(listened).collect(),
             active: subjects.iter().map(active).collect(),
         }

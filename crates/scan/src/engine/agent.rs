@@ -1,0 +1,271 @@
+//! Agents' steps: what they hold, and what they could do with it.
+
+use super::perform::token_writes;
+use super::run::{JobRun, Restriction, Run};
+use super::scope::Names;
+use super::{
+    Actor, AgentRun, Assumption, Credential, Engine, Event, Gate, Level, PathStep, Reference, Way,
+    merge,
+};
+use crate::agents::{self, Agent};
+use crate::workflow::Job;
+
+pub(super) fn agent_step(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    agent: &Agent,
+    names: &Names<'_>,
+    here: &Way,
+    state: &mut JobRun,
+) {
+    if run.restricted == Restriction::Nothing {
+        return;
+    }
+    let way = here.clone();
+    // It takes tasks only from people who may write: those runs are seen on their own.
+    if agent.checks_actor
+        && matches!(
+            run.event.actor,
+            Actor::Anyone | Actor::Bot(_) | Actor::Actions
+        )
+    {
+        return;
+    }
+    let credential = match (&agent.token, agent.own_app) {
+        (Some(template), _) => names.credential_of(template, 0),
+        (None, Some(app)) => Credential::App(app.to_owned()),
+        (None, None) => {
+            let ambient =
+                names.credential(&crate::acts::Token::Env(crate::acts::GH_ENV), &state.git);
+            if ambient == Credential::Default && state.checkout {
+                state.git.clone()
+            } else {
+                ambient
+            }
+        }
+    };
+    let writes = match &credential {
+        Credential::None | Credential::Outside => false,
+        Credential::Default => match token_writes(run, job, "contents") {
+            Some(yes) => yes,
+            None => match engine.assumption {
+                Assumption::Unprotected => {
+                    engine.assume(
+                        "the default workflow token may write, where a workflow does not say",
+                    );
+                    true
+                }
+                Assumption::Protected => false,
+                Assumption::Settings => run
+                    .subject
+                    .settings
+                    .as_ref()
+                    .and_then(|settings| settings.actions.default_workflow_permissions.as_deref())
+                    .is_none_or(|level| level == "write"),
+            },
+        },
+        Credential::Secret(_) | Credential::App(_) | Credential::DeployKey(_) => true,
+    };
+    note_agent(engine, run, agent, &credential, &way, writes);
+    let step = PathStep {
+        file: agent.file.clone(),
+        line: agent.line,
+        actor: agent.name.to_owned(),
+        credential: credential.words(),
+        event: "agent run".to_owned(),
+        why: format!(
+            "{} runs as a step, tasked by {}",
+            agent.name,
+            run.event.actor.words()
+        ),
+    };
+    if agent.reviewer {
+        return;
+    }
+    // An agent is where a way begins: who tasked it does not decide on what it does.
+    let own = Way {
+        level: Level::Clear,
+        facts: 0,
+        reason: None,
+        ..way
+    };
+    // An app's rights are those of its installation, whatever `permissions` says; but who wrote
+    // `contents: read` may have installed it so.
+    let declared = job
+        .permissions
+        .as_ref()
+        .or(run.workflow.permissions.as_ref());
+    let gate = match (&credential, declared) {
+        (Credential::App(app), Some(permissions))
+            if agent.token.is_none() && !permissions.writes("contents") =>
+        {
+            Gate::Fact(format!(
+                "whether the app {app} may write here: its rights are its installation's, not those of `permissions`"
+            ))
+        }
+        _ => Gate::Clear,
+    };
+    let own = engine.step(&own, step, &gate);
+    if state
+        .agent
+        .as_ref()
+        .is_none_or(|known| known.level >= own.level)
+    {
+        state.agent = Some(own.clone());
+    }
+    if writes && agent.shell {
+        let merges = agent
+            .tools
+            .as_ref()
+            .is_none_or(|tools| agents::may_merge(tools));
+        capabilities(engine, run, job, agent, &credential, &own, merges);
+    }
+}
+
+fn note_agent(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    agent: &Agent,
+    credential: &Credential,
+    way: &Way,
+    writes: bool,
+) {
+    let open = run.event.actor == Actor::Anyone && way.level < Level::Human;
+    let known = engine.agents.iter_mut().find(|known| {
+        known.file == agent.file && known.line == agent.line && known.repository == run.repository
+    });
+    match known {
+        Some(known) => {
+            known.open |= open;
+            known.writes |= writes;
+            if !known.credentials.contains(credential) {
+                known.credentials.push(credential.clone());
+            }
+        }
+        None => engine.agents.push(AgentRun {
+            repository: run.repository,
+            name: agent.name,
+            file: agent.file.clone(),
+            line: agent.line,
+            event: super::seeds::event_name(run.event_name),
+            open,
+            credentials: vec![credential.clone()],
+            writes,
+            shell: agent.shell,
+        }),
+    }
+}
+
+/// What an agent can do by itself with a token that writes and a shell that pushes.
+fn capabilities(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    agent: &Agent,
+    credential: &Credential,
+    way: &Way,
+    _merges: bool,
+) {
+    let place = (agent.file.as_str(), agent.line);
+    let what = format!("{} can push with {}", agent.name, credential.words());
+    merge::push(
+        engine,
+        run.repository,
+        &Reference::Default,
+        credential,
+        place,
+        &what,
+        way,
+        true,
+    );
+    let base = PathStep {
+        file: agent.file.clone(),
+        line: agent.line,
+        actor: agent.name.to_owned(),
+        credential: credential.words(),
+        event: String::new(),
+        why: what,
+    };
+    if credential.fires() {
+        let gate = merge::tag_gate(engine, run.repository, true);
+        let tagged = engine.step(
+            way,
+            PathStep {
+                event: "push of a tag".to_owned(),
+                ..base.clone()
+            },
+            &gate,
+        );
+        let event = Event {
+            reference: Reference::Tag(None),
+            releases: true,
+            ..Event::new(run.repository, "push", "", credential.actor())
+        };
+        engine.happens(event, tagged.clone());
+        let pushed = engine.step(
+            way,
+            PathStep {
+                event: "push to another branch".to_owned(),
+                ..base.clone()
+            },
+            &Gate::Clear,
+        );
+        let event = Event {
+            reference: Reference::Branch("agent/branch".to_owned()),
+            ..Event::new(run.repository, "push", "", credential.actor())
+        };
+        engine.happens(event, pushed);
+    }
+    let may_dispatch = match credential {
+        Credential::Default => {
+            (token_writes(run, job, "actions") == Some(true)).then_some(Gate::Clear)
+        }
+        Credential::Secret(name) => Some(Gate::Fact(format!(
+            "whether secrets.{name} may start workflows"
+        ))),
+        Credential::None | Credential::App(_) | Credential::DeployKey(_) | Credential::Outside => {
+            None
+        }
+    };
+    let Some(subject) = engine.subject(run.repository) else {
+        return;
+    };
+    for (index, workflow) in subject.workflows.iter().enumerate() {
+        for trigger in &workflow.triggers {
+            let event = match trigger.event.as_str() {
+                "workflow_dispatch" if may_dispatch.is_some() => Event {
+                    workflow: Some(index),
+                    ..Event::new(run.repository, "workflow_dispatch", "", credential.actor())
+                },
+                "repository_dispatch"
+                    if matches!(credential, Credential::Default | Credential::Secret(_)) =>
+                {
+                    Event {
+                        kind: trigger.types.first().cloned(),
+                        ..Event::new(
+                            run.repository,
+                            "repository_dispatch",
+                            "",
+                            credential.actor(),
+                        )
+                    }
+                }
+                _ => continue,
+            };
+            let gate = match (trigger.event.as_str(), &may_dispatch) {
+                ("workflow_dispatch", Some(gate)) => gate.clone(),
+                _ => Gate::Clear,
+            };
+            let next = engine.step(
+                way,
+                PathStep {
+                    event: event.words(),
+                    ..base.clone()
+                },
+                &gate,
+            );
+            engine.happens(event, next);
+        }
+    }
+}

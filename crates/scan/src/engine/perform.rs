@@ -1,0 +1,770 @@
+//! What an act does in a run: whether it may, what it reaches, which events follow.
+
+use super::run::{JobRun, Restriction, Run};
+use super::scope::Names;
+use super::{
+    Actor, Assumption, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Way,
+    merge,
+};
+use crate::acts::{Act, Check, Op, SinkKind, Target, is_rehearsal};
+use crate::expr::{self, Truth, Value};
+use crate::workflow::{Job, Step, System};
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one act of one step; grouping would only hide the parts"
+)]
+pub(super) fn one_act(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    act: &Act,
+    names: &Names<'_>,
+    job_way: &mut Way,
+    here: &Way,
+    state: &mut JobRun,
+) {
+    let mut way = here.clone();
+    for template in &act.only_if {
+        match expr::truth_of(&flag(template, names)) {
+            Truth::No => return,
+            Truth::Yes | Truth::Can => {}
+            Truth::Depends(fact) => way = way.gated(&Gate::Fact(fact)),
+        }
+    }
+    for template in &act.unless {
+        match expr::truth_of(&flag(template, names)) {
+            Truth::Yes => return,
+            Truth::No | Truth::Can => {}
+            Truth::Depends(fact) => way = way.gated(&Gate::Fact(fact)),
+        }
+    }
+    if act.after_release_pr && !run.event.releases {
+        return;
+    }
+    if act.benign.is_some() {
+        return;
+    }
+    if let Op::Check(check) = &act.op {
+        let gate = match check {
+            Check::Person(text) => Gate::Human((*text).to_owned()),
+            Check::Actor(text) if run.event.actor == Actor::Anyone => {
+                Gate::Human((*text).to_owned())
+            }
+            Check::Actor(_) => Gate::Clear,
+        };
+        *job_way = job_way.gated(&gate);
+        return;
+    }
+    // Later steps carry on what an agent wrote: its work, so its way.
+    let carries = matches!(act.op, Op::Push(_) | Op::Merge { .. } | Op::CreatePr(_));
+    if carries
+        && let Some(agent) = &state.agent
+        && agent.level < way.level
+    {
+        way = agent.clone();
+    }
+    let credential = names.credential(&act.token, &state.git);
+    perform(engine, run, job, act, names, &way, &credential, state);
+}
+
+fn flag(template: &str, names: &Names<'_>) -> Value {
+    match expr::template(template, names) {
+        Value::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "yes" | "1" | "on" => Value::Bool(true),
+            "false" | "no" | "0" | "" | "off" | "never" => Value::Bool(false),
+            _ => Value::Bool(true),
+        },
+        other => other,
+    }
+}
+
+/// The name of a sink that an act is.
+fn sink_name(act: &Act, default: &str) -> String {
+    if act.what.is_empty() {
+        default.to_owned()
+    } else {
+        act.what.clone()
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one act of one step; grouping would only hide the parts"
+)]
+fn perform(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    act: &Act,
+    names: &Names<'_>,
+    way: &Way,
+    credential: &Credential,
+    state: &mut JobRun,
+) {
+    let place = (act.file.as_str(), act.line);
+    let step = |event: String, why: &str| PathStep {
+        file: act.file.clone(),
+        line: act.line,
+        actor: credential.actor().words(),
+        credential: credential.words(),
+        event,
+        why: why.to_owned(),
+    };
+    match &act.op {
+        Op::Publish | Op::Deploy { .. } => {
+            if !permitted(engine, run, job, &Credential::Outside, &[]) {
+                return;
+            }
+            let kind = if act.op == Op::Publish {
+                SinkKind::Publish
+            } else {
+                SinkKind::Deploy
+            };
+            let mut gate = Gate::Clear;
+            let environment = job
+                .environment
+                .as_ref()
+                .map(|(name, _)| name.as_str())
+                .unwrap_or_default();
+            if kind == SinkKind::Deploy && is_rehearsal(environment) {
+                return;
+            }
+            if let Some(fact) = branch_fact(run, kind) {
+                gate = Gate::Fact(fact);
+            }
+            let way = engine.step(way, step(kind.word().to_owned(), &act.what), &gate);
+            engine.reach(
+                run.repository,
+                kind,
+                &sink_name(act, kind.word()),
+                place,
+                &way,
+            );
+        }
+        Op::Push(target) => push(engine, run, job, act, names, way, credential, target),
+        Op::Tag(name) => tag(engine, run, job, act, way, credential, name.clone()),
+        Op::Release { draft, tag: name } => {
+            if !permitted(engine, run, job, credential, &["contents"]) {
+                return;
+            }
+            let mut gate = Gate::Clear;
+            if let Some(draft) = draft {
+                match expr::truth_of(&flag(draft, names)) {
+                    Truth::Yes => {
+                        gate = Gate::Human(
+                            "the release is a draft until a person publishes it".to_owned(),
+                        )
+                    }
+                    Truth::No | Truth::Can => {}
+                    Truth::Depends(fact) => gate = Gate::Fact(fact),
+                }
+            }
+            let way = engine.step(way, step("release".to_owned(), &act.what), &gate);
+            engine.reach(
+                run.repository,
+                SinkKind::Release,
+                &sink_name(act, "release"),
+                place,
+                &way,
+            );
+            if credential.fires() {
+                for activity in ["published", "created", "released"] {
+                    let event = Event {
+                        reference: Reference::Tag(name.clone()),
+                        releases: true,
+                        ..Event::new(run.repository, "release", activity, credential.actor())
+                    };
+                    engine.happens(event, way.clone());
+                }
+                if !matches!(run.event.reference, Reference::Tag(_)) {
+                    let event = Event {
+                        reference: Reference::Tag(name.clone()),
+                        releases: true,
+                        ..Event::new(run.repository, "push", "", credential.actor())
+                    };
+                    engine.happens(event, way);
+                }
+            }
+        }
+        Op::CreatePr(new) => {
+            if !permitted(engine, run, job, credential, &["pull-requests"]) {
+                return;
+            }
+            let pull = PullRequest {
+                author: credential.actor(),
+                head: new
+                    .head
+                    .as_deref()
+                    .and_then(|head| match expr::template(head, names) {
+                        Value::Text(text) if !text.contains('$') => Some(text),
+                        _ => None,
+                    }),
+                labels: new.labels.clone(),
+                fork: false,
+                release: new.release,
+            };
+            let way = engine.step(
+                way,
+                step("pull_request opened".to_owned(), &act.what),
+                &Gate::Clear,
+            );
+            merge::new_pull_request(engine, run.repository, &pull, &way, credential.fires());
+            state.pull = Some(pull);
+        }
+        Op::Merge {
+            auto,
+            admin,
+            label,
+            any,
+        } => {
+            if !permitted(engine, run, job, credential, &["contents"]) {
+                return;
+            }
+            // `pull-requests: write` is what `gh pr merge` asks for too, but contents decides.
+            let on_event = run.event.pull_request.clone();
+            let pull = on_event.or_else(|| state.pull.clone());
+            let mut way = way.clone();
+            if let Some(label) = label
+                && !super::scope::has_label(run.event, label)
+                && run.event.actor != Actor::Person
+                && !state
+                    .pull
+                    .as_ref()
+                    .is_some_and(|pull| pull.labels.iter().any(|known| known == label))
+            {
+                way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
+            }
+            let manner = merge::Manner {
+                auto: *auto,
+                admin: *admin,
+                selects: pull.is_none() && *any,
+            };
+            merge::merge(
+                engine,
+                run.repository,
+                pull.as_ref(),
+                credential,
+                manner,
+                place,
+                &act.what,
+                &way,
+            );
+        }
+        Op::Approve => {
+            if !permitted(engine, run, job, credential, &["pull-requests"]) {
+                return;
+            }
+            let pull = run.event.pull_request.as_ref().or(state.pull.as_ref());
+            merge::approve(
+                engine,
+                run.repository,
+                pull,
+                credential,
+                place,
+                &act.what,
+                way,
+            );
+        }
+        Op::Label(list) => {
+            if !credential.fires() || run.restricted == Restriction::Nothing {
+                return;
+            }
+            let way = engine.step(way, step("label".to_owned(), &act.what), &Gate::Clear);
+            for label in list {
+                let name = match expr::template(label, names) {
+                    Value::Text(text) => text,
+                    _ => continue,
+                };
+                let mut pull = run
+                    .event
+                    .pull_request
+                    .clone()
+                    .or_else(|| state.pull.clone());
+                if let Some(pull) = &mut pull
+                    && !pull.labels.contains(&name)
+                {
+                    pull.labels.push(name.clone());
+                }
+                let event = Event {
+                    label: Some(name),
+                    pull_request: pull.clone(),
+                    ..Event::new(
+                        run.repository,
+                        if pull.is_some() {
+                            "pull_request"
+                        } else {
+                            "issues"
+                        },
+                        "labeled",
+                        credential.actor(),
+                    )
+                };
+                engine.happens(event, way.clone());
+            }
+        }
+        Op::Comment(body) => {
+            if !credential.fires() || run.restricted == Restriction::Nothing {
+                return;
+            }
+            let text = body
+                .as_deref()
+                .and_then(|body| match expr::template(body, names) {
+                    Value::Text(text) if !text.contains('$') => Some(text),
+                    _ => None,
+                });
+            let way = engine.step(
+                way,
+                step("issue_comment created".to_owned(), &act.what),
+                &Gate::Clear,
+            );
+            let event = Event {
+                text,
+                pull_request: run.event.pull_request.clone(),
+                ..Event::new(
+                    run.repository,
+                    "issue_comment",
+                    "created",
+                    credential.actor(),
+                )
+            };
+            engine.happens(event, way);
+        }
+        Op::Issue => {
+            if !credential.fires() || run.restricted == Restriction::Nothing {
+                return;
+            }
+            let way = engine.step(
+                way,
+                step("issues opened".to_owned(), &act.what),
+                &Gate::Clear,
+            );
+            engine.happens(
+                Event::new(run.repository, "issues", "opened", credential.actor()),
+                way,
+            );
+        }
+        Op::Dispatch {
+            workflow,
+            repository,
+        } => dispatch(
+            engine,
+            run,
+            job,
+            act,
+            names,
+            way,
+            credential,
+            workflow.as_deref(),
+            repository.as_deref(),
+        ),
+        Op::RepositoryDispatch {
+            event_type,
+            repository,
+        } => {
+            if !permitted(engine, run, job, credential, &["contents"]) {
+                return;
+            }
+            let Some(target) = other_repository(engine, run, repository.as_deref()) else {
+                return;
+            };
+            let kind = event_type
+                .as_deref()
+                .and_then(|kind| match expr::template(kind, names) {
+                    Value::Text(text) if !text.contains('$') => Some(text),
+                    _ => None,
+                });
+            let way = engine.step(
+                way,
+                step("repository_dispatch".to_owned(), &act.what),
+                &Gate::Clear,
+            );
+            let event = Event {
+                kind,
+                ..Event::new(target, "repository_dispatch", "", credential.actor())
+            };
+            engine.happens(event, way);
+        }
+        Op::Check(_) | Op::Local(_) => {}
+    }
+}
+
+/// Which repository of this scan a name means; this one without a name.
+fn other_repository(engine: &Engine<'_>, run: &Run<'_>, name: Option<&str>) -> Option<usize> {
+    let Some(name) = name else {
+        return Some(run.repository);
+    };
+    engine.subjects.iter().position(|subject| {
+        subject.slug.as_deref().is_some_and(|slug| {
+            slug.eq_ignore_ascii_case(name)
+                || slug.strip_prefix("?/").is_some_and(|known| {
+                    name.rsplit('/')
+                        .next()
+                        .is_some_and(|last| last.eq_ignore_ascii_case(known))
+                })
+        })
+    })
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one act of one step; grouping would only hide the parts"
+)]
+fn dispatch(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    act: &Act,
+    names: &Names<'_>,
+    way: &Way,
+    credential: &Credential,
+    workflow: Option<&str>,
+    repository: Option<&str>,
+) {
+    if !permitted(engine, run, job, credential, &["actions"]) {
+        return;
+    }
+    let Some(target) = other_repository(engine, run, repository) else {
+        return;
+    };
+    let wanted = workflow.map(|name| match expr::template(name, names) {
+        Value::Text(text) => text,
+        _ => String::new(),
+    });
+    let step = PathStep {
+        file: act.file.clone(),
+        line: act.line,
+        actor: credential.actor().words(),
+        credential: credential.words(),
+        event: "workflow_dispatch".to_owned(),
+        why: act.what.clone(),
+    };
+    let way = engine.step(way, step, &Gate::Clear);
+    let Some(subject) = engine.subject(target) else {
+        return;
+    };
+    for (index, candidate) in subject.workflows.iter().enumerate() {
+        let hit = wanted.as_deref().is_none_or(|name| {
+            let file = candidate.file.rsplit('/').next().unwrap_or_default();
+            name == file || name == candidate.name || name == candidate.file
+        });
+        // A name that can't be read is no reason to start everything.
+        let named = wanted.is_some() || workflow.is_none() && candidate.system != System::GitHub;
+        if hit
+            && named
+            && candidate
+                .triggers
+                .iter()
+                .any(|trigger| trigger.event == "workflow_dispatch")
+        {
+            let event = Event {
+                workflow: Some(index),
+                ..Event::new(target, "workflow_dispatch", "", credential.actor())
+            };
+            engine.happens(event, way.clone());
+        }
+    }
+}
+
+/// A build of a branch that is not the default one may or may not be production.
+fn branch_fact(run: &Run<'_>, kind: SinkKind) -> Option<String> {
+    if run.workflow.system == System::GitHub
+        && run.event_name == "pull_request"
+        && !run.event.merged
+    {
+        return Some(format!(
+            "whether what a pull request's run {}es is production",
+            kind.word().trim_end_matches("es")
+        ));
+    }
+    match (&run.event.reference, run.event.name) {
+        (Reference::Branch(name), "push") if !is_production_branch(name) => Some(format!(
+            "whether what is made from the branch {name} is production"
+        )),
+        (Reference::Other, "push") => {
+            Some("whether what is made from any branch is production".to_owned())
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn is_production_branch(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    matches!(
+        lower.as_str(),
+        "main"
+            | "master"
+            | "production"
+            | "prod"
+            | "live"
+            | "release"
+            | "releases"
+            | "deploy"
+            | "stable"
+            | "trunk"
+            | "latest"
+    ) || lower.starts_with("release/")
+        || lower.starts_with("release-")
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one act of one step; grouping would only hide the parts"
+)]
+fn push(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    act: &Act,
+    names: &Names<'_>,
+    way: &Way,
+    credential: &Credential,
+    target: &Target,
+) {
+    if let Target::Elsewhere(place) = target {
+        elsewhere(engine, run, act, way, credential, place);
+        return;
+    }
+    if !permitted(engine, run, job, credential, &["contents"]) {
+        return;
+    }
+    let Some(reference) = names.destination(target) else {
+        return;
+    };
+    if let Reference::Tag(name) = reference {
+        tag(engine, run, job, act, way, credential, name);
+        return;
+    }
+    merge::push(
+        engine,
+        run.repository,
+        &reference,
+        credential,
+        (&act.file, act.line),
+        &act.what,
+        way,
+        false,
+    );
+    if *target == Target::CurrentAndTags {
+        tag(engine, run, job, act, way, credential, None);
+    }
+}
+
+/// Pushes to a repository of deployments or packages ship something; others do not.
+fn elsewhere(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    act: &Act,
+    way: &Way,
+    credential: &Credential,
+    place: &str,
+) {
+    if run.restricted != Restriction::Full || *credential == Credential::Default {
+        return;
+    }
+    let lower = place.to_lowercase();
+    let kind = if [
+        "gitops",
+        "deploy",
+        "manifests",
+        "argocd",
+        "k8s",
+        "kubernetes",
+        "infra",
+        "helm-values",
+        ".github.io",
+        "flux",
+    ]
+    .iter()
+    .any(|mark| lower.contains(mark))
+    {
+        SinkKind::Deploy
+    } else if [
+        "homebrew", "scoop", "-tap", "aur", "winget", "charts", "registry",
+    ]
+    .iter()
+    .any(|mark| lower.contains(mark))
+    {
+        SinkKind::Publish
+    } else {
+        return;
+    };
+    let step = PathStep {
+        file: act.file.clone(),
+        line: act.line,
+        actor: credential.actor().words(),
+        credential: credential.words(),
+        event: format!("push to {place}"),
+        why: act.what.clone(),
+    };
+    let way = engine.step(way, step, &Gate::Clear);
+    engine.reach(
+        run.repository,
+        kind,
+        &format!("push to {place}"),
+        (&act.file, act.line),
+        &way,
+    );
+}
+
+fn tag(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    act: &Act,
+    way: &Way,
+    credential: &Credential,
+    name: Option<String>,
+) {
+    if !permitted(engine, run, job, credential, &["contents"]) {
+        return;
+    }
+    let gate = merge::tag_gate(engine, run.repository, false);
+    let step = PathStep {
+        file: act.file.clone(),
+        line: act.line,
+        actor: credential.actor().words(),
+        credential: credential.words(),
+        event: "push of a tag".to_owned(),
+        why: act.what.clone(),
+    };
+    let way = engine.step(way, step, &gate);
+    engine.reach(
+        run.repository,
+        SinkKind::Release,
+        &format!("tag ({})", act.what),
+        (&act.file, act.line),
+        &way,
+    );
+    if credential.fires() {
+        let event = Event {
+            reference: Reference::Tag(name),
+            releases: true,
+            ..Event::new(run.repository, "push", "", credential.actor())
+        };
+        engine.happens(event, way);
+    }
+}
+
+/// Whether an act with this credential has the right to do what it does.
+fn permitted(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    credential: &Credential,
+    scopes: &[&str],
+) -> bool {
+    match credential {
+        Credential::None => false,
+        Credential::Secret(_) | Credential::App(_) | Credential::DeployKey(_) => {
+            run.restricted != Restriction::Nothing
+        }
+        Credential::Outside => run.restricted == Restriction::Full,
+        Credential::Default => {
+            if run.workflow.system != System::GitHub {
+                return false;
+            }
+            let mut all = true;
+            for scope in scopes {
+                match token_writes(run, job, scope) {
+                    Some(yes) => all &= yes,
+                    None => {
+                        let default = run.subject.settings.as_ref().and_then(|settings| {
+                            settings.actions.default_workflow_permissions.clone()
+                        });
+                        if engine.assumption == Assumption::Settings
+                            && default.as_deref() == Some("read")
+                        {
+                            all = false;
+                        } else {
+                            engine.assume("the default workflow token may write, where a workflow does not say");
+                        }
+                    }
+                }
+            }
+            all
+        }
+    }
+}
+
+/// Whether the job's own token may write `scope`: `None` where only the default decides.
+pub(super) fn token_writes(run: &Run<'_>, job: &Job, scope: &str) -> Option<bool> {
+    if run.workflow.system != System::GitHub {
+        return Some(false);
+    }
+    if run.restricted == Restriction::Nothing {
+        return Some(false);
+    }
+    let declared = job
+        .permissions
+        .as_ref()
+        .or(run.workflow.permissions.as_ref());
+    if let Some(cap) = &run.cap
+        && !cap.writes(scope)
+    {
+        return Some(false);
+    }
+    match declared {
+        Some(permissions) => Some(permissions.writes(scope)),
+        None if run.restricted == Restriction::ReadByDefault => Some(false),
+        None => run.cap.as_ref().map(|_| true),
+    }
+}
+
+impl Engine<'_> {
+    /// Notes every sink that the files hold, so that those no way reaches are told too.
+    pub(super) fn register_sinks(&mut self, repository: usize) {
+        let Some(subject) = self.subject(repository) else {
+            return;
+        };
+        for workflow in &subject.workflows {
+            for job in &workflow.jobs {
+                let rehearsal = job
+                    .environment
+                    .as_ref()
+                    .is_some_and(|(name, _)| is_rehearsal(name));
+                for step in &job.steps {
+                    self.register_step(repository, step, rehearsal);
+                }
+            }
+        }
+    }
+
+    fn register_step(&mut self, repository: usize, step: &Step, rehearsal: bool) {
+        for act in &step.acts {
+            let kind = match &act.op {
+                Op::Publish => SinkKind::Publish,
+                Op::Deploy { .. } => SinkKind::Deploy,
+                Op::Release { .. } => SinkKind::Release,
+                Op::Push(_)
+                | Op::CreatePr(_)
+                | Op::Merge { .. }
+                | Op::Approve
+                | Op::Label(_)
+                | Op::Comment(_)
+                | Op::Issue
+                | Op::Tag(_)
+                | Op::Dispatch { .. }
+                | Op::RepositoryDispatch { .. }
+                | Op::Check(_)
+                | Op::Local(_) => continue,
+            };
+            let benign = act.benign.or_else(|| {
+                (rehearsal && kind == SinkKind::Deploy)
+                    .then_some("the environment's name says that it is not production")
+            });
+            self.register(
+                repository,
+                kind,
+                &sink_name(act, kind.word()),
+                (&act.file, act.line),
+                benign,
+            );
+        }
+        if let Some(inner) = &step.inner {
+            for step in &inner.steps {
+                self.register_step(repository, step, rehearsal);
+            }
+        }
+    }
+}
