@@ -72,7 +72,11 @@ pub(super) async fn handle(
             let caller = active(&app, caller, &LeaseKind::Identity).await?;
             Ok(axum::Json(what_may_i_do(&caller)).into_response())
         }
-        "git" => git::run_request(&app, tail, request).await,
+        "git" => {
+            let by_git = is_git(&request);
+            let answer = git::run_request(&app, tail, request).await;
+            if by_git { told_to_git(answer) } else { answer }
+        }
         "model" => http::model(&app, tail, request).await,
         "egress" => http::egress(&app, request).await,
         "tunnel" => http::tunnel(&app, request).await,
@@ -88,12 +92,20 @@ pub(super) async fn people(
     request: Request,
 ) -> Result<Response, Problem> {
     let path = request.uri().path().to_owned();
-    git::person_request(
-        &app,
-        path.strip_prefix("/git/").unwrap_or_default(),
-        request,
-    )
-    .await
+    let path = path.strip_prefix("/git/").unwrap_or_default();
+    let by_git = is_git(&request);
+    let answer = git::person_request(&app, path, request).await;
+    if by_git { told_to_git(answer) } else { answer }
+}
+
+/// Whether git itself asks. It chooses nothing but the form of a refusal.
+fn is_git(request: &Request) -> bool {
+    let agent = request.headers().get(axum::http::header::USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"git/"))
+}
+
+fn told_to_git(answer: Result<Response, Problem>) -> Result<Response, Problem> {
+    answer.or_else(|problem| Ok(problem.told_to_git()))
 }
 
 /// Who calls, by token and proof of possession; the run may have ended.

@@ -41,6 +41,15 @@ pub fn document(refusal: &Refusal) -> Value {
     document
 }
 
+impl Problem {
+    /// The refusal as git's client shows it: it prints plain text, and nothing else.
+    pub fn told_to_git(&self) -> Response {
+        let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+        let text = format!("portcullis: {}\n  code: {}\n", self.0, self.0.code);
+        (status(&self.0), headers, text).into_response()
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = status(&self.0);

@@ -1,0 +1,110 @@
+//! What a push holds, read from its quarantine.
+
+use std::collections::BTreeSet;
+
+use portcullis_checks::diff::Diff;
+use portcullis_checks::scope::{Violation, violations};
+use portcullis_flow::State;
+use portcullis_gateway::git::commit::Ident;
+use portcullis_gateway::git::{PackLimits, Quarantine, rules};
+use portcullis_model::{Digest, GitOid, Refusal, RepositoryId, Scope};
+
+/// What a push holds, read from its quarantine.
+pub(super) struct Content {
+    pub(super) base: GitOid,
+    pub(super) tree: GitOid,
+    pub(super) manifest: Digest,
+    pub(super) commits: Vec<GitOid>,
+    pub(super) diff_bytes: Vec<u8>,
+    pub(super) diff: Diff,
+}
+
+pub(super) async fn read(
+    state: &State,
+    quarantine: &Quarantine,
+    key: &(RepositoryId, String),
+    head: &GitOid,
+    tip: &GitOid,
+) -> Result<Content, Refusal> {
+    let objects = quarantine.objects();
+    let base = objects.merge_base(head, tip).await?;
+    let branch = state.branches.get(key);
+    let base = base
+        .filter(|base| branch.is_some_and(|branch| branch.stood_at(base)))
+        .ok_or_else(|| {
+            Refusal::denied("base-unknown", "the change does not stand on its branch")
+                .expected(&format!("commits on top of {}", tip.short()))
+                .received(head.as_str())
+                .next("git fetch origin; git rebase origin/<branch>; push again")
+        })?;
+    if base == *head {
+        return Err(Refusal::denied(
+            "nothing-new",
+            "the push holds nothing that the branch lacks",
+        )
+        .expected("at least one commit on top of the branch")
+        .next("commit your work, then push again"));
+    }
+    let commits: Vec<GitOid> = objects
+        .commits_between(&base, head, PackLimits::default().commits)
+        .await?;
+    let diff_bytes = objects.diff(&base, head).await?;
+    Ok(Content {
+        tree: objects.commit_info(head).await?.tree,
+        manifest: objects.manifest(&base, head).await?,
+        diff: portcullis_checks::diff::parse(&diff_bytes)?,
+        base,
+        commits,
+        diff_bytes,
+    })
+}
+
+impl Content {
+    fn violations(&self, scope: Option<&Scope>) -> Result<Vec<Violation>, Refusal> {
+        match scope {
+            Some(scope) => violations(&self.diff, scope),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Paths that the scope does not hold.
+    pub(super) fn outside(&self, scope: Option<&Scope>) -> Result<BTreeSet<String>, Refusal> {
+        Ok(self
+            .violations(scope)?
+            .iter()
+            .filter_map(|violation| match violation {
+                Violation::Outside { path, .. } | Violation::Denied { path, .. } => {
+                    Some(path.to_string())
+                }
+                Violation::Operation { .. }
+                | Violation::TooManyFiles { .. }
+                | Violation::TooManyLines { .. } => None,
+            })
+            .collect())
+    }
+
+    /// What goes beyond the scope otherwise: operations, files, lines.
+    pub(super) fn over(&self, scope: Option<&Scope>) -> Result<BTreeSet<String>, Refusal> {
+        Ok(self
+            .violations(scope)?
+            .iter()
+            .filter_map(|violation| match violation {
+                Violation::Outside { .. } | Violation::Denied { .. } => None,
+                Violation::Operation { path, operation } => Some(format!("{operation} {path}")),
+                Violation::TooManyFiles { files, max } => Some(format!("{files} files of {max}")),
+                Violation::TooManyLines { lines, max } => Some(format!("{lines} lines of {max}")),
+            })
+            .collect())
+    }
+}
+
+/// Commits of a run that name somebody else as author or committer.
+pub(super) fn other_names(identity: Option<&Ident>, quarantine: &Quarantine) -> BTreeSet<String> {
+    let Some(identity) = identity else {
+        return BTreeSet::new();
+    };
+    rules::names_outside(identity, quarantine.commits())
+        .into_iter()
+        .map(|foreign| format!("{} {}", foreign.commit.short(), foreign.named))
+        .collect()
+}

@@ -1,0 +1,484 @@
+//! A push is decided twice: on its commands before a pack is read, and on its content while it
+//! stands in quarantine. What is accepted becomes a revision of a change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use portcullis_flow::change::{Change, ChangeStatus, party_of_push};
+use portcullis_flow::{Command as Recording, State};
+use portcullis_gateway::git::body::BodyReader;
+use portcullis_gateway::git::commit::Ident;
+use portcullis_gateway::git::push::RefCommand;
+use portcullis_gateway::git::quarantine::RevisionRef;
+use portcullis_gateway::git::receive::{self, PushRequest};
+use portcullis_gateway::git::report::{RefReport, RefResult, Report};
+use portcullis_gateway::git::rules::{self, FirstLook};
+use portcullis_gateway::git::{FetchView, PackLimits, Quarantine};
+use portcullis_model::event::{ChangePushed, DecisionRecord};
+use portcullis_model::manifest::Repository;
+use portcullis_model::statement::Envelope;
+use portcullis_model::{Actor, ChangeId, Recorder as _, Refusal, RepositoryId, RunId, Scope};
+use portcullis_policy::action::{Action, GitPush, UpdateKind};
+use portcullis_policy::request::{Circumstances, TaskFacts};
+use portcullis_policy::{Permit, PolicyFile, Request as Question};
+
+use super::super::super::{Problem, one_header};
+use super::super::Caller;
+use super::{answer, branch_refs, content, signed};
+use crate::app::{App, Verdict, now};
+use crate::facts;
+use crate::mirrors::Mirror;
+
+/// Who pushes, and what that allows.
+struct Pusher {
+    actor: Actor,
+    run: Option<RunId>,
+    policy_actor: portcullis_policy::Actor,
+    circumstances: Circumstances,
+    task: Option<TaskFacts>,
+    identity: Option<Ident>,
+    scope: Option<Scope>,
+    change: Option<ChangeId>,
+    denials: u64,
+    envelope: Option<Envelope>,
+}
+
+pub(super) async fn by_run(
+    app: &Arc<App>,
+    caller: &Caller,
+    repository: &RepositoryId,
+    mirror: &Mirror,
+    view: &FetchView,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (state, run) = (&caller.state, &caller.run);
+    let task = state.tasks.get(&run.task);
+    let (name, email) = run.commit_identity(&state.genesis()?.trust_domain);
+    let pusher = Pusher {
+        actor: caller.actor(),
+        run: Some(run.id),
+        policy_actor: facts::run_actor(state, run, now()),
+        circumstances: facts::circumstances_of_run(
+            state,
+            run,
+            Some(repository),
+            caller.halted(app, Some(repository)),
+            now(),
+        )?,
+        task: facts::task(state, run.task, Some(run), now()),
+        identity: Some(Ident { name, email }),
+        scope: task
+            .and_then(|task| task.payload.target(repository))
+            .map(|target| target.scope.clone()),
+        change: task.and_then(|task| task.payload.change),
+        denials: run.used.denials,
+        envelope: None,
+    };
+    let push = read_push(mirror, request).await?;
+    push_any(app, pusher, repository, view, push).await
+}
+
+pub(super) async fn by_person(
+    app: &Arc<App>,
+    state: &State,
+    repository: &RepositoryId,
+    mirror: &Mirror,
+    request: Request,
+) -> Result<Response, Problem> {
+    let push = read_push(mirror, request).await?;
+    if push.header.is_probe() {
+        return Ok(answer(receive::RESULT_TYPE, Body::empty()));
+    }
+    let (human, actor, envelope) =
+        match signed::verify(state, repository, push.header.certificate.as_ref()) {
+            Ok(found) => found,
+            Err(refusal) => {
+                return Ok(answer(
+                    receive::RESULT_TYPE,
+                    Body::from(push.deny(&refusal).await),
+                ));
+            }
+        };
+    let mut circumstances = facts::circumstances(state, now())?;
+    circumstances.mode = state.inventory.repository(repository)?.mode;
+    circumstances.key_class = actor.key_class.unwrap_or(circumstances.key_class);
+    let pusher = Pusher {
+        actor,
+        run: None,
+        policy_actor: facts::human(state, &human),
+        circumstances,
+        task: None,
+        identity: None,
+        scope: None,
+        change: None,
+        denials: 0,
+        envelope: Some(envelope),
+    };
+    let refs = branch_refs(state, repository)?;
+    let head = &state.inventory.repository(repository)?.default_branch;
+    let view = FetchView::create(
+        &mirror.repository,
+        &format!("person-{human}").replace('.', "_"),
+        head,
+        &refs,
+    )
+    .await?;
+    push_any(app, pusher, repository, &view, push).await
+}
+
+type Incoming = PushRequest<BodyReader<Body>>;
+
+async fn read_push(mirror: &Mirror, request: Request) -> Result<Incoming, Refusal> {
+    let encoding = one_header(request.headers(), "content-encoding")?.map(str::to_owned);
+    let limit = PackLimits::default()
+        .pack_bytes
+        .saturating_add(16 * 1024 * 1024);
+    let body = BodyReader::new(request.into_body(), encoding.as_deref(), limit)?;
+    PushRequest::read(mirror.repository.format(), body).await
+}
+
+async fn push_any(
+    app: &Arc<App>,
+    pusher: Pusher,
+    repository: &RepositoryId,
+    view: &FetchView,
+    mut push: Incoming,
+) -> Result<Response, Problem> {
+    if push.header.is_probe() {
+        return Ok(answer(receive::RESULT_TYPE, Body::empty()));
+    }
+    let report = match take_push(app, &pusher, repository, view, &mut push).await {
+        Ok(report) => report,
+        Err((refusal, decision)) => {
+            let refs: Vec<&str> = push
+                .header
+                .commands
+                .iter()
+                .map(|command| command.name.as_str())
+                .collect();
+            let resource = format!("repository {repository} ref {}", refs.join(" "));
+            let decision = decision.unwrap_or_else(|| app.state_decision(&app.state()));
+            let question = push.header.is_question();
+            if question {
+                pusher.run.inspect(|run| app.questions.count(*run));
+            } else {
+                app.record_denial(
+                    pusher.actor.clone(),
+                    pusher.run,
+                    "git.push",
+                    resource,
+                    &refusal,
+                    decision,
+                )
+                .await;
+            }
+            Report::refused(&push.header, &refusal)
+        }
+    };
+    Ok(answer(
+        receive::RESULT_TYPE,
+        Body::from(push.answer(&report).await),
+    ))
+}
+
+type Denied = (Refusal, Option<DecisionRecord>);
+
+fn by_state(refusal: Refusal) -> Denied {
+    (refusal, None)
+}
+
+async fn take_push(
+    app: &Arc<App>,
+    pusher: &Pusher,
+    repository: &RepositoryId,
+    view: &FetchView,
+    push: &mut Incoming,
+) -> Result<Report, Denied> {
+    let state = app.state();
+    let record = state
+        .inventory
+        .repository(repository)
+        .map_err(by_state)?
+        .clone();
+    let [command] = push.header.commands.as_slice() else {
+        return Err(by_state(
+            Refusal::denied("one-ref-at-a-time", "a push proposes one change")
+                .expected("one ref, such as HEAD:refs/for/main")
+                .received(&format!("{} refs", push.header.commands.len()))
+                .next("push each change by itself"),
+        ));
+    };
+    let command = command.clone();
+    let (look, short) = rules::classify(&command);
+    let short = short.to_owned();
+    // First the commands alone, before a pack is accepted.
+    let facts = push_facts(&state, pusher, repository, &record, &command, look, &short);
+    let _not_yet = decide_push(app, &state, pusher, facts.clone(), &[])?;
+    if !facts.for_review {
+        return Err(by_state(
+            Refusal::denied(
+                "propose-instead",
+                "branches move by landing, not by pushing",
+            )
+            .expected(&format!("refs/for/{short}"))
+            .received(&command.name)
+            .next(format!("git push origin HEAD:refs/for/{short}")),
+        ));
+    }
+    let key = (repository.clone(), short.clone());
+    let tip = state
+        .branches
+        .get(&key)
+        .map(|branch| branch.tip.clone())
+        .ok_or_else(|| {
+            by_state(
+                Refusal::denied(
+                    "branch-unknown",
+                    format!("{repository} has no branch {short}"),
+                )
+                .expected("a branch that exists upstream")
+                .next("propose the change for the branch that the task names"),
+            )
+        })?;
+    let limits = PackLimits {
+        pack_bytes: record.max_pack_bytes.min(PackLimits::default().pack_bytes),
+        ..PackLimits::default()
+    };
+    let quarantine =
+        Quarantine::receive(view, std::slice::from_ref(&command), &mut push.pack, limits)
+            .await
+            .map_err(by_state)?;
+    // Now the content. Until it is accepted it stands in quarantine, and goes with it.
+    let content = content::read(&state, &quarantine, &key, &command.new, &tip)
+        .await
+        .map_err(by_state)?;
+    let own = app
+        .repository_policy(&state, repository, &content.base)
+        .await
+        .map_err(by_state)?;
+    let facts = GitPush {
+        paths_outside_scope: content.outside(pusher.scope.as_ref()).map_err(by_state)?,
+        over_scope: content.over(pusher.scope.as_ref()).map_err(by_state)?,
+        pack_bytes: quarantine.summary().bytes,
+        commits_in_other_names: content::other_names(pusher.identity.as_ref(), &quarantine),
+        ..facts
+    };
+    let (permit, decision) = decide_push(app, &state, pusher, facts, &own)?;
+    if push.header.is_question() {
+        pusher.run.inspect(|run| app.questions.count(*run));
+        return Ok(would_be_accepted(&command));
+    }
+    let change = wanted_change(
+        &state,
+        pusher,
+        repository,
+        &short,
+        push.header.option("change"),
+    )
+    .map_err(by_state)?;
+    let mut party = party_of_push(&state, &pusher.actor.principal, pusher.run, change);
+    party.0.insert(pusher.actor.principal.clone());
+    let diff = app
+        .ledger
+        .blobs()
+        .put(&content.diff_bytes)
+        .map_err(by_state)?;
+    let body = ChangePushed {
+        change,
+        repository: repository.clone(),
+        branch: short.clone(),
+        base: content.base.clone(),
+        head: command.new.clone(),
+        tree: content.tree.clone(),
+        manifest: content.manifest,
+        diff,
+        files: u64::try_from(content.diff.files.len()).unwrap_or(u64::MAX),
+        lines: content.diff.line_count(),
+        commits: content.commits,
+        run: pusher.run,
+        party,
+        questions: pusher.run.map_or(0, |run| app.questions.of(run)),
+        envelope: pusher.envelope.clone(),
+        decision,
+    };
+    let recorded = match app
+        .ledger
+        .record(permit, Recording::one(pusher.actor.clone(), body))
+        .await
+    {
+        Ok(recorded) => recorded,
+        Err(refusal) => return Err(by_state(refusal)),
+    };
+    let after = app.state();
+    let id = change.unwrap_or(ChangeId(recorded.index()));
+    let number = after
+        .changes
+        .get(&id)
+        .map_or(1, |change| change.latest().number);
+    let revision = RevisionRef {
+        change: id,
+        revision: number,
+        head: command.new.clone(),
+    };
+    let names = quarantine
+        .migrate(recorded, &[revision])
+        .await
+        .map_err(by_state)?;
+    let name = names
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| command.name.clone());
+    Ok(accepted(app, &command, &name, id, number))
+}
+
+fn push_facts(
+    state: &State,
+    pusher: &Pusher,
+    repository: &RepositoryId,
+    record: &Repository,
+    command: &RefCommand,
+    look: FirstLook,
+    short: &str,
+) -> GitPush {
+    let (update, for_review, reference) = match look {
+        FirstLook::Settled(rules::UpdateKind::Propose) => {
+            (UpdateKind::FastForward, true, format!("refs/heads/{short}"))
+        }
+        FirstLook::Settled(rules::UpdateKind::Create) => {
+            (UpdateKind::Create, false, command.name.clone())
+        }
+        FirstLook::Settled(rules::UpdateKind::Delete) => {
+            (UpdateKind::Delete, false, command.name.clone())
+        }
+        FirstLook::Settled(rules::UpdateKind::Tag) => {
+            (UpdateKind::Tag, false, command.name.clone())
+        }
+        // Before the pack nobody knows whether history is kept, so the worse is assumed.
+        FirstLook::Moves
+        | FirstLook::Settled(
+            rules::UpdateKind::Force | rules::UpdateKind::FastForward | rules::UpdateKind::Other,
+        ) => (UpdateKind::Force, false, command.name.clone()),
+    };
+    GitPush {
+        repository: repository.clone(),
+        reference,
+        task: pusher.task.clone(),
+        in_task: pusher
+            .task
+            .as_ref()
+            .is_some_and(|task| task.repositories.contains(repository)),
+        update,
+        protected: facts::is_protected(record, short),
+        for_review,
+        deploys_to: facts::deploys_to(state, repository, short),
+        paths_outside_scope: BTreeSet::new(),
+        over_scope: BTreeSet::new(),
+        pack_bytes: 0,
+        pack_limit_bytes: record.max_pack_bytes,
+        commits_in_other_names: BTreeSet::new(),
+        denials_so_far: pusher.denials,
+    }
+}
+
+fn decide_push(
+    app: &App,
+    state: &State,
+    pusher: &Pusher,
+    facts: GitPush,
+    own: &[PolicyFile],
+) -> Result<
+    (
+        Permit,
+        DecisionRecord,
+    ),
+    Denied,
+> {
+    let question = Question {
+        actor: pusher.policy_actor.clone(),
+        circumstances: pusher.circumstances.clone(),
+        action: Action::GitPush(facts),
+    };
+    match app.decide(state, &question, own) {
+        Verdict::Permit(permit, record) => Ok((permit, record)),
+        Verdict::No(refusal, record, _) => Err((*refusal, Some(record))),
+    }
+}
+
+/// The open change that gets a revision: the one that the push names, the task's, or the run's own.
+fn wanted_change(
+    state: &State,
+    pusher: &Pusher,
+    repository: &RepositoryId,
+    branch: &str,
+    named: Option<&str>,
+) -> Result<Option<ChangeId>, Refusal> {
+    if let Some(named) = named {
+        let id: ChangeId = named.parse()?;
+        let mine = state.changes.get(&id).is_some_and(|change| {
+            change.party.0.contains(&pusher.actor.principal) || pusher.change == Some(id)
+        });
+        if !mine {
+            return Err(
+                Refusal::denied("not-your-change", format!("{id} is somebody else's"))
+                    .next("push without `-o change=…` to open a change of your own"),
+            );
+        }
+        return Ok(Some(id));
+    }
+    let fits = |change: &&Arc<Change>| {
+        change.status == ChangeStatus::Open
+            && change.repository == *repository
+            && change.branch == branch
+    };
+    Ok(state
+        .changes
+        .values()
+        .filter(fits)
+        .find(|change| {
+            pusher.change == Some(change.id)
+                || (pusher.run.is_some() && change.latest().run == pusher.run)
+        })
+        .map(|change| change.id))
+}
+
+fn accepted(app: &App, command: &RefCommand, name: &str, id: ChangeId, number: u64) -> Report {
+    let what = if number == 1 {
+        "opened"
+    } else {
+        "got a new revision"
+    };
+    Report {
+        unpack_failed: None,
+        refs: vec![RefReport {
+            name: command.name.clone(),
+            result: RefResult::DoneAs {
+                name: name.to_owned(),
+                old: None,
+                new: command.new.clone(),
+            },
+        }],
+        lines: vec![
+            String::new(),
+            format!("portcullis: {id} {what} (revision {number}); checks and tests follow"),
+            format!(
+                "next: portcullis change show {id} --server {}",
+                app.config.url()
+            ),
+        ],
+    }
+}
+
+fn would_be_accepted(command: &RefCommand) -> Report {
+    let words = "a dry run: nothing was changed; without it the push would be accepted";
+    Report {
+        unpack_failed: None,
+        refs: vec![RefReport {
+            name: command.name.clone(),
+            result: RefResult::Refused("dry run".to_owned()),
+        }],
+        lines: vec![String::new(), format!("portcullis: {words}")],
+    }
+}
