@@ -10,6 +10,7 @@ mod deploys;
 mod forge;
 mod git;
 mod publishes;
+mod shipping;
 
 use serde::Serialize;
 
