@@ -300,9 +300,10 @@ impl State {
                     .next("sign it again"),
             );
         }
-        // Forgetting is part of the fold, so it depends on the entries' times alone.
-        const FORGET_ABOVE: usize = 4_096;
-        if self.nonces.len() > FORGET_ABOVE {
+        // Forgetting is part of the fold, so it depends on the entries alone; it walks over all
+        // nonces, so it is not done with each.
+        const FORGET_EVERY_ENTRIES: LedgerIndex = 256;
+        if self.next.is_multiple_of(FORGET_EVERY_ENTRIES) {
             let standing = self.nonces.iter().filter(|(_, until)| **until > now);
             self.nonces = standing
                 .map(|(nonce, until)| (nonce.clone(), *until))
