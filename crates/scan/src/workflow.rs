@@ -387,6 +387,9 @@ fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option
     if let Some(why) = state.local {
         localise(&mut steps, why);
     }
+    if steps.iter().any(asks_for_silence) {
+        silence(&mut steps);
+    }
     Job {
         id: entry.key.clone(),
         line: entry.line,
@@ -428,6 +431,38 @@ impl JobState {
             steps: 0,
             directory: None,
         }
+    }
+}
+
+/// Whether a step writes a commit message at which GitHub starts no workflow for the push
+/// (GitHub Docs, "Skipping workflow runs").
+fn asks_for_silence(step: &Step) -> bool {
+    let silent = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        [
+            "[skip ci]",
+            "[ci skip]",
+            "[no ci]",
+            "[skip actions]",
+            "[actions skip]",
+            "skip-checks: true",
+            "skip-checks:true",
+        ]
+        .iter()
+        .any(|mark| lower.contains(mark))
+    };
+    step.run
+        .as_ref()
+        .is_some_and(|(text, _)| text.contains("commit") && silent(text))
+        || step
+            .with
+            .iter()
+            .any(|(key, value)| key.contains("message") && silent(value))
+}
+
+fn silence(steps: &mut [Step]) {
+    for act in steps.iter_mut().flat_map(|step| &mut step.acts) {
+        act.silent |= matches!(act.op, Op::Push(_));
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Act {
     pub(crate) benign: Option<&'static str>,
     /// Happens only when a release pull request has been merged (release-please, changesets).
     pub(crate) after_release_pr: bool,
+    /// The commit's message tells the forge to start nothing (`[skip ci]`).
+    pub(crate) silent: bool,
 }
 
 /// What kind of thing.
@@ -165,6 +167,7 @@ impl Act {
             unless: Vec::new(),
             benign: None,
             after_release_pr: false,
+            silent: false,
         }
     }
 

@@ -177,7 +177,10 @@ fn capabilities(
         place,
         &what,
         way,
-        true,
+        merge::Push {
+            by_agent: true,
+            silent: false,
+        },
     );
     let base = PathStep {
         file: agent.file.clone(),

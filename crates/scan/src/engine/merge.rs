@@ -184,6 +184,14 @@ pub(super) fn tag_gate(engine: &mut Engine<'_>, repository: usize, by_agent: boo
     }
 }
 
+/// What is special about a push.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Push {
+    pub(super) by_agent: bool,
+    /// Its commit tells the forge to start nothing.
+    pub(super) silent: bool,
+}
+
 /// A push to a branch of this repository.
 #[expect(
     clippy::too_many_arguments,
@@ -197,8 +205,9 @@ pub(super) fn push(
     place: (&str, usize),
     what: &str,
     way: &Way,
-    by_agent: bool,
+    how: Push,
 ) {
+    let fires = credential.fires() && !how.silent;
     let step = |event: String| PathStep {
         file: place.0.to_owned(),
         line: place.1,
@@ -212,9 +221,9 @@ pub(super) fn push(
             let gate = push_gate(engine, repository, credential);
             let way = engine.step(way, step("push to the default branch".to_owned()), &gate);
             landed(engine, repository, place, &way, None);
-            if credential.fires() {
+            if fires {
                 let event = Event {
-                    releases: by_agent,
+                    releases: how.by_agent,
                     ..Event::new(repository, "push", "", credential.actor())
                 };
                 engine.happens(event, way);
@@ -229,7 +238,7 @@ pub(super) fn push(
                 place,
                 &way,
             );
-            if credential.fires() {
+            if fires {
                 branch_pushed(engine, repository, reference, credential, way);
             }
         }
@@ -244,12 +253,12 @@ pub(super) fn push(
                     &way,
                 );
             }
-            if credential.fires() {
+            if fires {
                 branch_pushed(engine, repository, reference, credential, way);
             }
         }
         Reference::Other => {
-            if credential.fires() {
+            if fires {
                 let way = engine.step(way, step("push to another branch".to_owned()), &Gate::Clear);
                 branch_pushed(engine, repository, reference, credential, way);
             }

@@ -543,7 +543,10 @@ fn push(
         (&act.file, act.line),
         &act.what,
         way,
-        false,
+        merge::Push {
+            by_agent: false,
+            silent: act.silent,
+        },
     );
     if *target == Target::CurrentAndTags {
         tag(engine, run, job, act, way, credential, None);

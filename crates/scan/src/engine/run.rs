@@ -155,7 +155,7 @@ fn start(
         cap: None,
         calls: 0,
     };
-    let held = held_by_approval(engine, &run);
+    let held = held_by_approval(&run);
     let step = PathStep {
         file: workflow.file.clone(),
         line: trigger.line,
@@ -200,7 +200,7 @@ fn start(
 }
 
 /// Runs that a person must release before they start.
-fn held_by_approval(engine: &Engine<'_>, run: &Run<'_>) -> Gate {
+fn held_by_approval(run: &Run<'_>) -> Gate {
     let held = run.subject.bots.iter().any(|bot| {
         matches!(
             bot.duty,
@@ -210,7 +210,13 @@ fn held_by_approval(engine: &Engine<'_>, run: &Run<'_>) -> Gate {
             }
         ) && run.event.actor == Actor::Bot(bot.login.clone())
     });
-    let _ = engine;
+    let stranger = run.event.actor == Actor::Anyone && run.restricted == Restriction::Nothing;
+    if stranger {
+        // By default a first contribution's runs wait for someone to approve them.
+        return Gate::Fact(
+            "whether the runs of strangers' pull requests wait for an approval".to_owned(),
+        );
+    }
     if held && run.event_name == "pull_request" {
         Gate::Human("a person approves the workflow runs of this agent's pull requests".to_owned())
     } else {
