@@ -1,0 +1,171 @@
+//! Tasks and runs: what was ordered, what was lent, what was used and denied.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::DecisionRecord;
+use crate::digest::Digest;
+use crate::id::{AgentId, EndpointId, HostId, RepositoryId, RunId, TaskId};
+use crate::statement::Envelope;
+use crate::task::Task;
+use crate::time::Timestamp;
+
+/// A task was taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskAccepted {
+    /// Its id.
+    pub task: TaskId,
+    /// What was signed.
+    pub payload: Task,
+    /// The signature.
+    pub envelope: Envelope,
+    /// The decision that allowed it.
+    pub decision: DecisionRecord,
+}
+
+/// What is lent to a run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    tag = "kind",
+    content = "id"
+)]
+pub enum LeaseKind {
+    /// The run's identity.
+    Identity,
+    /// Fetching from and proposing changes to a repository.
+    Git(RepositoryId),
+    /// A model endpoint.
+    Endpoint(EndpointId),
+    /// A host, as `name:port`.
+    Host(String),
+}
+
+impl std::fmt::Display for LeaseKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Identity => f.write_str("identity"),
+            Self::Git(id) => write!(f, "git {id}"),
+            Self::Endpoint(id) => write!(f, "model endpoint {id}"),
+            Self::Host(host) => write!(f, "host {host}"),
+        }
+    }
+}
+
+/// A run began. Its index is the run's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunStarted {
+    /// Under which task.
+    pub task: TaskId,
+    /// By which agent.
+    pub agent: AgentId,
+    /// On which host.
+    pub host: HostId,
+    /// Thumbprint of the run's key.
+    pub run_key: String,
+    /// Protections that the host lacks, each allowed by the task's signature.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gaps: BTreeSet<String>,
+    /// When the launcher ends it.
+    pub deadline: Timestamp,
+    /// What is lent to it, until its end.
+    pub leases: Vec<LeaseKind>,
+    /// The host's signed command.
+    pub envelope: Envelope,
+    /// The decision that allowed it.
+    pub decision: DecisionRecord,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "reason")]
+pub enum RunEnd {
+    /// Its command ended.
+    Exited {
+        /// Exit status; 128 and the signal's number if it was killed.
+        status: i32,
+    },
+    /// The deadline came.
+    Deadline,
+    /// Its quota of denials was used up.
+    Denials,
+    /// A human ended it.
+    Human {
+        /// Digest of the reason.
+        why: Digest,
+    },
+    /// Its agent, signer or host lost its rights.
+    Rights,
+    /// The launcher was not heard of for too long.
+    Lost,
+}
+
+/// A run ended, and everything lent to it with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunEnded {
+    /// Which.
+    pub run: RunId,
+    /// Why.
+    pub end: RunEnd,
+    /// The signed command of the host or person who says so; none if the server found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Envelope>,
+}
+
+/// Something was denied to a run, or would have been.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestDenied {
+    /// Which run, if one asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// Which action, such as `git.push`.
+    pub action: String,
+    /// On what, such as `repository shop ref refs/heads/main`.
+    pub resource: String,
+    /// Stable code of the refusal.
+    pub code: String,
+    /// The decision.
+    pub decision: DecisionRecord,
+}
+
+/// A run used what it was lent. Not folded but for its budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallObserved {
+    /// Which run.
+    pub run: RunId,
+    /// By which lease.
+    pub lease: LeaseKind,
+    /// The model that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_asked: Option<String>,
+    /// The model that the answer names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_served: Option<String>,
+    /// HTTP status of the answer; 0 when none came.
+    pub status: u16,
+    /// Bytes sent and received.
+    pub bytes: (u64, u64),
+    /// Digest of the encrypted request, if bodies are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Digest>,
+    /// Digest of the encrypted answer, if bodies are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Digest>,
+}
+
+/// Something lent to a run that ended was refused for the first time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRefused {
+    /// Which run.
+    pub run: RunId,
+    /// Which lease.
+    pub lease: LeaseKind,
+}
