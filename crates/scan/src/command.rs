@@ -11,6 +11,9 @@ use crate::report::{Decision, Report, Severity};
 use crate::settings::SETTINGS_BYTES_MAX;
 use crate::{Options, Settings, render, scan};
 
+/// Commits of the history that are read unless all are asked for: well under a second.
+const HISTORY_COMMITS: u64 = 10_000;
+
 /// Arguments of `scan`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ScanArgs {
@@ -46,9 +49,13 @@ pub struct ScanArgs {
     #[arg(long, value_name = "DIR")]
     pub write_inventory: Option<PathBuf>,
 
-    /// Reads the git history for marks of agents.
+    /// Reads the whole git history for marks of agents; without it the newest 10,000 commits.
     #[arg(long)]
     pub history: bool,
+
+    /// Reads no git history.
+    #[arg(long, conflicts_with = "history")]
+    pub no_history: bool,
 
     /// Shows the paths of cut and benign sinks too.
     #[arg(long, short)]
@@ -120,7 +127,11 @@ fn perform(args: &ScanArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<
         path: args.path.clone(),
         with: args.with.clone(),
         settings,
-        history: args.history || args.write_inventory.is_some(),
+        history_commits: match (args.history, args.no_history) {
+            (true, _) => u64::MAX,
+            (false, true) => 0,
+            (false, false) => HISTORY_COMMITS,
+        },
     };
     let mut report = scan(&options)?;
     if let Some(baseline) = &baseline {

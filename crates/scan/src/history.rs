@@ -158,7 +158,7 @@ struct Tally {
 }
 
 /// Reads the history of a checkout; `None` without git or without commits.
-pub(crate) fn read(root: &Path, declared: &[String]) -> Option<HistoryReport> {
+pub(crate) fn read(root: &Path, declared: &[String], commits_max: u64) -> Option<HistoryReport> {
     if !root.join(".git").exists() {
         return None;
     }
@@ -170,14 +170,20 @@ pub(crate) fn read(root: &Path, declared: &[String]) -> Option<HistoryReport> {
             "safe.directory=*",
             "-c",
             "log.showSignature=false",
+            "-c",
+            "core.fsmonitor=false",
+            "-c",
+            "protocol.allow=never",
             "--no-pager",
             "log",
             "--no-color",
             "--no-show-signature",
             "--no-notes",
         ])
-        .arg(format!("--max-count={COMMITS_MAX}"))
+        .arg(format!("--max-count={}", commits_max.min(COMMITS_MAX)))
         .arg("--format=%x01%H%x02%an%x02%ae%x02%cn%x02%ce%n%B")
+        // Nothing is fetched, whatever the checkout's own configuration says.
+        .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .stdin(Stdio::null())
@@ -186,7 +192,8 @@ pub(crate) fn read(root: &Path, declared: &[String]) -> Option<HistoryReport> {
         .spawn()
         .ok()?;
     let stdout = child.stdout.take()?;
-    let report = tally(BufReader::new(stdout), declared);
+    let mut report = tally(BufReader::new(stdout), declared);
+    report.truncated = report.commits >= commits_max.min(COMMITS_MAX);
     let _ = child.wait();
     (report.commits > 0).then_some(report)
 }
@@ -246,7 +253,7 @@ fn tally(mut stream: impl BufRead, declared: &[String]) -> HistoryReport {
         .collect();
     HistoryReport {
         commits,
-        truncated: commits >= COMMITS_MAX,
+        truncated: false,
         agents,
         caution: CAUTION.to_owned(),
     }

@@ -52,8 +52,9 @@ pub struct Options {
     pub with: Vec<PathBuf>,
     /// Exported forge settings.
     pub settings: Vec<Settings>,
-    /// Reads the git history of every checkout for marks of agents.
-    pub history: bool,
+    /// Most commits of every checkout's git history that are read for marks of agents, newest
+    /// first; 0 reads none.
+    pub history_commits: u64,
 }
 
 /// Scans checkouts.
@@ -71,7 +72,7 @@ pub fn scan(options: &Options) -> Result<Report, Refusal> {
         .map(|(_, _, tree)| tree.root().map(Path::to_path_buf))
         .collect();
     let mut report = scan_trees(trees, &options.settings);
-    if options.history {
+    if options.history_commits > 0 {
         for (repository, root) in report.repositories.iter_mut().zip(roots) {
             let declared: Vec<String> = repository
                 .agents
@@ -79,7 +80,8 @@ pub fn scan(options: &Options) -> Result<Report, Refusal> {
                 .map(|agent| agent.name.clone())
                 .chain(repository.declared.iter().cloned())
                 .collect();
-            repository.history = root.and_then(|root| history::read(&root, &declared));
+            repository.history =
+                root.and_then(|root| history::read(&root, &declared, options.history_commits));
         }
     }
     Ok(report)

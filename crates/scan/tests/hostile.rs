@@ -209,7 +209,7 @@ fn odd_files_on_disk_are_told_and_passed_over() {
     }
     let options = Options {
         path: directory.path().to_owned(),
-        history: true,
+        history_commits: 100,
         ..Options::default()
     };
     let report = scan(&options).unwrap();

@@ -10,10 +10,10 @@ use super::trigger::starts;
 use super::{
     Actor, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Subject, Way, merge,
 };
-use crate::acts::is_rehearsal;
+use crate::acts::{SinkKind, is_rehearsal};
 use crate::expr::{self, Truth, Value};
 use crate::glob;
-use crate::workflow::{Condition, Job, Permissions, Step, System, Trigger, Workflow};
+use crate::workflow::{Call, Condition, Job, Permissions, Step, System, Trigger, Workflow};
 
 /// Deepest chain of workflows that call workflows; GitHub allows ten.
 const CALLS_MAX: u8 = 10;
@@ -368,7 +368,7 @@ fn called(
     engine: &mut Engine<'_>,
     run: &Run<'_>,
     job: &Job,
-    call: &crate::workflow::Call,
+    call: &Call,
     names: &Names<'_>,
     way: &Way,
 ) -> Option<Way> {
@@ -414,6 +414,7 @@ fn called(
             })
     };
     let Some((repository, index)) = found else {
+        unknown_call(engine, run, call, way);
         return Some(way.clone());
     };
     let workflow = engine.subject(repository)?.workflows.get(index)?;
@@ -485,6 +486,58 @@ fn called(
     };
     let way = engine.step(way, step, &Gate::Clear);
     jobs(engine, &next, &way).then_some(way)
+}
+
+/// A called workflow that this scan was not given: what its name says it does, if it does.
+fn unknown_call(engine: &mut Engine<'_>, run: &Run<'_>, call: &Call, way: &Way) {
+    if run.restricted != Restriction::Full {
+        return;
+    }
+    let file = call
+        .uses
+        .split('@')
+        .next()
+        .unwrap_or_default()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| file.contains(word));
+    if has(&["test", "check", "lint", "notes", "preview", "draft", "dry"]) {
+        return;
+    }
+    let kind = if has(&["publish", "docker-push", "push-image"]) {
+        SinkKind::Publish
+    } else if has(&["deploy", "rollout"]) {
+        SinkKind::Deploy
+    } else if has(&["release"]) {
+        SinkKind::Release
+    } else if has(&["automerge", "auto-merge"]) {
+        SinkKind::Merge
+    } else {
+        return;
+    };
+    let step = PathStep {
+        file: run.workflow.file.clone(),
+        line: call.line,
+        actor: run.event.actor.words(),
+        credential: String::new(),
+        event: "workflow_call".to_owned(),
+        why: format!("calls {}, which was not given to this scan", call.uses),
+    };
+    let gate = Gate::Fact(format!(
+        "what {} does (give its repository with --with)",
+        call.uses
+    ));
+    let way = engine.step(way, step, &gate);
+    let name = format!("{} (called)", call.uses);
+    engine.reach(
+        run.repository,
+        kind,
+        &name,
+        (&run.workflow.file, call.line),
+        &way,
+    );
 }
 
 /// What one job leaves from step to step.
