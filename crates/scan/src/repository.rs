@@ -414,6 +414,25 @@ fn guess_default(workflows: &[Workflow]) -> String {
             }
         }
     }
+    for workflow in workflows {
+        let conditions = workflow.jobs.iter().flat_map(|job| {
+            std::iter::once(job.condition.as_ref())
+                .chain(job.steps.iter().map(|step| step.condition.as_ref()))
+        });
+        for expr in conditions
+            .flatten()
+            .filter_map(|condition| condition.expr.as_ref())
+        {
+            let mut texts = Vec::new();
+            expr::literals(expr, &mut texts);
+            for text in texts {
+                let branch = text.strip_prefix("refs/heads/").unwrap_or(text);
+                for (name, count) in &mut counts {
+                    *count += usize::from(branch == *name);
+                }
+            }
+        }
+    }
     // `main` before `master` before the rest, unless the files speak of one more often.
     let (main, master) = (
         counts.first().map_or(0, |c| c.1),

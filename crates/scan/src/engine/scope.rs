@@ -238,7 +238,13 @@ impl Names<'_> {
                     text(event.activity)
                 }
             }
-            "event.schedule" => event.kind.as_deref().map_or(Value::Null, text),
+            "event.schedule" => {
+                if event.name == "schedule" {
+                    Value::Open
+                } else {
+                    Value::Null
+                }
+            }
             "event.label.name" => match (&event.label, event.activity) {
                 (Some(label), _) => text(label),
                 (None, "labeled" | "unlabeled") => Value::Open,
