@@ -26,6 +26,8 @@ pub(crate) struct Agent {
     pub(crate) checks_actor: bool,
     /// The action's reference, for pinning.
     pub(crate) uses: Option<String>,
+    /// Recognised only by what it is given: whether its model may run commands is unknown.
+    pub(crate) generic: bool,
 }
 
 /// Recognises an action that runs an agent.
@@ -52,6 +54,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         prompt: Vec::new(),
         checks_actor: false,
         uses: Some(uses.to_owned()),
+        generic: false,
     };
     for key in [
         "prompt",

@@ -537,6 +537,7 @@ fn step(
             );
         }
     }
+    out.agents.extend(generic_agent(file, &out));
     for agent in &mut out.agents {
         for (_, line) in &mut agent.prompt {
             if *line == 0 {
@@ -545,6 +546,45 @@ fn step(
         }
     }
     out
+}
+
+/// A program that gets a model's key and the forge's token in one environment is taken for an
+/// agent, whatever it is called.
+fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
+    if !step.agents.is_empty() || step.run.is_none() {
+        return None;
+    }
+    let has = |names: &[&str]| {
+        step.env
+            .iter()
+            .any(|(name, value)| names.contains(&name.as_str()) && value.contains("${{"))
+    };
+    let model = has(&[
+        "ANTHROPIC_API_KEY",
+        "CLAUDE_CODE_OAUTH_TOKEN",
+        "OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+        "OPENROUTER_API_KEY",
+        "CURSOR_API_KEY",
+    ]);
+    if !model || !has(&["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT"]) {
+        return None;
+    }
+    let (text, line) = step.run.as_ref()?;
+    Some(Agent {
+        name: "a program with a model's key",
+        file: file.to_owned(),
+        line: *line,
+        token: None,
+        own_app: None,
+        tools: None,
+        shell: true,
+        reviewer: false,
+        prompt: vec![(text.chars().take(2_000).collect(), *line)],
+        checks_actor: false,
+        uses: None,
+        generic: true,
+    })
 }
 
 fn catalog_code(text: &str, file: &str, line: usize) -> Vec<Act> {
@@ -611,6 +651,7 @@ pub(crate) fn script_step(
             prompt: vec![(call.command, call.line)],
             checks_actor: false,
             uses: None,
+            generic: false,
         });
     }
     out.acts.append(&mut reader.acts);

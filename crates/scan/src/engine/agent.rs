@@ -106,6 +106,11 @@ pub(super) fn agent_step(
         }
         _ => Gate::Clear,
     };
+    let gate = if agent.generic {
+        Gate::Fact("whether the program lets its model run commands".to_owned())
+    } else {
+        gate
+    };
     let own = engine.step(&own, step, &gate);
     if state
         .agent

@@ -191,6 +191,15 @@ fn perform(
             if !permitted(engine, run, job, credential, &["pull-requests"]) {
                 return;
             }
+            // What aims at another branch lands nothing on the default one.
+            if let Some(base) = &new.base
+                && let Value::Text(base) = expr::template(base, names)
+                && !base.is_empty()
+                && !base.contains('$')
+                && base != run.default_branch()
+            {
+                return;
+            }
             let pull = PullRequest {
                 author: credential.actor(),
                 head: new

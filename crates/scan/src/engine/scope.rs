@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::run::{Run, Secrets};
 use super::{Actor, Credential, Event, PullRequest, Reference};
 use crate::acts::{Target, Token};
-use crate::expr::{self, Scope, Value};
+use crate::expr::{self, Scope, Truth, Value};
 use crate::workflow::{Job, Pairs, Step, System};
 
 /// Deepest chain of names that stand for names (`env` of `env`, outputs of outputs).
@@ -115,6 +115,14 @@ impl Names<'_> {
                     .is_some_and(|known| known.eq_ignore_ascii_case(id))
             })
         });
+        // A step that is skipped leaves no outputs.
+        if let Some(expr) = step
+            .and_then(|step| step.condition.as_ref())
+            .and_then(|condition| condition.expr.as_ref())
+            && expr::truth(expr, self) == Truth::No
+        {
+            return Value::Null;
+        }
         if let Some(step) = step
             && releases_by_pull_request(step)
             && (field.contains("release") || field.contains("published") || field.contains("tag"))
@@ -162,6 +170,14 @@ impl Names<'_> {
             inputs: None,
             depth: Cell::new(self.depth.get()),
         };
+        if let Some(expr) = job
+            .condition
+            .as_ref()
+            .and_then(|condition| condition.expr.as_ref())
+            && expr::truth(expr, &names) == Truth::No
+        {
+            return Value::Null;
+        }
         expr::template(template, &names)
     }
 
