@@ -441,10 +441,11 @@ async fn propose(
         .await?;
     let request = portcullis_model::RequestId(receipt.first);
     let state = app.state();
-    let satisfied = state
-        .requests
-        .get(&request)
-        .is_some_and(|open| portcullis_flow::approval::satisfied(&state, open, now()));
+    // The worker may have used it already.
+    let satisfied = state.requests.get(&request).is_some_and(|open| {
+        open.status == portcullis_flow::approval::Status::Used
+            || portcullis_flow::approval::satisfied(&state, open, now())
+    });
     Ok(
         json!({ "index": receipt.first, "request": request, "subject": subject, "satisfied": satisfied }),
     )
