@@ -73,6 +73,12 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             agent.prompt.push((text.to_owned(), 0));
         }
     }
+    // Forks keep the name and do the same.
+    let name = match name.split_once('/') {
+        Some((_, "claude-code-action")) => "anthropics/claude-code-action".to_owned(),
+        Some((_, "claude-code-base-action")) => "anthropics/claude-code-base-action".to_owned(),
+        _ => name,
+    };
     match name.as_str() {
         "anthropics/claude-code-action"
         | "anthropics/claude-code-action/base-action"

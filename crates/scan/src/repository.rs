@@ -1,5 +1,6 @@
 //! One repository, read: its pipelines, bots, owners, agents' files, and what could not be read.
 
+use crate::acts::Op;
 use crate::bots::{self, Bot, Duty};
 use crate::engine::Subject;
 use crate::expr;
@@ -283,6 +284,29 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 }
             }
             for step in &job.steps {
+                let merges = step
+                    .acts
+                    .iter()
+                    .any(|act| matches!(act.op, Op::Merge { .. } | Op::Approve));
+                if merges {
+                    let texts = step.run.iter().map(|(text, _)| text).chain(
+                        step.with
+                            .iter()
+                            .filter(|(name, _)| name == "script")
+                            .map(|(_, text)| text),
+                    );
+                    for text in texts {
+                        for (mark, product) in
+                            [("dependabot", "Dependabot"), ("renovate", "Renovate")]
+                        {
+                            if text.contains(&format!("{mark}[bot]"))
+                                || text.contains(&format!("app/{mark}"))
+                            {
+                                seen.push((product, workflow.file.clone(), step.line));
+                            }
+                        }
+                    }
+                }
                 let by_action = step.uses.as_deref().is_some_and(|uses| {
                     let lower = uses.to_ascii_lowercase();
                     lower.starts_with("dependabot/fetch-metadata")

@@ -4,7 +4,7 @@
 
 use crate::acts::catalog::{self, With, name_of};
 use crate::acts::command::{Reader, Shell};
-use crate::acts::{Act, Op};
+use crate::acts::{Act, Op, Target, Token};
 use crate::agents::{self, Agent};
 use crate::expr::{self, Expr, Value};
 use crate::tree::{Tree, normal};
@@ -171,8 +171,8 @@ pub(crate) struct Checkout {
     pub(crate) ssh_key: Option<String>,
     pub(crate) persist: bool,
     pub(crate) reference: Option<String>,
-    /// Another repository.
-    pub(crate) elsewhere: bool,
+    /// Beside the workspace's own checkout, so that plain git commands don't concern it.
+    pub(crate) aside: bool,
 }
 
 /// The repositories of a scan, for references from one to another.
@@ -713,7 +713,7 @@ fn uses_step(
                     .get("persist-credentials")
                     .is_none_or(|value| value.trim() != "false"),
                 reference: with.get("ref").map(str::to_owned),
-                elsewhere: repository.is_some(),
+                aside: with.get("path").is_some(),
             });
         }
         "actions/create-github-app-token"
@@ -733,7 +733,7 @@ fn uses_step(
                 ssh_key: with.get("ssh-private-key").map(str::to_owned),
                 persist: true,
                 reference: None,
-                elsewhere: false,
+                aside: false,
             });
         }
         "actions/github-script" => {
@@ -743,7 +743,7 @@ fn uses_step(
                 let mut acts = crate::acts::code::read(text, file, script.line);
                 if let Some(token) = with.get("github-token") {
                     for act in &mut acts {
-                        act.token = crate::acts::Token::Value(token.to_owned());
+                        act.token = Token::Value(token.to_owned());
                     }
                 }
                 // `require('./scripts/x.js')`.
@@ -830,6 +830,16 @@ fn uses_step(
         file.clone_into(&mut agent.file);
         agent.line = line;
         out.agents.push(agent);
+    }
+    // An action that pushes the workspace pushes whatever repository is checked out there.
+    if let Some(other) = &state.root_foreign {
+        for act in &mut out.acts {
+            if act.token == Token::Git
+                && let Op::Push(target) = &mut act.op
+            {
+                *target = Target::Elsewhere(other.clone());
+            }
+        }
     }
     for act in &mut out.acts {
         if act.line == 0 {

@@ -580,7 +580,7 @@ fn step_acts(
     };
     let here = way.gated(&gate);
     if let Some(checkout) = &step.checkout
-        && !checkout.elsewhere
+        && !checkout.aside
     {
         state.checkout = true;
         state.git = if let Some(key) = &checkout.ssh_key {
