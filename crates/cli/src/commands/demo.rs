@@ -21,6 +21,7 @@ mod attempts;
 mod audit;
 mod begin;
 mod breaker;
+mod looks;
 mod processes;
 mod product;
 mod release;

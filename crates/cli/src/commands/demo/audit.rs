@@ -6,9 +6,10 @@ use portcullis_model::{Refusal, canonical};
 use serde_json::Value;
 
 use super::Play;
+use super::looks::text;
 use super::processes::Done;
 use super::ship::Shipped;
-use super::stage::{Stage, shown, text, unwritable};
+use super::stage::{Stage, shown, unwritable};
 use super::tamper::{self, Tampering};
 
 const ARTIFACT: &str = "auditor/shop";
@@ -61,8 +62,8 @@ pub(super) fn play(stage: &Stage, shipped: &Shipped, play: &mut Play) -> Result<
 fn ledger(stage: &Stage, play: &mut Play) -> Result<(), Refusal> {
     stage.story.say(
         "And the whole ledger, from a copy of its files, counted again from the first entry: every \
-         entry in its place, every signature by a key that counted then, and the checkpoint that \
-         she kept from before contained in it.",
+         entry in its place, each allowed by the state that those before it make, and the \
+         checkpoint that she kept from before contained in it.",
     )?;
     play.server.end();
     stage.typed(&["backup", "auditor/ledger"])?;

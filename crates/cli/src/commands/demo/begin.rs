@@ -2,7 +2,8 @@
 
 use portcullis_model::Refusal;
 
-use super::stage::{PERSON, Stage, text};
+use super::looks::text;
+use super::stage::{PERSON, Stage};
 use super::{Play, product};
 
 /// The honest agent.

@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use super::Play;
 use super::begin::HONEST;
+use super::looks::text;
 use super::product;
 use super::release::{answers, environment};
 use super::ship::{approve, task_for};
-use super::stage::{Stage, shown, text};
+use super::stage::{Stage, shown};
 use super::traffic::Traffic;
 
 /// What an agent at work may still have said after the trip: ten a second, and half a second.

@@ -5,8 +5,9 @@ use std::time::Instant;
 use portcullis_model::Refusal;
 use serde_json::Value;
 
+use super::looks::{Entry, number, text};
 use super::ship::{self, Shipped, approve};
-use super::stage::{Entry, Stage, number, shown, text};
+use super::stage::{Stage, shown};
 use super::traffic::{Traffic, once};
 
 /// The first release: to staging by proof alone, to production with an approval.
@@ -269,8 +270,10 @@ fn e_value(micronats: i64) -> String {
     let value = (micronats as f64 / 1e6).exp();
     if value < 100.0 {
         format!("{value:.2}")
-    } else {
+    } else if value < 1e6 {
         format!("{value:.0}")
+    } else {
+        "over a million".to_owned()
     }
 }
 
@@ -321,5 +324,6 @@ mod tests {
         assert_eq!(e_value(0), "1.00");
         assert_eq!(e_value(4_605_171), "100");
         assert_eq!(e_value(-1_000_000), "0.37");
+        assert_eq!(e_value(30_000_000), "over a million");
     }
 }

@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::attempts::{ATTEMPTS, Attempt, Ledger, Seen, read, reason};
 use super::begin::ROGUE;
+use super::looks::{Entry, text};
 use super::product;
 use super::ship::{Shipped, task_for};
-use super::stage::{Entry, Stage, shown, text};
+use super::stage::{Stage, shown};
 use crate::time::now;
 
 /// The chapter.

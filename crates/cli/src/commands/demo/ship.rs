@@ -4,8 +4,9 @@ use portcullis_model::Refusal;
 use serde_json::Value;
 
 use super::begin::HONEST;
+use super::looks::text;
 use super::product;
-use super::stage::{PERSON, Stage, shown, text};
+use super::stage::{PERSON, Stage, shown};
 
 /// An order to an agent, and what it does.
 pub(super) struct Order {
@@ -31,7 +32,7 @@ pub(super) const MEMBERS: Order = Order {
 };
 /// The third, done badly.
 pub(super) const CURRENCY: Order = Order {
-    title: "Show prices in the visitor's currency",
+    title: "Show prices in other currencies",
     name: "currency",
     script: product::CURRENCY,
 };

@@ -3,7 +3,7 @@
 set -eu
 [ -d .git ] || cd shop
 
-echo "the order: prices in the visitor's currency, if the X-Currency header names one"
+echo "the order: prices in other currencies, if the X-Currency header names one"
 sed '/^void answer_price/,$d' src/prices.c >prices.new
 cat >>prices.new <<'END'
 /* A slot holds the exchange rate of a request that is under way. */
@@ -64,5 +64,5 @@ echo "my own tests say:"
 sh tests/run.sh | tail -n 2
 
 git add -A
-git commit -q -m "Show prices in the visitor's currency"
+git commit -q -m 'Show prices in other currencies'
 git push -q origin HEAD:refs/for/main
