@@ -328,7 +328,10 @@ fn the_real_binary_says_the_same_and_its_exit_code_tells() {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, text).unwrap();
             }
-            std::fs::create_dir_all(&root).unwrap();
+            // The name comes from git's remote, as in any checkout.
+            std::fs::create_dir_all(root.join(".git")).unwrap();
+            let config = format!("[remote \"origin\"]\n\turl = https://github.com/{name}.git\n");
+            std::fs::write(root.join(".git/config"), config).unwrap();
             roots.push(root);
         }
         if !case.settings.is_empty() {
