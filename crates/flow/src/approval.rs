@@ -304,6 +304,14 @@ pub(crate) fn opened(
                 } if commanded == *scope => {}
                 other => return Err(mismatch("reset-breaker of this scope", &other)),
             }
+            if !body.party.0.contains(&event.actor.principal) {
+                return Err(Refusal::denied(
+                    "party-incomplete",
+                    "who asks for the reset is not named",
+                )
+                .expected(&event.actor.principal.to_string())
+                .received(&format!("{:?}", body.party.0)));
+            }
             check_breaker_request(state, scope, body)?;
         }
         (subject, _) => {
@@ -519,6 +527,17 @@ pub(crate) fn withdrawn(
         body.request,
         Status::Withdrawn {
             code: body.code.clone(),
+        },
+    )
+}
+
+/// Ends a request that events overtook.
+pub(crate) fn withdraw(state: &mut State, id: RequestId, code: &str) -> Result<(), Refusal> {
+    close(
+        state,
+        id,
+        Status::Withdrawn {
+            code: code.to_owned(),
         },
     )
 }

@@ -38,6 +38,22 @@ pub(crate) fn tripped(
         }
         None => state.require_control(event)?,
     }
+    // Whoever agreed to a reset did not know of this trip.
+    let overtaken: Vec<_> = state
+        .requests
+        .values()
+        .filter(|request| {
+            request.status == approval::Status::Open
+                && request.subject
+                    == ApprovalSubject::BreakerReset {
+                        scope: body.scope.clone(),
+                    }
+        })
+        .map(|request| request.id)
+        .collect();
+    for id in overtaken {
+        approval::withdraw(state, id, "tripped-again")?;
+    }
     state.breakers.insert(
         body.scope.clone(),
         Trip {

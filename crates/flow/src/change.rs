@@ -53,6 +53,17 @@ pub struct Revision {
     pub tests: Option<TestsCompleted>,
     /// The request for it, if humans were asked.
     pub request: Option<RequestId>,
+    /// Whether a landing that policy allowed without humans did not succeed.
+    pub landing_failed: bool,
+}
+
+/// A landing that policy allowed by itself did not succeed; a new revision is a new question.
+pub(crate) fn landing_failed(state: &mut State, id: ChangeId) -> Result<(), Refusal> {
+    let number = find("change", &state.changes, &id)?.latest().number;
+    edit_revision(state, id, number, |revision| {
+        revision.landing_failed = true;
+        Ok(())
+    })
 }
 
 /// Where a change stands.
@@ -217,6 +228,7 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
         checks: None,
         tests: None,
         request: None,
+        landing_failed: false,
     };
     let Some(id) = body.change else {
         let first = Arc::new(revision);
@@ -311,10 +323,18 @@ fn check_pusher(state: &State, event: &Event, body: &ChangePushed) -> Result<(),
                         .received(body.repository.as_str()),
                 );
             }
-            let budget = state
-                .tasks
-                .get(&run.task)
-                .map_or(0, |task| task.payload.budgets.pushes);
+            let task = find("task", &state.tasks, &run.task)?;
+            let target = task.payload.target(&body.repository);
+            if target.is_none_or(|target| target.branch != body.branch) {
+                return Err(Refusal::denied(
+                    "branch-not-in-task",
+                    format!("the task is not for branch {}", body.branch),
+                )
+                .expected(target.map_or("another repository", |target| &target.branch))
+                .received(&body.branch)
+                .next("propose the change for the task's branch"));
+            }
+            let budget = task.payload.budgets.pushes;
             if run.used.pushes >= budget {
                 return Err(
                     Refusal::limit("pushes-used-up", "the run's pushes are used up")
@@ -585,6 +605,14 @@ pub(crate) fn unproven(
     state.require_control(event)?;
     state.inventory.repository(&body.repository)?;
     let key = (body.repository.clone(), body.branch.clone());
+    // What moves the branch right now may be that landing; its outcome tells.
+    if let Some(landing) = state.branches.get(&key).and_then(|branch| branch.landing) {
+        return Err(Refusal::conflict(
+            "branch-moved",
+            format!("{} is being landed on", body.branch),
+        )
+        .received(&format!("the landing of entry {landing}")));
+    }
     let tip = state.branches.get(&key).map(|branch| branch.tip.clone());
     if tip != body.from || tip.as_ref() == Some(&body.to) {
         return Err(

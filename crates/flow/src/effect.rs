@@ -21,6 +21,9 @@ use crate::{approval, breaker};
 /// Most tries of one effect before it is an incident: a defect does not heal by repetition.
 pub const ATTEMPTS_MAX: u32 = 5;
 
+/// Why a request is withdrawn whose landing did not succeed; people are asked anew.
+pub const LANDING_FAILED: &str = "landing-failed";
+
 /// An effect under way.
 #[derive(Clone, Debug)]
 pub struct EffectState {
@@ -271,6 +274,17 @@ pub(crate) fn concluded(
             change_in("change", &mut state.changes, change, |change| {
                 change.status = landed
             })?;
+        } else {
+            // What failed, or may have happened, is not tried again on the old word.
+            match request {
+                // A no that came meanwhile stays a no, and keeps no outcome from being recorded.
+                Some(request) => {
+                    if find("request", &state.requests, request)?.status == approval::Status::Open {
+                        approval::withdraw(state, *request, LANDING_FAILED)?;
+                    }
+                }
+                None => crate::change::landing_failed(state, *change)?,
+            }
         }
     }
     match (&effect.effect, body.outcome) {

@@ -386,7 +386,16 @@ fn standing_or(
 }
 
 /// Entry 0.
-pub(crate) fn genesis(state: &mut State, body: &GenesisCreated) -> Result<(), Refusal> {
+pub(crate) fn genesis(
+    state: &mut State,
+    event: &Event,
+    body: &GenesisCreated,
+) -> Result<(), Refusal> {
+    if event.time != body.created {
+        return Err(Refusal::malformed("genesis")
+            .expected(&format!("an entry of {}", body.created))
+            .received(&event.time.to_string()));
+    }
     if body.fold_version != FOLD_VERSION {
         return Err(
             Refusal::unavailable("fold-version", "this ledger needs another version")
@@ -513,7 +522,7 @@ pub(crate) fn proposed(
         event.time.plus_ms(approval::REQUEST_LIFE_MS),
     );
     request.activation = Some(body.activation.clone());
-    if state.solo() {
+    if state.solo() && state.inventory.human(&author)?.manifest.administrator {
         // The author's own signature is over the very record, so it counts, and says what it is.
         request.count_author(&author, event.actor.key_class.unwrap_or(KeyClass::Software));
     }

@@ -9,7 +9,8 @@ use portcullis_model::event::{
 use portcullis_model::manifest::Sensitivity;
 use portcullis_model::statement::{ApprovalSubject, Command};
 use portcullis_model::{
-    ArtifactId, ChangeId, EnvironmentId, Event, Refusal, ReleaseId, RequestId, RolloutId,
+    ArtifactId, ChangeId, EnvironmentId, Event, Party, Principal, Refusal, ReleaseId, RequestId,
+    RolloutId,
 };
 
 use crate::change::{Branch, SegmentProof};
@@ -113,10 +114,10 @@ pub fn coverage(
                 }
                 SegmentProof::Unproven(request) => {
                     covered.agent_work = true;
-                    let approved = state
-                        .requests
-                        .get(request)
-                        .is_some_and(|request| request.satisfied_at.is_some());
+                    let approved = state.requests.get(request).is_some_and(|request| {
+                        request.satisfied_at.is_some()
+                            && !matches!(request.status, approval::Status::Rejected { .. })
+                    });
                     if !approved {
                         return Err(Refusal::denied(
                             "commit-unproven",
@@ -182,7 +183,42 @@ pub(crate) fn check_request(state: &State, body: &RequestOpened) -> Result<(), R
     if record.sensitivity == Sensitivity::Production {
         approval::require_floor(&body.needed, state.genesis()?.key_floor.production)?;
     }
-    Ok(())
+    require_party(
+        state,
+        &coverage(state, *artifact, environment)?,
+        &body.party,
+    )
+}
+
+/// Refuses a party that leaves out somebody who had a hand in what is released.
+fn require_party(state: &State, covered: &Coverage, named: &Party) -> Result<(), Refusal> {
+    let party = party_of(state, covered);
+    if party.0.is_subset(&named.0) {
+        return Ok(());
+    }
+    Err(Refusal::denied(
+        "party-incomplete",
+        "somebody who had a hand in what is released is not named",
+    )
+    .expected(&format!("{:?}", party.0))
+    .received(&format!("{:?}", named.0))
+    .next("ask for the release anew with `portcullis release new`"))
+}
+
+/// Everyone who had a hand in what a release covers; none of them approves it.
+pub fn party_of(state: &State, covered: &Coverage) -> Party {
+    let mut party = Party::default();
+    for change in covered
+        .changes
+        .iter()
+        .filter_map(|id| state.changes.get(id))
+    {
+        party.0.extend(change.party.0.iter().cloned());
+    }
+    if !covered.unproven.is_empty() {
+        party.0.insert(Principal::Unknown);
+    }
+    party
 }
 
 /// An artifact is admitted. Production always takes a human's approval of exactly this release.
@@ -238,6 +274,8 @@ pub(crate) fn admitted(
                     "the approvals are for another release",
                 ));
             }
+            // What serves may have moved back since it was asked: then more people had a hand.
+            require_party(state, &covered, &request.party)?;
             approval::use_up(state, id)?;
         }
         None if record.sensitivity == Sensitivity::Production => {
@@ -340,6 +378,13 @@ pub fn rollback_target(state: &State, environment: &EnvironmentId) -> Option<Rel
         .copied()
 }
 
+/// The releases that one may return to: those that served before, oldest first, and the one that
+/// serves. What was left by going back is not among them: that way is forward, and takes a
+/// release's approvals.
+pub fn returnable(running: &EnvironmentState) -> impl Iterator<Item = ReleaseId> {
+    running.history.iter().copied().chain(running.stable)
+}
+
 /// An environment returns to an admitted release.
 pub(crate) fn reverted(
     state: &mut State,
@@ -360,7 +405,8 @@ pub(crate) fn reverted(
     }
     if let Some(to) = &body.to {
         let release = find("release", &state.releases, to)?;
-        if release.environment != body.environment || release.revoked || !release.completed {
+        let running = find("environment", &state.environments, &body.environment)?;
+        if release.revoked || !returnable(running).any(|known| known == *to) {
             return Err(
                 Refusal::denied("not-returnable", format!("{to} can't be returned to"))
                     .expected("a release that was admitted here, served, and is not revoked"),

@@ -89,6 +89,8 @@ pub(crate) fn started(
                 .received(&format!("stable {:?}, epoch {}", body.stable, body.epoch)),
         );
     }
+    // The environment may have moved on since the admission: traffic never goes backwards.
+    crate::release::coverage(state, release.artifact, &body.environment)?;
     if release.agent_work && body.stable.is_some() && !body.canary {
         return Err(Refusal::denied(
             "canary-needed",

@@ -8,7 +8,8 @@ use portcullis_model::event::{
 };
 use portcullis_model::statement::Command;
 use portcullis_model::{
-    AgentId, Containment, Event, HostId, HumanId, Principal, Refusal, RunId, TaskId, Timestamp,
+    AgentId, Containment, Event, HostId, HumanId, Principal, Refusal, RunId, Task, TaskId,
+    Timestamp,
 };
 
 use crate::cause::containment_on;
@@ -100,6 +101,26 @@ impl Run {
     }
 }
 
+/// Everything that a run under this task may be lent.
+pub fn leases_of(task: &Task) -> Vec<LeaseKind> {
+    let git = task
+        .targets
+        .iter()
+        .map(|target| LeaseKind::Git(target.repository.clone()));
+    let endpoints = task
+        .capabilities
+        .endpoints
+        .iter()
+        .cloned()
+        .map(LeaseKind::Endpoint);
+    let hosts = task.capabilities.hosts.iter().cloned().map(LeaseKind::Host);
+    std::iter::once(LeaseKind::Identity)
+        .chain(git)
+        .chain(endpoints)
+        .chain(hosts)
+        .collect()
+}
+
 /// A run begins: the host signed for it, its task stands, its agent is active, no breaker is
 /// tripped.
 pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Result<(), Refusal> {
@@ -184,6 +205,15 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
         .received(&unexpected.join(", "))
         .next("see `portcullis doctor`; or allow the gap in the task with --allow-gap NAME"));
     }
+    let lendable = leases_of(payload);
+    if let Some(other) = body.leases.iter().find(|lease| !lendable.contains(lease)) {
+        return Err(Refusal::denied(
+            "lease-not-in-task",
+            format!("the task does not let {other} be lent"),
+        )
+        .expected(&format!("{lendable:?}"))
+        .received(&other.to_string()));
+    }
     let run = Run {
         id: RunId(event.index),
         task: body.task,
@@ -193,7 +223,10 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
         key: body.run_key.clone(),
         containment,
         started: event.time,
-        deadline: body.deadline.min(payload.expires),
+        deadline: body
+            .deadline
+            .min(payload.expires)
+            .min(event.time.plus_ms(payload.budgets.wall_ms)),
         leases: body.leases.clone(),
         refused: BTreeSet::new(),
         used: Used::default(),

@@ -116,7 +116,7 @@ impl Fold for State {
         self.check_circumstances(event)?;
         let at = event.index;
         match &event.body {
-            Body::GenesisCreated(body) => inventory::genesis(self, body),
+            Body::GenesisCreated(body) => inventory::genesis(self, event, body),
             Body::ActivationProposed(body) => inventory::proposed(self, event, body),
             Body::ActivationCompleted(body) => inventory::completed(self, event, body),
             Body::PrincipalEnded(body) => inventory::ended(self, event, body),
@@ -284,6 +284,50 @@ impl State {
         }
         self.take_nonce(command.nonce, command.expires, event.time)?;
         Ok(command.command)
+    }
+
+    /// Whether a command can still be recorded, for those that are acted on before they are: it is
+    /// for this ledger, was not recorded before, and had not expired when the newest entry was made.
+    ///
+    /// That is all it takes against replays of what the ledger holds: a nonce is forgotten only
+    /// when the entries' time has passed its command's expiry. The wall clock is not asked, so one
+    /// that jumped keeps nobody from taking authority away.
+    ///
+    /// # Errors
+    /// `wrong-ledger`, `nonce-replayed`, `command-expired`.
+    pub fn check_fresh(&self, command: &SignedCommand) -> Result<(), Refusal> {
+        let genesis = self.genesis()?;
+        if command.origin != genesis.origin {
+            return Err(Refusal::denied(
+                "wrong-ledger",
+                "this command is meant for another ledger",
+            )
+            .expected(&genesis.origin)
+            .received(&command.origin));
+        }
+        if self.nonces.contains_key(&command.nonce) {
+            return Err(
+                Refusal::denied("nonce-replayed", "this was already used once")
+                    .expected("a nonce that was never used")
+                    .next("sign it again"),
+            );
+        }
+        let life = command.expires.ms_since(command.issued);
+        if command.expires < command.issued
+            || life > SignedCommand::MAX_LIFE_MS
+            || self.time >= command.expires
+        {
+            return Err(
+                Refusal::denied("command-expired", "this command has expired")
+                    .expected(&format!("a command that expires after {}", self.time))
+                    .received(&format!(
+                        "issued {}, expires {}",
+                        command.issued, command.expires
+                    ))
+                    .next("give the command again"),
+            );
+        }
+        Ok(())
     }
 
     /// Takes a nonce, and forgets those that are worthless by now.

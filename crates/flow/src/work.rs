@@ -81,7 +81,13 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Work> {
             .rollouts
             .values()
             .any(|rollout| rollout.release == release.id);
-        if !ever && !release.revoked {
+        let free = state
+            .environments
+            .get(&release.environment)
+            .is_some_and(|running| running.rollout.is_none());
+        // Another release may have overtaken it; then it never starts.
+        let follows = || crate::release::coverage(state, release.artifact, &release.environment);
+        if !ever && !release.revoked && free && follows().is_ok() {
             work.push(Work::StartRollout(release.id));
         }
     }
@@ -221,7 +227,11 @@ fn plan_change(state: &State, change: &Change, now: Timestamp, work: &mut Vec<Wo
     let at_tip = branch.is_some_and(|branch| branch.tip == revision.pushed.base);
     let landing = branch.is_some_and(|branch| branch.landing.is_some());
     match revision.request.and_then(|id| state.requests.get(&id)) {
-        None if at_tip && !landing => {
+        None if at_tip && !landing && !revision.landing_failed => {
+            work.push(Work::DecideLanding(change.id, revision.number));
+        }
+        // People approve again what could not land, once they have seen that it did not.
+        Some(request) if at_tip && !landing && landing_failed(request) => {
             work.push(Work::DecideLanding(change.id, revision.number));
         }
         Some(request) if request.status == Status::Open && !at_tip => {
@@ -232,6 +242,10 @@ fn plan_change(state: &State, change: &Change, now: Timestamp, work: &mut Vec<Wo
         }
         _ => {}
     }
+}
+
+fn landing_failed(request: &Request) -> bool {
+    matches!(&request.status, Status::Withdrawn { code } if code == crate::effect::LANDING_FAILED)
 }
 
 fn may_land(state: &State, request: &Request, now: Timestamp) -> bool {

@@ -229,3 +229,31 @@ fn a_landing_under_way_comes_to_its_end() {
     world.conclude(effect, EffectOutcome::Done);
     assert_eq!(world.tip(), oid(1));
 }
+
+#[test]
+fn who_asks_for_a_reset_does_not_agree_to_it() {
+    let mut world = World::team();
+    trip(&mut world, &BreakerScope::Everywhere);
+    let mut body = reset_request(&mut world, &BreakerScope::Everywhere);
+    body.party = Party::default();
+    assert_eq!(world.refused(human("ada"), body), "party-incomplete");
+}
+
+#[test]
+fn an_agreement_to_reset_one_trip_does_not_reset_the_next() {
+    let mut world = World::team();
+    let scope = BreakerScope::Everywhere;
+    trip(&mut world, &scope);
+    let first = reset_request(&mut world, &scope);
+    let first = RequestId(world.must(human("ada"), first));
+    let second = reset_request(&mut world, &scope);
+    let second = RequestId(world.must(human("ada"), second));
+    world.approve("bob", first).unwrap();
+    world.approve("bob", second).unwrap();
+    world.must(control(), BreakerReset { request: first });
+    trip(&mut world, &scope);
+    let reset = BreakerReset { request: second };
+    assert_eq!(world.refused(control(), reset), "approval-missing");
+    assert!(!plan(&world.state, world.now).contains(&Work::ResetBreaker(second)));
+    assert!(world.state.breakers.contains_key(&scope));
+}

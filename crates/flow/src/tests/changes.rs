@@ -128,7 +128,7 @@ fn a_change_stands_on_a_commit_of_its_branch() {
     assert_eq!(world.refused(in_run(run), base), "base-unknown");
     let mut branch = good.clone();
     branch.branch = "elsewhere".into();
-    assert_eq!(world.refused(in_run(run), branch), "base-unknown");
+    assert_eq!(world.refused(in_run(run), branch), "branch-not-in-task");
     let change = ChangeId(world.must(in_run(run), good.clone()));
     let mut again = good;
     again.change = Some(change);
@@ -358,7 +358,7 @@ fn what_a_run_asked_for_another_branch_stays_there() {
     let mut body = world.pushed(&in_run(run), Some(run), Some(change), 2);
     body.branch = "next".into();
     body.base = oid(7);
-    assert_eq!(world.refused(in_run(run), body), "change-elsewhere");
+    assert_eq!(world.refused(in_run(run), body), "branch-not-in-task");
 }
 
 #[test]

@@ -303,3 +303,15 @@ fn a_mode_is_changed_by_a_quorum_alone_and_stands_in_every_entry() {
     world.push(run, 1);
     assert_eq!(world.log.last().unwrap().mode, Mode::Observe);
 }
+
+#[test]
+fn alone_only_an_administrators_own_proposal_counts() {
+    let mut world = World::solo();
+    let crown = Activation::Human(person("dan", 4, true));
+    let request = world.propose("dan", &crown).unwrap();
+    assert!(world.state.requests[&request].approvals.is_empty());
+    assert_eq!(
+        world.complete_activation(request).unwrap_err().code,
+        "approval-missing"
+    );
+}

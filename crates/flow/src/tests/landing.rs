@@ -285,3 +285,52 @@ fn an_approval_is_used_up_by_its_landing() {
     };
     assert_eq!(world.refused(control(), body), "revision-superseded");
 }
+
+#[test]
+fn a_branch_is_not_taken_as_moved_past_us_while_a_landing_moves_it() {
+    let mut world = World::team();
+    let change = world.push_by("flo", 1);
+    world.ready(change);
+    let request = world.ask(change);
+    world.approve("ada", request).unwrap();
+    let body = world.landing(change, Some(request));
+    let effect = world.must(control(), body);
+    let moved = portcullis_model::event::CommitsUnproven {
+        repository: id("shop"),
+        branch: "main".into(),
+        from: Some(world.tip()),
+        to: oid(1),
+        commits: 1,
+    };
+    assert_eq!(world.refused(control(), moved), "branch-moved");
+    world.conclude(effect, EffectOutcome::Done);
+    assert_eq!(world.tip(), oid(1));
+}
+
+#[test]
+fn a_no_while_it_lands_keeps_no_outcome_from_being_recorded() {
+    for outcome in [
+        EffectOutcome::Done,
+        EffectOutcome::Failed,
+        EffectOutcome::Unknown,
+    ] {
+        let mut world = World::team();
+        let change = world.push_by("flo", 1);
+        world.ready(change);
+        let request = world.ask(change);
+        world.approve("ada", request).unwrap();
+        let body = world.landing(change, Some(request));
+        let effect = world.must(control(), body);
+        let why = digest("why");
+        let no = portcullis_model::statement::Command::Reject { request, why };
+        let envelope = world.command(&human("bob"), no);
+        let body = portcullis_model::event::RequestRejected {
+            request,
+            why,
+            envelope,
+        };
+        world.must(human("bob"), body);
+        world.conclude(effect, outcome);
+        assert!(world.state.effects.is_empty());
+    }
+}

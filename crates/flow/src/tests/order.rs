@@ -231,3 +231,44 @@ fn a_command_reduces_authority_only_if_all_of_it_does() {
     assert!(!State::reduces_authority(&command(vec![start.clone()])));
     assert!(!State::reduces_authority(&command(vec![trip, start])));
 }
+
+#[test]
+fn a_command_that_the_ledger_holds_or_has_outlived_is_not_acted_on_again() {
+    let mut world = World::team();
+    let trip = |world: &mut World| {
+        world.signed(
+            &human("flo"),
+            Commanded::TripBreaker {
+                scope: BreakerScope::Everywhere,
+                why: digest("why"),
+                revert: false,
+            },
+        )
+    };
+    let code =
+        |world: &World, command: &SignedCommand| world.state.check_fresh(command).unwrap_err().code;
+    let recorded = trip(&mut world);
+    world.state.check_fresh(&recorded).unwrap();
+    let body = |command: &SignedCommand| BreakerTripped {
+        scope: BreakerScope::Everywhere,
+        why: digest("why"),
+        revert: false,
+        envelope: Some(command_envelope(command)),
+    };
+    world.must(human("flo"), body(&recorded));
+    assert_eq!(code(&world, &recorded), "nonce-replayed");
+    let mut elsewhere = trip(&mut world);
+    elsewhere.origin = "another.example/ledger".into();
+    assert_eq!(code(&world, &elsewhere), "wrong-ledger");
+    let mut long = trip(&mut world);
+    long.expires = long.issued.plus_ms(SignedCommand::MAX_LIFE_MS + 1);
+    assert_eq!(code(&world, &long), "command-expired");
+    // Long after, when its nonce is forgotten, it has expired by the entries' own time.
+    world.later(120_000);
+    for _ in 0..300 {
+        let command = trip(&mut world);
+        world.must(human("flo"), body(&command));
+    }
+    assert!(!world.state.nonces.contains_key(&recorded.nonce));
+    assert_eq!(code(&world, &recorded), "command-expired");
+}

@@ -296,3 +296,58 @@ fn a_rollback_ends_the_rollout_under_way() {
         Some(second)
     );
 }
+
+#[test]
+fn going_back_is_no_way_forward_again() {
+    let (mut world, first, second) = two();
+    let back = revert(&mut world, Some(first), Some(first));
+    world.must(human("flo"), back);
+    let forward = revert(&mut world, Some(second), Some(second));
+    assert_eq!(world.refused(human("flo"), forward), "not-returnable");
+    // To stay where it serves is no move.
+    let stay = revert(&mut world, Some(first), Some(first));
+    world.must(human("flo"), stay);
+}
+
+#[test]
+fn who_had_a_hand_in_a_release_is_named_when_asked_and_when_admitted() {
+    let (mut world, first, _) = two();
+    world.landed(2);
+    let artifact: ArtifactId = world.build(&oid(2));
+    let mut nobody = world.release_request("cyd", artifact, "staging");
+    nobody.party = portcullis_model::Party::default();
+    assert_eq!(world.refused(human("cyd"), nobody), "party-incomplete");
+    let body = world.release_request("cyd", artifact, "staging");
+    let request = RequestId(world.must(human("cyd"), body));
+    // Dan signed the task and owns the agent.
+    assert_eq!(world.approve("dan", request).unwrap_err().code, "own-party");
+    world.approve("ada", request).unwrap();
+    // Going back puts more into the release than was asked, and here by somebody else.
+    let mut more = world.clone();
+    let back = revert(&mut more, Some(first), Some(first));
+    more.must(human("flo"), back);
+    let body = more.admission(artifact, "staging", Some(request));
+    assert_eq!(body.changes.len(), 2);
+    assert_eq!(more.refused(control(), body), "party-incomplete");
+    let body = world.admission(artifact, "staging", Some(request));
+    world.must(control(), body);
+}
+
+#[test]
+fn a_no_takes_back_what_was_accepted_of_what_came_past_us() {
+    let mut world = World::team();
+    let request = unproven(&mut world, 5);
+    let artifact = world.build(&oid(5));
+    world.approve("ada", request).unwrap();
+    coverage(&world.state, artifact, &id("staging")).unwrap();
+    let why = digest("why");
+    let envelope = world.command(&human("bob"), Command::Reject { request, why });
+    let body = portcullis_model::event::RequestRejected {
+        request,
+        why,
+        envelope,
+    };
+    world.must(human("bob"), body);
+    let refusal = coverage(&world.state, artifact, &id("staging")).unwrap_err();
+    assert_eq!(refusal.code, "commit-unproven");
+}

@@ -253,3 +253,26 @@ fn a_runs_names_lead_to_the_run() {
     let (_, mail) = known.commit_identity("shop.example");
     assert!(mail.contains(&run.to_string()), "{mail}");
 }
+
+#[test]
+fn nothing_is_lent_that_the_task_does_not_name() {
+    let mut world = World::team();
+    let task = world.task();
+    world.accept(&task);
+    for lease in [
+        LeaseKind::Git(id("another")),
+        LeaseKind::Host("elsewhere.example:443".into()),
+        LeaseKind::Endpoint(id("model")),
+    ] {
+        let mut body = world.start(&task, "laptop", &[]);
+        body.leases.push(lease);
+        assert_eq!(world.refused(host("laptop"), body), "lease-not-in-task");
+    }
+    let mut long = world.start(&task, "laptop", &[]);
+    long.deadline = task.expires;
+    let run = RunId(world.must(host("laptop"), long));
+    assert_eq!(
+        world.state.runs[&run].deadline,
+        world.now.plus_ms(task.budgets.wall_ms)
+    );
+}

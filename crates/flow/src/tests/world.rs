@@ -11,9 +11,9 @@ use portcullis_model::event::{
     ActivationCompleted, ActivationProposed, ApprovalGiven, ArtifactBuilt, ChangePushed,
     CheckVerdict, ChecksCompleted, DecisionRecord, Effect, EffectAttempted, EffectConcluded,
     EffectIntended, EffectOutcome, GenesisCreated, JobClaimed, JobFinished, JobKind, JobOutcome,
-    JobRequested, KeyFloor, LeaseKind, Needed, ReleaseAdmitted, RequestOpened, RolloutEnded,
-    RolloutOutcome, RolloutStarted, RolloutStepped, RunStarted, Step, TaskAccepted, TestCounts,
-    TestVerdict, TestsCompleted,
+    JobRequested, KeyFloor, Needed, ReleaseAdmitted, RequestOpened, RolloutEnded, RolloutOutcome,
+    RolloutStarted, RolloutStepped, RunStarted, Step, TaskAccepted, TestCounts, TestVerdict,
+    TestsCompleted,
 };
 use portcullis_model::manifest::{
     Activation, Agent, Canary, Environment, Group, Host, HostClass, Human, Phase, PolicyFiles,
@@ -26,8 +26,8 @@ use portcullis_model::statement::{
 use portcullis_model::task::{Budgets, Capabilities, Target};
 use portcullis_model::{
     Actor, ArtifactId, Body, ChangeId, Containment, Digest, Event, Fold as _, GitOid, JobId,
-    KeyClass, LedgerIndex, Mode, Party, Principal, PublicKey, Refusal, ReleaseId, RequestId,
-    RolloutId, RunId, Scope, Task, TaskId, Timestamp, canonical,
+    KeyClass, LedgerIndex, Mode, Principal, PublicKey, Refusal, ReleaseId, RequestId, RolloutId,
+    RunId, Scope, Task, TaskId, Timestamp, canonical,
 };
 
 use crate::change::{evidence_digest, party_of_push, subject_of};
@@ -407,7 +407,10 @@ impl World {
                 base: base(),
                 scope: Scope::over(&["src/**".into()]),
             }],
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities {
+                hosts: ["example.org:443".to_owned()].into(),
+                ..Capabilities::default()
+            },
             budgets: Budgets {
                 runs: 3,
                 pushes: 3,
@@ -460,11 +463,7 @@ impl World {
             run_key: "thumbprint".into(),
             gaps,
             deadline: self.now.plus_ms(task.budgets.wall_ms),
-            leases: vec![
-                LeaseKind::Identity,
-                LeaseKind::Git(id("shop")),
-                LeaseKind::Host("example.org:443".into()),
-            ],
+            leases: crate::run::leases_of(task),
             envelope,
             decision: self.decision(),
         }
@@ -775,7 +774,9 @@ impl World {
                 key_class: KeyClass::Presence,
                 ..one_human()
             },
-            party: Party::default(),
+            party: coverage(&self.state, artifact, &id(environment))
+                .map(|covered| crate::release::party_of(&self.state, &covered))
+                .unwrap_or_default(),
             because: vec![],
             decision: self.decision(),
             expires: self.now.plus_ms(DAY_MS),

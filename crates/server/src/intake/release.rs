@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use portcullis_flow::release::{Coverage, coverage, rollback_target};
+use portcullis_flow::release::{Coverage, coverage, party_of, returnable, rollback_target};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_model::event::{EnvironmentReverted, Needed, ReleaseAdmitted, RequestOpened};
 use portcullis_model::manifest::Sensitivity;
 use portcullis_model::statement::{ApprovalSubject, BreakerScope};
 use portcullis_model::{
-    ArtifactId, Digest, EnvironmentId, KeyClass, Party, Principal, Recorder as _, Refusal,
-    ReleaseId, RequestId, RolloutId, TaskId,
+    ArtifactId, Digest, EnvironmentId, KeyClass, Party, Recorder as _, Refusal, ReleaseId,
+    RequestId, RolloutId, TaskId,
 };
 use portcullis_policy::action::{Action, BreakerReset, ReleaseAdmit};
 use portcullis_policy::{Approvals, Ask};
 use serde_json::{Value, json};
 
-use super::{Verified, human_id, request_of};
+use super::{Verified, check_fresh, human_id, request_of};
 use crate::app::{App, Verdict, control, now};
 use crate::facts;
 use crate::worker::{admission, rollout};
@@ -88,7 +88,7 @@ pub(super) async fn ask(
                         KeyClass::Software
                     },
                 ),
-                party: party(&state, &covered),
+                party: party_of(&state, &covered),
                 because: ask.rules.iter().map(ToString::to_string).collect(),
                 decision,
                 expires: now().plus_ms(portcullis_flow::approval::REQUEST_LIFE_MS),
@@ -148,29 +148,6 @@ pub(crate) fn needed(ask: &Ask, floor: KeyClass) -> Needed {
     }
 }
 
-fn party(state: &State, covered: &Coverage) -> Party {
-    let mut party = Party::default();
-    for change in covered
-        .changes
-        .iter()
-        .filter_map(|change| state.changes.get(change))
-    {
-        // An agent's people had a hand in the change; a person's own change is theirs.
-        party.0.extend(
-            change
-                .party
-                .0
-                .iter()
-                .filter(|member| matches!(member, Principal::Agent(..) | Principal::Unknown))
-                .cloned(),
-        );
-    }
-    if !covered.unproven.is_empty() {
-        party.0.insert(Principal::Unknown);
-    }
-    party
-}
-
 fn sole_task(state: &State, covered: &Coverage) -> Option<TaskId> {
     let [change] = covered.changes.as_slice() else {
         return None;
@@ -188,6 +165,7 @@ pub(super) async fn rollback(
     why: Digest,
 ) -> Result<Value, Refusal> {
     human_id(verified)?;
+    check_fresh(app, verified)?;
     let state = app.state();
     let running = state
         .environments
@@ -205,9 +183,11 @@ pub(super) async fn rollback(
                 "stop it with `portcullis breaker trip --env {environment}`, or release a fix"
             ))
         })?;
-    let returnable = state.releases.get(&target).is_some_and(|release| {
-        release.environment == environment && release.completed && !release.revoked
-    });
+    let returnable = returnable(running).any(|known| known == target)
+        && state
+            .releases
+            .get(&target)
+            .is_some_and(|release| !release.revoked);
     if !returnable {
         return Err(
             Refusal::denied("not-returnable", format!("{target} can't be returned to"))
@@ -321,7 +301,7 @@ pub(super) async fn ask_breaker_reset(
         task: None,
         checks: None,
         needed,
-        party: Party::default(),
+        party: Party([verified.actor.principal.clone()].into()),
         because,
         decision,
         expires: now().plus_ms(portcullis_flow::approval::REQUEST_LIFE_MS),

@@ -90,7 +90,9 @@ pub async fn branch_once(
     match super::record(app, body).await {
         Ok(()) => Ok(Some(upstream)),
         // Another look recorded it first.
-        Err(refusal) if refusal.code == "branch-moved" => Ok(Some(upstream)),
+        Err(refusal) if matches!(refusal.code.as_str(), "branch-moved" | "branch-landing") => {
+            Ok(Some(upstream))
+        }
         Err(refusal) => Err(refusal),
     }
 }
