@@ -43,15 +43,26 @@ impl Caller {
     }
 
     /// Whether a breaker covers the run here, by the ledger or ahead of it.
-    pub(crate) fn halted(
-        &self,
-        app: &App,
-        repository: Option<&portcullis_model::RepositoryId>,
-    ) -> bool {
-        let named: Vec<_> = repository.into_iter().collect();
-        app.halted_for(&self.state, Some(&self.run.agent), &named, None)
-            .is_some()
+    ///
+    /// A breaker for one of its repositories halts all that it does: what it may not push it shall
+    /// not send elsewhere either.
+    pub(crate) fn halted(&self, app: &App) -> bool {
+        halts(app, &self.state, &self.run)
     }
+}
+
+/// Whether a breaker covers the run, its agent or any repository lent to it.
+fn halts(app: &App, state: &State, run: &Run) -> bool {
+    let repositories: Vec<_> = run
+        .leases
+        .iter()
+        .filter_map(|lease| match lease {
+            LeaseKind::Git(id) => Some(id),
+            LeaseKind::Identity | LeaseKind::Endpoint(_) | LeaseKind::Host(_) => None,
+        })
+        .collect();
+    app.halted_for(state, Some(&run.agent), &repositories, None)
+        .is_some()
 }
 
 /// Everything below `/gateway/v1`.
@@ -189,17 +200,7 @@ async fn control_answer(app: &App, caller: &Caller) -> Result<Response, Problem>
     loop {
         let state = app.state();
         let run = state.runs.get(&caller.run.id).unwrap_or(&caller.run);
-        let repositories: Vec<_> = run
-            .leases
-            .iter()
-            .filter_map(|lease| match lease {
-                LeaseKind::Git(id) => Some(id),
-                LeaseKind::Identity | LeaseKind::Endpoint(_) | LeaseKind::Host(_) => None,
-            })
-            .collect();
-        let freeze = app
-            .halted_for(&state, Some(&run.agent), &repositories, None)
-            .is_some();
+        let freeze = halts(app, &state, run);
         let rights = state.inventory.agent(&run.agent, now()).is_err();
         let end = match &run.end {
             Some((_, end)) => Some(json!(end)),

@@ -246,7 +246,7 @@ fn fetch_question(
             state,
             run,
             Some(repository),
-            caller.halted(app, Some(repository)),
+            caller.halted(app),
             now(),
         )?,
         action: Action::GitFetch(GitFetch {

@@ -21,7 +21,7 @@ use portcullis_policy::action::{Action, ModelCall as ModelFacts, NetConnect};
 use portcullis_policy::{Permit, Request as Question};
 
 use super::super::{Problem, one_header};
-use super::{Caller, active, authenticate};
+use super::{Caller, active, authenticate, halts};
 use crate::app::{App, Verdict, now, text};
 use crate::facts;
 use crate::home::Home;
@@ -216,7 +216,7 @@ async fn decide(
             &caller.state,
             &caller.run,
             None,
-            caller.halted(app, None),
+            caller.halted(app),
             now(),
         )?,
         action,
@@ -324,11 +324,7 @@ async fn until_void(app: Arc<App>, run: Arc<portcullis_flow::run::Run>) {
             .runs
             .get(&run.id)
             .is_none_or(|run| run.require_active(now()).is_err());
-        if ends
-            || app
-                .halted_for(&state, Some(&run.agent), &[], None)
-                .is_some()
-        {
+        if ends || halts(&app, &state, &run) {
             return;
         }
         tokio::time::sleep(EVERY).await;

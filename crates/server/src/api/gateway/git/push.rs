@@ -65,7 +65,7 @@ pub(super) async fn by_run(
             state,
             run,
             Some(repository),
-            caller.halted(app, Some(repository)),
+            caller.halted(app),
             now(),
         )?,
         task: facts::task(state, run.task, Some(run), now()),
@@ -389,13 +389,7 @@ fn decide_push(
     pusher: &Pusher,
     facts: GitPush,
     own: &[PolicyFile],
-) -> Result<
-    (
-        Permit,
-        DecisionRecord,
-    ),
-    Denied,
-> {
+) -> Result<(Permit, DecisionRecord), Denied> {
     let question = Question {
         actor: pusher.policy_actor.clone(),
         circumstances: pusher.circumstances.clone(),
