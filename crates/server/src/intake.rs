@@ -126,6 +126,12 @@ pub fn check_timely(app: &App, verified: &Verified) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks a command that is acted on before it is recorded: whoever reads the ledger holds its
+/// envelopes, and must not be able to have one carried out again.
+pub(crate) fn check_fresh(app: &App, verified: &Verified) -> Result<(), Refusal> {
+    app.state().check_fresh(&verified.command)
+}
+
 fn trusted(keys: &[PublicKey]) -> Vec<TrustedKey<'_>> {
     keys.iter()
         .map(|key| TrustedKey {
@@ -302,6 +308,7 @@ async fn act(
         }
         Command::AbortRollout { rollout, .. } => {
             human_id(&verified)?;
+            check_fresh(app, &verified)?;
             release::to_stable(app, rollout).await;
             let body = RolloutEnded {
                 rollout,
@@ -313,6 +320,7 @@ async fn act(
         }
         Command::TripBreaker { scope, why, revert } => {
             human_id(&verified)?;
+            check_fresh(app, &verified)?;
             decide_breaker(app, &verified, &scope)?;
             // Act first: the overlay denies from here on, whatever the ledger does.
             app.halt(&scope);

@@ -8,7 +8,7 @@ use portcullis_evidence::statement::{self, StatementType};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_identity::{P256PublicKey, SpiffeId, dpop};
 use portcullis_model::digest::decode_hex;
-use portcullis_model::event::{Body, DecisionRecord, LeaseKind, RunStarted, TaskAccepted};
+use portcullis_model::event::{Body, DecisionRecord, RunStarted, TaskAccepted};
 use portcullis_model::manifest::HostClass;
 use portcullis_model::statement::{Command, Envelope};
 use portcullis_model::task::{Source, TaskText};
@@ -83,7 +83,7 @@ pub(super) async fn start(
         run_key,
         gaps,
         deadline,
-        leases: leases(&checked.task),
+        leases: portcullis_flow::run::leases_of(&checked.task),
         envelope: verified.envelope.clone(),
         decision,
     };
@@ -350,25 +350,6 @@ fn decide(
         Verdict::Permit(permit, record) => Ok((permit, record)),
         Verdict::No(refusal, ..) => Err(*refusal),
     }
-}
-
-fn leases(task: &Task) -> Vec<LeaseKind> {
-    let git = task
-        .targets
-        .iter()
-        .map(|target| LeaseKind::Git(target.repository.clone()));
-    let endpoints = task
-        .capabilities
-        .endpoints
-        .iter()
-        .cloned()
-        .map(LeaseKind::Endpoint);
-    let hosts = task.capabilities.hosts.iter().cloned().map(LeaseKind::Host);
-    std::iter::once(LeaseKind::Identity)
-        .chain(git)
-        .chain(endpoints)
-        .chain(hosts)
-        .collect()
 }
 
 /// The identity that the recorded run gets, and what it needs to know.
