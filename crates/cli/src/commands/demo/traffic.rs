@@ -133,10 +133,9 @@ fn ask(
             connection.insert(BufReader::new(stream))
         }
     };
-    write!(
-        stream.get_mut(),
-        "GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n"
-    )?;
+    // One write, one packet.
+    let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes())?;
     let (status, body, close) = read_answer(stream)?;
     if close {
         *connection = None;
