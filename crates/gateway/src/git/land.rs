@@ -210,7 +210,7 @@ fn classify(words: &str, land: &Land, upstream: &Upstream) -> Attempt {
             )
             .expected("a clean work tree, or another branch checked out")
             .received(status)
-            .next("commit or stash the changes there; the approval stands, and landing is tried again"),
+            .next("commit or stash the changes there, then approve the change again: `portcullis request list`"),
         );
     }
     if says(&[
