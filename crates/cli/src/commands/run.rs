@@ -188,7 +188,8 @@ impl Run {
         let outcome = outcome?;
         Ok(Ended {
             exit: outcome.exit_code(),
-            deadline: outcome.ending == Ending::Deadline,
+            // The token ends with the run, so the server's word may come before the sandbox's own.
+            deadline: outcome.ending == Ending::Deadline || now() >= lent.deadline,
         })
     }
 
