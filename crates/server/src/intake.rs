@@ -12,14 +12,14 @@ use portcullis_model::event::{
     RolloutOutcome, RolloutStepped, RunEnd, RunEnded, Step,
 };
 use portcullis_model::manifest::Activation;
-use portcullis_model::statement::{Command, Envelope, SignedCommand};
+use portcullis_model::statement::{ApprovalSubject, Command, Envelope, SignedCommand};
 use portcullis_model::{
     Actor, Digest, HumanId, LedgerIndex, Principal, PublicKey, Refusal, Timestamp,
 };
 use portcullis_policy::Request;
 use portcullis_policy::action::{
-    Action, BreakerTrip, InventoryChange, InventoryOperation, InventoryRecord, ModeChange,
-    PolicyActivate, RequestApprove, RequestReject,
+    Action, BreakerTrip, CommitAccept, InventoryChange, InventoryOperation, InventoryRecord,
+    ModeChange, PolicyActivate, RequestApprove, RequestReject,
 };
 use serde_json::{Value, json};
 
@@ -575,7 +575,6 @@ fn reject(
 
 /// What a request asks, in policy's words.
 fn asks(request: &portcullis_flow::approval::Request) -> String {
-    use portcullis_model::statement::ApprovalSubject;
     match &request.subject {
         ApprovalSubject::Change { .. } => "change.land",
         ApprovalSubject::Release { .. } => "release.admit",
@@ -706,6 +705,7 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
     // Said by the state first: it names what changed, which policy can't.
     let statement = approval.clone();
     let question = request_of(&state, &actor, action)?;
+    let actor_of_approval = actor.clone();
     let body = ApprovalGiven {
         statement,
         envelope,
@@ -713,6 +713,15 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
     let dry = Recording::one(actor, body);
     portcullis_model::Fold::decide(&*state, &dry, now())?;
     app.decide(&state, &question, &[]).require()?;
+    if let ApprovalSubject::Unproven { repository, to, .. } = &open.subject {
+        let accept = Action::CommitAccept(CommitAccept {
+            repository: repository.clone(),
+            commit: to.clone(),
+            approvals: facts::approvals(&state, open, now()),
+        });
+        let question = request_of(&state, &actor_of_approval, accept)?;
+        app.decide(&state, &question, &[]).require()?;
+    }
     let index: LedgerIndex = app.ledger.submit(dry).await?.first;
     let state = app.state();
     let satisfied = state.requests.get(&approval.request).is_some_and(|open| {
