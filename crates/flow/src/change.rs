@@ -190,11 +190,26 @@ pub fn party_of_push(
     party
 }
 
+/// Everyone who had a hand in changes that proposed any of these commits before: an agent's
+/// commits stay its own, whoever pushes them.
+pub fn party_of_commits(state: &State, commits: &[GitOid]) -> Party {
+    let mut party = Party::default();
+    for change in commits
+        .iter()
+        .filter_map(|commit| state.proposed.get(commit))
+        .filter_map(|id| state.changes.get(id))
+    {
+        party.0.extend(change.party.0.iter().cloned());
+    }
+    party
+}
+
 /// A change is opened or gets a revision.
 pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> Result<(), Refusal> {
     state.check_decision(&body.decision)?;
     check_pusher(state, event, body)?;
-    let expected = party_of_push(state, &event.actor.principal, body.run, body.change);
+    let mut expected = party_of_push(state, &event.actor.principal, body.run, body.change);
+    expected.0.extend(party_of_commits(state, &body.commits).0);
     if !expected.0.is_subset(&body.party.0) {
         return Err(Refusal::denied(
             "party-incomplete",
@@ -230,6 +245,12 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
         request: None,
         landing_failed: false,
     };
+    let this = body.change.unwrap_or(ChangeId(event.index));
+    for commit in &body.commits {
+        if !state.proposed.contains_key(commit) {
+            state.proposed.insert(commit.clone(), this);
+        }
+    }
     let Some(id) = body.change else {
         let first = Arc::new(revision);
         let change = Change {

@@ -9,8 +9,8 @@ use portcullis_model::manifest::ServiceRole;
 use portcullis_model::recorder::Fold;
 use portcullis_model::statement::{BreakerScope, Envelope, SignedCommand};
 use portcullis_model::{
-    ArtifactId, ChangeId, Digest, EnvironmentId, Event, JobId, LedgerIndex, Principal, Refusal,
-    ReleaseId, RepositoryId, RequestId, RolloutId, RunId, TaskId, Timestamp,
+    ArtifactId, ChangeId, Digest, EnvironmentId, Event, GitOid, JobId, LedgerIndex, Principal,
+    Refusal, ReleaseId, RepositoryId, RequestId, RolloutId, RunId, TaskId, Timestamp,
 };
 
 use crate::approval::Request;
@@ -49,6 +49,9 @@ pub struct State {
     pub runs: OrdMap<RunId, Arc<Run>>,
     /// Changes.
     pub changes: OrdMap<ChangeId, Arc<Change>>,
+    /// Commits that were ever proposed, and the change that proposed each first: whoever proposes
+    /// them again brings along who had a hand in them.
+    pub proposed: OrdMap<GitOid, ChangeId>,
     /// Branches that we govern, by repository and name.
     pub branches: OrdMap<(RepositoryId, String), Arc<Branch>>,
     /// Jobs.
@@ -86,6 +89,7 @@ impl Fold for State {
             nonces: OrdMap::new(),
             runs: OrdMap::new(),
             changes: OrdMap::new(),
+            proposed: OrdMap::new(),
             branches: OrdMap::new(),
             jobs: OrdMap::new(),
             requests: OrdMap::new(),

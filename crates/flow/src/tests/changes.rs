@@ -370,3 +370,23 @@ fn a_stream_names_what_it_is_about() {
     assert_eq!(entry.body.stream(entry.index), change.to_string());
     assert!(matches!(entry.body, Body::ChangePushed(_)));
 }
+
+#[test]
+fn an_agents_commits_stay_its_own_whoever_pushes_them() {
+    let mut world = World::team();
+    let run = world.run();
+    world.push(run, 1);
+    let actor = human("eve");
+    let mut body = world.pushed(&actor, None, None, 2);
+    body.commits = vec![oid(1), oid(2)];
+    body.envelope = Some(envelope("application/x-push", b"push".to_vec()));
+    assert_eq!(
+        world.refused(actor.clone(), body.clone()),
+        "party-incomplete"
+    );
+    body.party
+        .0
+        .extend(crate::change::party_of_commits(&world.state, &body.commits).0);
+    let change = ChangeId(world.must(actor, body));
+    assert!(world.state.changes[&change].by_agent());
+}

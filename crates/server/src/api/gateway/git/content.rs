@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use portcullis_checks::diff::Diff;
 use portcullis_checks::scope::{Violation, violations};
 use portcullis_flow::State;
-use portcullis_gateway::git::commit::Ident;
+use portcullis_flow::change::party_of_push;
+use portcullis_gateway::git::commit::{CommitInfo, Ident};
 use portcullis_gateway::git::{PackLimits, Quarantine, rules};
-use portcullis_model::{Digest, GitOid, Refusal, RepositoryId, Scope};
+use portcullis_model::{Digest, GitOid, Party, Principal, Refusal, RepositoryId, RunId, Scope};
 
 /// What a push holds, read from its quarantine.
 pub(super) struct Content {
@@ -107,4 +108,59 @@ pub(super) fn other_names(identity: Option<&Ident>, quarantine: &Quarantine) -> 
         .into_iter()
         .map(|foreign| format!("{} {}", foreign.commit.short(), foreign.named))
         .collect()
+}
+
+/// Agents that commits of a person's push name as author or committer, with their people. A commit
+/// that was copied or rebased has another id, and keeps its author.
+pub(super) fn agents_named(state: &State, commits: &[CommitInfo]) -> Result<Party, Refusal> {
+    let domain = &state.genesis()?.trust_domain;
+    let mut party = Party::default();
+    for ident in commits
+        .iter()
+        .flat_map(|commit| [&commit.author, &commit.committer])
+    {
+        let Some(run) = agent_address(&ident.email, domain) else {
+            continue;
+        };
+        match run.and_then(|id| state.runs.get(&id)) {
+            Some(run) => {
+                let agent = Principal::Agent(run.agent.clone(), Some(run.id));
+                party
+                    .0
+                    .extend(party_of_push(state, &agent, Some(run.id), None).0);
+            }
+            // It says that it is an agent's, and we don't know whose.
+            None => {
+                party.0.insert(Principal::Unknown);
+            }
+        }
+    }
+    Ok(party)
+}
+
+/// The run that an agent's mail address names, if it names one; none if it is no agent's address.
+fn agent_address(email: &str, trust_domain: &str) -> Option<Option<RunId>> {
+    // Mail hosts are not told apart by case.
+    let email = email.trim().to_ascii_lowercase();
+    let host = format!("@agents.{}", trust_domain.to_ascii_lowercase());
+    let local = email.strip_suffix(&host)?;
+    Some(local.rsplit_once('+').and_then(|(_, run)| run.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_address_is_known_by_its_host() {
+        let of = |email: &str| agent_address(email, "shop.example");
+        assert_eq!(of("ada@shop.example"), None);
+        assert_eq!(of("ada@agents.shop.example.evil"), None);
+        let run = RunId(7);
+        let own = format!("fixer+{run}@agents.shop.example");
+        assert_eq!(of(&own), Some(Some(run)));
+        assert_eq!(of(&own.to_ascii_uppercase()), Some(Some(run)));
+        assert_eq!(of("fixer+nothing@agents.shop.example"), Some(None));
+        assert_eq!(of("fixer@agents.shop.example"), Some(None));
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use portcullis_flow::change::{Change, ChangeStatus, party_of_push};
+use portcullis_flow::change::{Change, ChangeStatus, party_of_commits, party_of_push};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_gateway::git::body::BodyReader;
 use portcullis_gateway::git::commit::Ident;
@@ -281,6 +281,11 @@ async fn take_push(
     .map_err(by_state)?;
     let mut party = party_of_push(&state, &pusher.actor.principal, pusher.run, change);
     party.0.insert(pusher.actor.principal.clone());
+    party.0.extend(party_of_commits(&state, &content.commits).0);
+    if pusher.run.is_none() {
+        let named = content::agents_named(&state, quarantine.commits()).map_err(by_state)?;
+        party.0.extend(named.0);
+    }
     let diff = app
         .ledger
         .blobs()
