@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use portcullis_flow::State;
 use portcullis_flow::approval::{Request, tally};
 use portcullis_flow::change::Revision;
+use portcullis_model::event::{CheckVerdict, TestVerdict, TestsCompleted};
 use portcullis_model::refusal::visible;
 use portcullis_model::statement::{ApprovalSubject, Carry};
 use portcullis_model::{Digest, HumanId, KeyClass, Refusal};
@@ -240,7 +241,7 @@ fn change_text(app: &App, revision: &Revision, text: &mut String) -> Result<(), 
     line(
         "size",
         &format!(
-            "{} files, {} lines, {} commits",
+            "files {}, lines {}, commits {}",
             pushed.files,
             pushed.lines,
             pushed.commits.len()
@@ -256,16 +257,17 @@ fn change_text(app: &App, revision: &Revision, text: &mut String) -> Result<(), 
         );
     }
     if let Some(tests) = &revision.tests {
-        line(
-            "tests",
-            &format!(
-                "{:?}: {} passed, {} failed, {} of the base's did not run",
-                tests.verdict, tests.counts.passed, tests.counts.failed, tests.counts.missing
-            ),
-        );
+        line("tests", &tests_said(tests));
     }
     if let Some(checks) = &revision.checks {
-        line("checks", &format!("{:?}", checks.verdict));
+        line(
+            "checks",
+            match checks.verdict {
+                CheckVerdict::Pass => "nothing to see",
+                CheckVerdict::Escalate => "somebody must look",
+                CheckVerdict::Block => "it can't land",
+            },
+        );
         let bytes = app.ledger.blobs().get(&checks.report)?;
         let report: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         for finding in report
@@ -326,6 +328,23 @@ pub fn diff_text(app: &App, digest: &Digest) -> Result<String, Refusal> {
         );
     }
     Ok(text)
+}
+
+fn tests_said(tests: &TestsCompleted) -> String {
+    let counts = &tests.counts;
+    match tests.verdict {
+        TestVerdict::NotConfigured => {
+            "not configured by the protected base (.portcullis/jobs.toml)".to_owned()
+        }
+        TestVerdict::Passed => format!("passed: {}, all of the base's among them", counts.passed),
+        TestVerdict::Failed => {
+            format!("FAILED: {} passed, {} failed", counts.passed, counts.failed)
+        }
+        TestVerdict::Missing => format!(
+            "MISSING: {} of the base's did not run; {} passed",
+            counts.missing, counts.passed
+        ),
+    }
 }
 
 fn push_visible(from: &str, into: &mut String) {
