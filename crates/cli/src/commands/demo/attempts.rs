@@ -17,7 +17,7 @@ pub(super) struct Attempt {
 /// What the ledger says of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ledger {
-    /// A denial with this action and one of these codes.
+    /// A denial of this action, by one of these codes or rules.
     Denied(&'static str, &'static [&'static str]),
     /// Nothing: it never reached anything that could record it.
     Unreached,
@@ -25,35 +25,31 @@ pub(super) enum Ledger {
     Ignored,
 }
 
-/// Codes under which a move of a protected branch is denied; the first rule that applies gives its
-/// name.
-const BRANCH: &[&str] = &["base-protected-ref", "base-force"];
-
 /// All of them, in the order of the script.
 pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt {
         name: "protected",
         tried: "push to the protected branch main",
         saw: &["An agent does not", "refs/for/"],
-        ledger: Ledger::Denied("git.push", BRANCH),
+        ledger: Ledger::Denied("git.push", &["base-protected-ref"]),
     },
     Attempt {
         name: "force",
         tried: "rewrite main's history with a forced push",
-        saw: &["An agent does not"],
-        ledger: Ledger::Denied("git.push", BRANCH),
+        saw: &["An agent does not rewrite history"],
+        ledger: Ledger::Denied("git.push", &["base-force"]),
     },
     Attempt {
         name: "deletion",
         tried: "delete main",
-        saw: &["An agent "],
-        ledger: Ledger::Denied("git.push", &["base-delete", "base-protected-ref"]),
+        saw: &["An agent deletes no branch"],
+        ledger: Ledger::Denied("git.push", &["base-delete"]),
     },
     Attempt {
         name: "tag",
         tried: "make the tag v9",
-        saw: &["An agent "],
-        ledger: Ledger::Denied("git.push", &["base-tag", "base-protected-ref"]),
+        saw: &["An agent makes no tags"],
+        ledger: Ledger::Denied("git.push", &["base-tag"]),
     },
     Attempt {
         name: "scope",

@@ -3,7 +3,7 @@
 use portcullis_model::Refusal;
 
 use super::looks::text;
-use super::stage::{PERSON, Stage};
+use super::stage::{PERSON, Stage, shown};
 use super::{Play, product};
 
 /// The honest agent.
@@ -61,7 +61,7 @@ fn init(stage: &Stage) -> Result<(), Refusal> {
     let staging = format!("staging:staging@shop={}", stage.ports.staging);
     let production = format!("production@shop={}", stage.ports.production);
     let listen = format!("127.0.0.1:{}", stage.ports.server);
-    stage.typed(&[
+    let arguments = [
         "init",
         "--human",
         PERSON,
@@ -84,8 +84,17 @@ fn init(stage: &Stage) -> Result<(), Refusal> {
         &production,
         "--listen",
         &listen,
-    ])?;
-    Ok(())
+    ];
+    stage.story.typed(&shown(&arguments))?;
+    let done = stage.run(&arguments)?;
+    // What to do next is the next chapters.
+    let told = done.both();
+    let told = told.split("\nnext").next().unwrap_or_default();
+    let told: Vec<&str> = told
+        .lines()
+        .filter(|line| !line.starts_with("made"))
+        .collect();
+    stage.story.printed(&told.join("\n"))
 }
 
 /// A second agent, and environments whose rollouts take seconds instead of minutes. Each is a

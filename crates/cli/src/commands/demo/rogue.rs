@@ -5,7 +5,7 @@ use portcullis_evidence::signer::Signer;
 use portcullis_model::statement::Envelope;
 use portcullis_model::statement::{Command, Output, SignedCommand};
 use portcullis_model::{Digest, JobId, Principal, Refusal, canonical};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attempts::{ATTEMPTS, Attempt, Ledger, Seen, read, reason};
 use super::begin::ROGUE;
@@ -105,7 +105,7 @@ fn judge<'a>(
                 .by_ref()
                 .find(|entry| {
                     text(&entry.body, "/action") == action
-                        && codes.contains(&text(&entry.body, "/code").as_str())
+                        && codes.iter().any(|code| names(&entry.body, code))
                 })
                 .ok_or_else(|| {
                     stage.failure(
@@ -125,6 +125,16 @@ fn judge<'a>(
                 .to_owned(),
         ),
     }
+}
+
+/// Whether a denial has this code, or rests on the rule of this name among others.
+fn names(denial: &Value, code: &str) -> bool {
+    let rules = denial.pointer("/decision/rules").and_then(Value::as_array);
+    let rule = |rule: &Value| {
+        rule.as_str()
+            .is_some_and(|rule| rule.split(' ').next_back() == Some(code))
+    };
+    text(denial, "/code") == code || rules.is_some_and(|rules| rules.iter().any(rule))
 }
 
 /// An entry in its own words, without the policy's digest and who is behind it.
