@@ -30,6 +30,7 @@ use rustix::fs::{FlockOperation, flock};
 pub mod attest;
 pub mod job;
 pub mod launch;
+pub mod network;
 pub mod order;
 pub mod outputs;
 mod server;
@@ -67,6 +68,8 @@ pub struct BuilderConfig {
     pub toolchains: Vec<String>,
     /// Protections of the sandbox that may be missing on this machine, by the names of `doctor`.
     pub allowed_gaps: std::collections::BTreeSet<String>,
+    /// Whether the hosts that jobs declare may be this machine itself: local mirrors, tests.
+    pub allow_loopback: bool,
     /// Whether it ends when there is nothing to do.
     pub once: bool,
 }
@@ -85,6 +88,7 @@ pub async fn run(config: BuilderConfig) -> Result<u64, Refusal> {
         program: config.program.clone(),
         toolchains: config.toolchains.clone(),
         allowed_gaps: config.allowed_gaps.clone(),
+        allow_loopback: config.allow_loopback,
         user: config.user,
         as_root: rustix::process::geteuid().is_root(),
     };

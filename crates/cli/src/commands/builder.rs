@@ -39,6 +39,9 @@ pub(crate) struct Builder {
     /// A protection of the sandbox that may be missing on this machine; provenance names it
     #[arg(long, value_name = "NAME")]
     allow_gap: Vec<String>,
+    /// Let jobs reach this machine itself where they declare it as a host: a local mirror, a test
+    #[arg(long)]
+    allow_loopback: bool,
 }
 
 impl Builder {
@@ -59,6 +62,7 @@ impl Builder {
             user: self.user,
             toolchains: self.toolchain,
             allowed_gaps: self.allow_gap.into_iter().collect(),
+            allow_loopback: self.allow_loopback,
             once: self.once,
         };
         let finished = builder::run(config).await?;

@@ -2,7 +2,9 @@
 //! [`portcullis_server::builder::launch`] for the protocol.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{BufRead as _, Read as _};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use portcullis_model::Refusal;
@@ -12,7 +14,13 @@ use portcullis_server::builder::launch::{LaunchAnswer, LaunchOutcome, LaunchSpec
 use crate::exit::Exit;
 use crate::output;
 
+use network::{Declared, Network};
+
+mod network;
 pub(crate) mod toolchain;
+
+/// Where a job's proxy listens inside, if it declares hosts.
+const PROXY_PORT: u16 = 3128;
 
 /// Runs a command in a sandbox: a specification in, an outcome out.
 #[derive(Debug, clap::Args)]
@@ -43,9 +51,14 @@ fn launch() -> Result<LaunchOutcome, Refusal> {
         .map_err(|error| malformed(&error.to_string()))?;
     let spec: LaunchSpec =
         serde_json::from_slice(&line).map_err(|error| malformed(&error.to_string()))?;
+    let declared = Declared::new(&spec.hosts, spec.allow_loopback)?;
     let running = Arc::new(spawn(&sandbox_of(&spec)?)?);
     end_with_whoever_asked(&running);
+    let network = declared
+        .map(|declared| declared.serve(channel_of(&running)?))
+        .transpose()?;
     let outcome = running.wait()?;
+    let network = network.map(Network::end).transpose()?;
     let exit = outcome.exit_code();
     let deadline = outcome.ending == Ending::Deadline;
     let gaps = running
@@ -65,7 +78,18 @@ fn launch() -> Result<LaunchOutcome, Refusal> {
         stderr: captured.stderr,
         memory_kills,
         gaps,
+        network,
     })
+}
+
+/// The socket inside to which everything goes that wants out.
+fn channel_of(running: &Running) -> Result<TcpListener, Refusal> {
+    let unusable =
+        || Refusal::unavailable("job-network", "the sandbox has no channel for its network");
+    running
+        .listener()
+        .map_err(|error| unusable().received(&error.to_string()))?
+        .ok_or_else(unusable)
 }
 
 /// Whoever asked holds our standard input open while it waits. A builder that was killed can't end
@@ -88,6 +112,14 @@ fn sandbox_of(wanted: &LaunchSpec) -> Result<Spec, Refusal> {
     for (name, value) in &wanted.environment {
         spec.variable(name, value);
     }
+    if !wanted.hosts.is_empty() {
+        spec.use_channel(PROXY_PORT);
+        // There is a proxy at the other end, no gateway.
+        spec.environment.remove(OsStr::new("PORTCULLIS_CHANNEL"));
+        // The job's own loopback is no way out; what it declares there is this machine's.
+        let own = own_loopback(&wanted.hosts);
+        spec.variable("NO_PROXY", &own).variable("no_proxy", &own);
+    }
     spec.deadline_ms = Some(wanted.deadline_ms);
     spec.terminal = Terminal::Capture {
         max_bytes: wanted.capture_max_bytes,
@@ -95,6 +127,21 @@ fn sandbox_of(wanted: &LaunchSpec) -> Result<Spec, Refusal> {
     spec.run_as = wanted.user.map(|id| RunAs { uid: id, gid: id });
     spec.allowed_gaps = gaps(&wanted.allowed_gaps)?;
     Ok(spec)
+}
+
+/// Names of the loopback inside, less those that stand for a declared host.
+fn own_loopback(hosts: &[String]) -> String {
+    let declared = |name: &str| {
+        let names = hosts.iter().filter_map(|host| host.rsplit_once(':'));
+        names
+            .into_iter()
+            .any(|(host, _)| host.trim_matches(['[', ']']) == name)
+    };
+    ["127.0.0.1", "localhost", "::1"]
+        .into_iter()
+        .filter(|name| !declared(name))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Protections by name.
@@ -126,6 +173,8 @@ mod tests {
             user: Some(63_000),
             toolchains: vec!["none".to_owned()],
             allowed_gaps: ["landlock".to_owned()].into(),
+            hosts: Vec::new(),
+            allow_loopback: true,
         };
         let spec = sandbox_of(&wanted).unwrap();
         assert_eq!((spec.capture, spec.expose.is_none()), (None, true));
@@ -137,15 +186,25 @@ mod tests {
             })
         );
         assert_eq!(spec.allowed_gaps, [Protection::Landlock].into());
-        assert_eq!(
-            spec.environment.get(std::ffi::OsStr::new("CI")).unwrap(),
-            "true"
-        );
+        assert_eq!(spec.environment.get(OsStr::new("CI")).unwrap(), "true");
         assert!(
             !spec
                 .environment
-                .contains_key(std::ffi::OsStr::new("CARGO_MANIFEST_DIR"))
+                .contains_key(OsStr::new("CARGO_MANIFEST_DIR"))
         );
+        let variable = |spec: &Spec, name: &str| spec.environment.get(OsStr::new(name)).cloned();
+        assert_eq!(variable(&spec, "HTTPS_PROXY"), None);
+        let reaching = LaunchSpec {
+            hosts: vec!["localhost:8080".to_owned(), "crates.io:443".to_owned()],
+            ..wanted.clone()
+        };
+        let spec = sandbox_of(&reaching).unwrap();
+        assert_eq!(spec.capture, Some(PROXY_PORT));
+        for name in ["HTTPS_PROXY", "http_proxy"] {
+            assert_eq!(variable(&spec, name).unwrap(), "http://127.0.0.1:3128");
+        }
+        assert_eq!(variable(&spec, "NO_PROXY").unwrap(), "127.0.0.1,::1");
+        assert_eq!(variable(&spec, "PORTCULLIS_CHANNEL"), None);
         let unknown = LaunchSpec {
             allowed_gaps: ["everything".to_owned()].into(),
             ..wanted

@@ -8,9 +8,10 @@ use portcullis_evidence::signer::Signer;
 use portcullis_evidence::slsa::{BuildDefinition, BuildMetadata, Builder, Provenance, RunDetails};
 use portcullis_evidence::test_result::{TESTS_MAX, TestOutcome, TestResult};
 use portcullis_model::statement::Output;
-use portcullis_model::{Digest, Refusal, ServiceId, Timestamp};
+use portcullis_model::{Digest, Refusal, ServiceId, Timestamp, canonical};
 use serde_json::{Map, Value, json};
 
+use super::network::NetworkUse;
 use super::order::Order;
 use crate::worker::jobs::{BUILD_TYPE, CONFIGURATION};
 
@@ -32,6 +33,64 @@ pub struct Seen<'a> {
     pub log_url: String,
     /// Protections of the sandbox that were missing by leave.
     pub gaps: Vec<String>,
+    /// What it reached; `None` where it had no network.
+    pub network: Option<Network>,
+}
+
+/// What a job reached, as it is attested: in short within the provenance, in full beside it.
+#[derive(Clone, Debug)]
+pub struct Network {
+    seen: NetworkUse,
+    /// The whole record in canonical JSON.
+    pub document: Vec<u8>,
+    digest: Digest,
+    url: String,
+}
+
+impl Network {
+    /// `url`: where the server keeps a blob.
+    ///
+    /// # Errors
+    /// It does not serialise.
+    pub fn new(seen: NetworkUse, url: impl FnOnce(&Digest) -> String) -> Result<Self, Refusal> {
+        let document = canonical::to_vec(&seen)?;
+        let digest = Digest::of(&document);
+        Ok(Self {
+            seen,
+            document,
+            digest,
+            url: url(&digest),
+        })
+    }
+
+    fn parameters(&self) -> Value {
+        json!({
+            "hosts": self.seen.hosts,
+            "refused": self.seen.refused,
+            "refusals": self.seen.refusals,
+            "fetches": self.seen.fetches,
+            "record": self.digest,
+        })
+    }
+
+    fn byproduct(&self) -> ResourceDescriptor {
+        ResourceDescriptor {
+            uri: Some(self.url.clone()),
+            ..ResourceDescriptor::file("network", &self.digest)
+        }
+    }
+
+    /// What came whole over plain HTTP: the inputs of which more is known than a host and a size.
+    fn inputs(&self) -> impl Iterator<Item = ResourceDescriptor> {
+        self.seen
+            .fetched
+            .iter()
+            .filter(|fetched| fetched.whole && fetched.method == "GET" && fetched.status == 200)
+            .map(|fetched| ResourceDescriptor {
+                uri: Some(fetched.url.clone()),
+                ..ResourceDescriptor::of_digest(&fetched.digest)
+            })
+    }
 }
 
 /// The repository as attestations name it.
@@ -122,6 +181,7 @@ pub fn provenance(
         uri: Some(seen.log_url.clone()),
         ..ResourceDescriptor::file("log", &seen.log)
     };
+    let commit = ResourceDescriptor::git_commit(&repository_uri(order), &order.commit);
     let predicate = Provenance {
         build_definition: BuildDefinition {
             build_type: BUILD_TYPE.to_owned(),
@@ -137,12 +197,11 @@ pub fn provenance(
                 "configuration": order.configuration.digest,
                 "changes": order.changes,
                 "sandbox_gaps": seen.gaps,
-                "network": "none",
+                "network": seen.network.as_ref().map_or_else(|| json!("none"), Network::parameters),
             })),
-            resolved_dependencies: vec![ResourceDescriptor::git_commit(
-                &repository_uri(order),
-                &order.commit,
-            )],
+            resolved_dependencies: std::iter::once(commit)
+                .chain(seen.network.iter().flat_map(Network::inputs))
+                .collect(),
         },
         run_details: RunDetails {
             builder: Builder {
@@ -159,7 +218,9 @@ pub fn provenance(
                 started_on: Some(seen.started),
                 finished_on: Some(seen.finished),
             }),
-            byproducts: vec![log.clone()],
+            byproducts: std::iter::once(log.clone())
+                .chain(seen.network.as_ref().map(Network::byproduct))
+                .collect(),
         },
     };
     let subject = if outputs.is_empty() {
@@ -217,6 +278,7 @@ mod tests {
             log: Digest::of(b"log"),
             log_url: "http://127.0.0.1:7117/v1/blobs/x".to_owned(),
             gaps: vec!["landlock".to_owned()],
+            network: None,
         }
     }
 
@@ -340,19 +402,34 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_ask_for_hosts_or_make_nothing_are_refused() {
+    fn jobs_that_name_hosts_badly_or_make_nothing_are_refused() {
         let with = |change: &dyn Fn(&mut Order)| {
             let mut order = order("build");
             change(&mut order);
             order.work().map(drop).map_err(|refusal| refusal.code)
         };
         assert_eq!(with(&|_| {}), Ok(()));
-        let hosts = |order: &mut Order| {
-            if let Some(build) = &mut order.configuration.jobs.build {
-                build.hosts = vec!["crates.io:443".to_owned()];
-            }
+        let hosts = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            with(&move |order: &mut Order| {
+                if let Some(build) = &mut order.configuration.jobs.build {
+                    build.hosts.clone_from(&names);
+                }
+            })
         };
-        assert_eq!(with(&hosts), Err("job-hosts-unsupported".to_owned()));
+        assert_eq!(hosts(&["crates.io:443", "10.0.0.1:80"]), Ok(()));
+        for bad in [
+            "*.io:443",
+            "crates.io",
+            "https://crates.io:443",
+            "a:0",
+            "me@a:80",
+            "A.io:443",
+        ] {
+            assert_eq!(hosts(&[bad]), Err("malformed-host".to_owned()), "{bad}");
+        }
+        assert_eq!(hosts(&["a:80", "a:80"]), Err("malformed-host".to_owned()));
+        assert_eq!(hosts(&["a:80"; 65]), Err("too-many-hosts".to_owned()));
         let nothing = |order: &mut Order| {
             if let Some(build) = &mut order.configuration.jobs.build {
                 build.outputs.clear();

@@ -16,7 +16,7 @@ use portcullis_model::statement::{Command, Output};
 use portcullis_model::{Digest, Refusal, RefusalKind, Timestamp, canonical};
 use serde_json::json;
 
-use super::attest::{self, Seen};
+use super::attest::{self, Network, Seen};
 use super::launch::{LaunchOutcome, Launcher};
 use super::order::{Order, Product, Work};
 use super::server::Server;
@@ -37,6 +37,7 @@ struct JobResult {
     report: Vec<u8>,
     outputs: Vec<(Output, Bytes)>,
     log: Vec<u8>,
+    network: Option<Vec<u8>>,
 }
 
 /// Takes a job and does it. Gives whether there was one.
@@ -99,6 +100,11 @@ async fn perform(
             .iter()
             .flat_map(|ran| ran.outcome.gaps.iter().cloned())
             .collect(),
+        network: ran
+            .as_ref()
+            .and_then(|ran| ran.outcome.network.clone())
+            .map(|network| Network::new(network, |digest| server.blob_url(digest)))
+            .transpose()?,
     };
     result(order, ran, &seen, log, server)
 }
@@ -112,6 +118,10 @@ fn result(
     server: &Server,
 ) -> Result<JobResult, Refusal> {
     let ended_well = ran.as_ref().is_some_and(|ran| ran.outcome.success());
+    let network = seen
+        .network
+        .as_ref()
+        .map(|network| network.document.clone());
     let made = match ran.map(|ran| ran.product) {
         Some(Ok(made)) => made,
         // Nothing came of it; what is attested depends on the kind of job.
@@ -130,6 +140,7 @@ fn result(
                 report: canonical::to_vec(&report)?,
                 outputs: Vec::new(),
                 log,
+                network,
             })
         }
         Made::NoReport => {
@@ -142,6 +153,7 @@ fn result(
                 report,
                 outputs: Vec::new(),
                 log,
+                network,
             })
         }
         Made::Files(files) => {
@@ -156,6 +168,7 @@ fn result(
                 report: log.clone(),
                 outputs: files,
                 log,
+                network,
             })
         }
     }
@@ -191,14 +204,23 @@ async fn run(
         move || unpack::unpack(&source, &tree, user, unpack::Limits::default()).map(drop)
     })
     .await?;
-    let environment = BTreeMap::from([
+    let mut environment = BTreeMap::from([
         ("CI".to_owned(), "true".to_owned()),
         ("PORTCULLIS_JOB".to_owned(), order.job.to_string()),
-        // There is no network; a tool that knows says so at once instead of trying.
-        ("CARGO_NET_OFFLINE".to_owned(), "true".to_owned()),
     ]);
+    if job.hosts.is_empty() {
+        // There is no network; a tool that knows says so at once instead of trying.
+        environment.insert("CARGO_NET_OFFLINE".to_owned(), "true".to_owned());
+    }
     let outcome = launcher
-        .launch(&job.command, &tree, environment, job.limit, user)
+        .launch(
+            &job.command,
+            &tree,
+            environment,
+            job.limit,
+            user,
+            &job.hosts,
+        )
         .await?;
     let (outcome, product) = blocking(move || {
         let product = read_product(&tree, &job.product, &outcome);
@@ -260,6 +282,9 @@ fn log_of(outcome: &LaunchOutcome, product: &Result<Made, Refusal>) -> Vec<u8> {
             outcome.memory_kills
         ));
     }
+    if let Some(network) = &outcome.network {
+        head.push_str(&network.lines());
+    }
     if let Err(refusal) = product {
         head.push_str(&format!("{refusal}\n"));
     }
@@ -286,8 +311,9 @@ async fn deliver(
 ) -> Result<(), Refusal> {
     let mut digests = Vec::new();
     let files = result.outputs.iter().map(|(_, bytes)| bytes.clone());
-    let texts = [result.attestation, result.report, result.log].map(Bytes::from);
-    for bytes in texts.into_iter().chain(files) {
+    let texts = [result.attestation, result.report, result.log];
+    let texts = texts.into_iter().chain(result.network).map(Bytes::from);
+    for bytes in texts.chain(files) {
         digests.push(patiently(claimed, || server.upload(bytes.clone())).await?);
     }
     let [attestation, report, ..] = digests.as_slice() else {

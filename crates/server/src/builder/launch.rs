@@ -17,6 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
+use super::network::NetworkUse;
+
 /// Largest specification in bytes: a command and an environment.
 pub const SPEC_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Most bytes that are kept of each stream (32 MiB): a verbose run of a hundred thousand tests.
@@ -50,6 +52,13 @@ pub struct LaunchSpec {
     /// Protections that may be missing.
     #[serde(default)]
     pub allowed_gaps: BTreeSet<String>,
+    /// Hosts (`name:port`) that it may reach, through a proxy and in no other way; empty for no
+    /// network at all.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Whether those may be this machine itself.
+    #[serde(default)]
+    pub allow_loopback: bool,
 }
 
 /// What `portcullis launch` writes.
@@ -85,6 +94,9 @@ pub struct LaunchOutcome {
     pub memory_kills: u64,
     /// Protections that were missing by leave.
     pub gaps: BTreeSet<String>,
+    /// What it reached; `None` where it had no network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkUse>,
 }
 
 impl LaunchOutcome {
@@ -113,6 +125,8 @@ pub struct Launcher {
     pub toolchains: Vec<String>,
     /// As in [`LaunchSpec`].
     pub allowed_gaps: BTreeSet<String>,
+    /// As in [`LaunchSpec`].
+    pub allow_loopback: bool,
     /// The configured user, as root.
     pub user: Option<u32>,
     /// Whether jobs get users of their own.
@@ -125,7 +139,7 @@ impl Launcher {
         self.as_root.then(|| super::user_of_job(self.user, job))
     }
 
-    /// Runs a command over a directory to its end.
+    /// Runs a command over a directory to its end, with a way to `hosts` and to nothing else.
     ///
     /// # Errors
     /// The launcher's refusal, or the launcher itself can't be run. Dropped, it ends the sandbox.
@@ -136,6 +150,7 @@ impl Launcher {
         environment: BTreeMap<String, String>,
         limit: Duration,
         user: Option<u32>,
+        hosts: &[String],
     ) -> Result<LaunchOutcome, Refusal> {
         let spec = LaunchSpec {
             command: command.to_vec(),
@@ -146,6 +161,8 @@ impl Launcher {
             user,
             toolchains: self.toolchains.clone(),
             allowed_gaps: self.allowed_gaps.clone(),
+            hosts: hosts.to_vec(),
+            allow_loopback: self.allow_loopback,
         };
         let asked = self.ask(&spec);
         match tokio::time::timeout(limit.saturating_add(PATIENCE), asked).await {
@@ -171,6 +188,7 @@ impl Launcher {
                 BTreeMap::new(),
                 limit,
                 self.user_for(0),
+                &[],
             )
             .await?;
         if outcome.success() {

@@ -10,7 +10,7 @@ use portcullis_model::{Digest, GitOid, JobId, Refusal, RepositoryId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::worker::jobs::JobsConfiguration;
+use crate::worker::jobs::{JobsConfiguration, check_hosts};
 
 /// Time that is kept of a job's life for fetching, reading and uploading (5 minutes).
 const MARGIN_MS: u64 = 300_000;
@@ -60,6 +60,8 @@ pub struct Work {
     pub limit: Duration,
     /// What it makes.
     pub product: Product,
+    /// Hosts that it may reach, as `name:port`.
+    pub hosts: Vec<String>,
 }
 
 /// What is read when the command has ended.
@@ -80,8 +82,7 @@ impl Order {
     /// What is to be done.
     ///
     /// # Errors
-    /// The configuration has no such job, no command, no time, or asks for hosts, to which this
-    /// builder's sandbox can't confine a job yet.
+    /// The configuration has no such job, no command, no time, or names hosts that can't be told.
     pub fn work(&self) -> Result<Work, Refusal> {
         let jobs = &self.configuration.jobs;
         let missing = || {
@@ -111,15 +112,7 @@ impl Order {
         if command.is_empty() {
             return Err(Refusal::malformed("jobs configuration").expected("a command"));
         }
-        if !hosts.is_empty() {
-            return Err(Refusal::denied(
-                "job-hosts-unsupported",
-                "this builder can't confine a job to declared hosts, so it gives it no network at all",
-            )
-            .expected("a job without `hosts`")
-            .received(&hosts.join(", "))
-            .next("commit what the job needs (for Rust: `cargo vendor`), and take `hosts` out of .portcullis/jobs.toml"));
-        }
+        check_hosts(hosts)?;
         if matches!(&product, Product::Files(outputs) if outputs.is_empty()) {
             return Err(Refusal::malformed("jobs configuration")
                 .expected("at least one path in `outputs` of [build]"));
@@ -129,6 +122,7 @@ impl Order {
             command: command.clone(),
             limit: Duration::from_millis(limit_ms),
             product,
+            hosts: hosts.clone(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Jobs from the server's side: what is asked, what a service gets to know, what is believed of
 //! what it brings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_checks::testreport::{TestReport, compare};
 use portcullis_evidence::dsse::{self, PAYLOAD_IN_TOTO, UnverifiedEnvelope};
@@ -11,6 +11,7 @@ use portcullis_evidence::test_result::TestResult;
 use portcullis_flow::State;
 use portcullis_flow::job::{Job, JobStatus};
 use portcullis_flow::work::{Work, test_jobs};
+use portcullis_gateway::http::Destination;
 use portcullis_model::document::from_toml;
 use portcullis_model::event::{
     ArtifactBuilt, JobFinished, JobKind, JobOutcome, JobRequested, TestCounts, TestVerdict,
@@ -34,6 +35,8 @@ use crate::intake::Verified;
 pub const CONFIGURATION: &str = ".portcullis/jobs.toml";
 /// Largest configuration file, in bytes.
 const CONFIGURATION_MAX_BYTES: u64 = 64 * 1024;
+/// Most hosts that a job declares: more than registries and mirrors that any build needs.
+pub const HOSTS_MAX: usize = 64;
 /// The build type of our provenance.
 pub const BUILD_TYPE: &str = "urn:portcullis:build:sandbox:v1";
 
@@ -63,7 +66,7 @@ pub struct TestConfiguration {
     /// The longest it may take, such as `10m`.
     #[serde(default = "default_limit")]
     pub time_limit: String,
-    /// Hosts that it may reach, as `name:port`; none by default.
+    /// Hosts that it may reach, as `name:port`; none by default. Checked by [`check_hosts`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
 }
@@ -79,7 +82,7 @@ pub struct BuildConfiguration {
     /// The longest it may take, such as `10m`.
     #[serde(default = "default_limit")]
     pub time_limit: String,
-    /// Hosts that it may reach, as `name:port`; none by default.
+    /// Hosts that it may reach, as `name:port`; none by default. Checked by [`check_hosts`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
 }
@@ -92,7 +95,8 @@ impl JobsConfiguration {
     /// Reads and checks a configuration.
     ///
     /// # Errors
-    /// Not TOML, unknown fields, an empty command, an output outside the tree.
+    /// Not TOML, unknown fields, an empty command, an output outside the tree, a host that isn't
+    /// `name:port`.
     pub fn read(source: &str) -> Result<Self, Refusal> {
         let jobs: Self = from_toml("jobs configuration", source)?;
         let commands = [
@@ -109,6 +113,14 @@ impl JobsConfiguration {
                 return Err(Refusal::malformed("jobs configuration").expected("a command"));
             }
         }
+        let hosts = [
+            jobs.test.as_ref().map(|test| &test.hosts),
+            jobs.build.as_ref().map(|build| &build.hosts),
+        ];
+        hosts
+            .into_iter()
+            .flatten()
+            .try_for_each(|hosts| check_hosts(hosts))?;
         let reports = jobs.test.iter().filter_map(|test| test.report.as_ref());
         let outputs = jobs.build.iter().flat_map(|build| &build.outputs);
         for path in reports.chain(outputs) {
@@ -125,6 +137,33 @@ impl JobsConfiguration {
         }
         Ok(jobs)
     }
+}
+
+/// Whether a job's hosts are exact: names and ports, no patterns, each once, in its one spelling.
+///
+/// # Errors
+/// `malformed-host`; `too-many-hosts` past [`HOSTS_MAX`].
+pub fn check_hosts(hosts: &[String]) -> Result<(), Refusal> {
+    if hosts.len() > HOSTS_MAX {
+        return Err(
+            Refusal::limit("too-many-hosts", "the job declares too many hosts")
+                .expected(&format!("at most {HOSTS_MAX}"))
+                .received(&hosts.len().to_string()),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for host in hosts {
+        let exact = host
+            .parse::<Destination>()
+            .is_ok_and(|known| known.to_string() == *host);
+        if !exact || !seen.insert(host) {
+            return Err(Refusal::malformed("host")
+                .expected("a lowercase name and a port, such as crates.io:443, each once")
+                .received(host)
+                .next("correct `hosts` in .portcullis/jobs.toml on the protected branch"));
+        }
+    }
+    Ok(())
 }
 
 async fn configuration_at(
@@ -298,11 +337,8 @@ pub async fn request_build(
 /// # Errors
 /// It may not.
 pub fn may_run(app: &App, state: &State, job: &Job, service: &ServiceId) -> Result<(), Refusal> {
-    let jobs = job_configuration(app, job)?;
-    let hosts = match job.kind {
-        JobKind::Test => jobs.test.map(|test| test.hosts),
-        JobKind::Build => jobs.build.map(|build| build.hosts),
-    };
+    // A declaration that can't be read is none: the job is not given away.
+    job_configuration(app, job)?;
     let by_agent = job
         .change
         .and_then(|change| state.changes.get(&change))
@@ -317,9 +353,11 @@ pub fn may_run(app: &App, state: &State, job: &Job, service: &ServiceId) -> Resu
         from_protected_base: true,
         commit_landed: job.kind == JobKind::Build,
         contains_agent_work: by_agent,
-        undeclared_hosts: Default::default(),
+        // Empty by construction: the order repeats the declaration that `configuration` names by
+        // digest, and the launcher lends the sandbox exactly the hosts in it. The fact is there
+        // for executors that bring a list of their own; ours has none.
+        undeclared_hosts: BTreeSet::new(),
     });
-    let _ = hosts;
     let mut circumstances = facts::circumstances(state, now())?;
     circumstances.breaker = by_agent
         && app

@@ -26,8 +26,10 @@ sh ./job.sh >../out 2>../err
 code=$?
 out=$(base64 -w0 ../out)
 err=$(base64 -w0 ../err)
-printf '{"result":"ended","exit":%d,"deadline":false,"stdout":"%s","stderr":"%s","truncated":false,"memory_kills":0,"gaps":[]}' \
-    "$code" "$out" "$err"
+network=
+case $line in *'"hosts":[]'*) ;; *) network=",\"network\":$(cat network.json)" ;; esac
+printf '{"result":"ended","exit":%d,"deadline":false,"stdout":"%s","stderr":"%s","truncated":false,"memory_kills":0,"gaps":[]%s}' \
+    "$code" "$out" "$err" "$network"
 "#;
 
 /// A server that gives one job and keeps what it is told.
@@ -118,6 +120,7 @@ struct Told {
     statement: Vec<u8>,
     log: String,
     left: usize,
+    blobs: BTreeMap<Digest, Bytes>,
 }
 
 async fn told(kind: &str, jobs: Value, files: &[(&str, &str)], lost: u32) -> Told {
@@ -173,6 +176,7 @@ async fn told(kind: &str, jobs: Value, files: &[(&str, &str)], lost: u32) -> Tol
         program,
         toolchains: Vec::new(),
         allowed_gaps: Default::default(),
+        allow_loopback: false,
         user: None,
         as_root: false,
     };
@@ -215,7 +219,9 @@ async fn told(kind: &str, jobs: Value, files: &[(&str, &str)], lost: u32) -> Tol
     let text = String::from_utf8_lossy(&statement);
     let log = blobs
         .iter()
-        .find(|(digest, _)| text.contains(&format!("/v1/blobs/{digest}")))
+        .find(|(digest, bytes)| {
+            text.contains(&format!("/v1/blobs/{digest}")) && !bytes.starts_with(b"{")
+        })
         .unwrap();
     Told {
         succeeded,
@@ -224,6 +230,7 @@ async fn told(kind: &str, jobs: Value, files: &[(&str, &str)], lost: u32) -> Tol
         log: String::from_utf8_lossy(log.1).into_owned(),
         statement,
         left: fs::read_dir(&jobs).unwrap().count(),
+        blobs: blobs.clone(),
     }
 }
 
@@ -310,16 +317,83 @@ async fn outputs_that_are_links_missing_or_of_a_failed_command_are_not_taken() {
 }
 
 #[tokio::test]
-async fn a_job_that_asks_for_hosts_fails_with_the_reason() {
+async fn provenance_says_what_a_build_reached() {
     let mut jobs = build_jobs(&["app"]);
-    jobs["build"]["hosts"] = json!(["crates.io:443"]);
-    let told = told("build", jobs, &[("job.sh", "echo x > app")], 0).await;
-    assert!(!told.succeeded);
-    assert!(
-        told.log.contains("no network") && told.log.contains("crates.io:443"),
-        "{}",
-        told.log
+    jobs["build"]["hosts"] = json!(["crates.io:443", "mirror.example:80"]);
+    let fetched = Digest::of(b"index");
+    let fetch = |url: &str, status: u16, whole: bool| json!({ "method": "GET", "url": url, "status": status, "digest": fetched, "size": 5, "whole": whole });
+    let network = json!({
+        "hosts": [
+            { "host": "crates.io", "port": 443, "connections": 2, "failures": 1, "bytes_out": 10, "bytes_in": 20 },
+            { "host": "mirror.example", "port": 80, "connections": 0, "failures": 0, "bytes_out": 0, "bytes_in": 0 },
+        ],
+        "refused": [{ "destination": "evil.example:443", "code": "host-not-declared", "count": 3 }],
+        "refusals": 4,
+        "fetched": [
+            fetch("http://mirror.example:80/index", 200, true),
+            fetch("http://mirror.example:80/cut", 200, false),
+            fetch("http://mirror.example:80/none", 404, true),
+        ],
+        "fetches": 3,
+    });
+    let files = [
+        ("job.sh", "echo x > app"),
+        ("network.json", &network.to_string()),
+    ];
+    let told = told("build", jobs, &files, 0).await;
+    assert!(told.succeeded, "{}", told.log);
+    let statement = Statement::<Provenance>::parse(&told.statement).unwrap();
+    let definition = &statement.predicate().build_definition;
+    let said = &definition.internal_parameters["network"];
+    assert_eq!(said["hosts"], network["hosts"]);
+    assert_eq!(said["refused"], network["refused"]);
+    assert_eq!(
+        (said["refusals"].as_u64(), said["fetches"].as_u64()),
+        (Some(4), Some(3))
     );
+    // The whole record stands beside it, by digest, and was uploaded.
+    let byproduct = &statement.predicate().run_details.byproducts[1];
+    assert_eq!(byproduct.name.as_deref(), Some("network"));
+    let record = byproduct.sha256().unwrap();
+    assert_eq!(said["record"], json!(record));
+    let kept: Value = serde_json::from_slice(&told.blobs[&record]).unwrap();
+    assert_eq!(kept, network);
+    // Inputs are the commit, and what came whole and well.
+    let inputs = &definition.resolved_dependencies;
+    assert_eq!(inputs.len(), 2, "{inputs:?}");
+    assert_eq!(inputs[0].digest["gitCommit"], "c".repeat(40));
+    assert_eq!(
+        inputs[1].uri.as_deref(),
+        Some("http://mirror.example:80/index")
+    );
+    assert_eq!(inputs[1].sha256(), Some(fetched));
+    for line in [
+        "network: crates.io:443: 2 connections, 1 failed, 10 bytes out, 20 bytes in",
+        "network: 3 times refused: evil.example:443 (host-not-declared)",
+        "network: 1 more refused",
+    ] {
+        assert!(told.log.contains(line), "{}", told.log);
+    }
+}
+
+#[tokio::test]
+async fn without_hosts_provenance_says_none_and_a_bad_host_runs_nothing() {
+    let files = [("job.sh", "echo x > app")];
+    let plain = told("build", build_jobs(&["app"]), &files, 0).await;
+    let network = |told: &Told| {
+        let statement = Statement::<Provenance>::parse(&told.statement).unwrap();
+        let predicate = statement.predicate();
+        assert_eq!(predicate.run_details.byproducts.len(), 1);
+        predicate.build_definition.internal_parameters["network"].clone()
+    };
+    assert!(plain.succeeded);
+    assert_eq!(network(&plain), json!("none"));
+    let mut jobs = build_jobs(&["app"]);
+    jobs["build"]["hosts"] = json!(["*.example:443"]);
+    let bad = told("build", jobs, &files, 0).await;
+    assert!(!bad.succeeded && bad.outputs.is_empty());
+    assert!(bad.log.contains("*.example:443"), "{}", bad.log);
+    assert_eq!(network(&bad), json!("none"));
 }
 
 #[test]
