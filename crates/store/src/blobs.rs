@@ -39,6 +39,14 @@ const SEALED_VERSION: u8 = 1;
 const TAG_BYTES: usize = 16;
 
 impl Blobs {
+    /// The blobs of a ledger's directory, to read only, whether a server has it open or not.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn open_reader(dir: &Path) -> Result<Self, Refusal> {
+        Ok(Self::at(dir, Arc::new(PrivateStore::open_reader(dir)?)))
+    }
+
     /// Opens the blobs of `dir` for writing, and removes what unfinished puts left behind.
     pub(crate) fn open(dir: &Path, private: Arc<PrivateStore>) -> Result<Self, Refusal> {
         let blobs = Self::at(dir, private);

@@ -28,11 +28,11 @@ pub struct VerifyOptions<'a, F: Fold> {
     /// A checkpoint note that the verifier kept from earlier: the ledger must contain it.
     pub held: Option<&'a str>,
     /// The blobs that an event names, which must be there or be erased.
-    pub blobs_named_by: Option<&'a BlobsNamedBy<F>>,
+    pub blobs_named_by: Option<&'a BlobsNamedBy<'a, F>>,
 }
 
 /// The blobs that an event names.
-pub type BlobsNamedBy<F> = dyn Fn(&<F as Fold>::Event) -> Vec<Digest>;
+pub type BlobsNamedBy<'a, F> = dyn Fn(&<F as Fold>::Event) -> Vec<Digest> + 'a;
 
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,15 @@
 //! `ledger verify`: that nothing was changed, removed or reordered, by this program's own count.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
+use portcullis_evidence::chain::{Auditor, BlobLookup};
 use portcullis_evidence::checkpoint::UnverifiedCheckpoint;
 use portcullis_evidence::merkle::{Frontier, empty_root};
 use portcullis_evidence::note::VerifierKey;
 use portcullis_flow::State;
 use portcullis_model::{Body, Digest, Event, Fold as _, Refusal};
-use portcullis_store::VerifyOptions;
+use portcullis_store::{Blobs, VerifyOptions};
 use serde_json::json;
 
 use crate::client::Client;
@@ -75,7 +76,8 @@ impl Verify {
         let answer = json!({
             "sound": true, "origin": genesis.origin, "size": newest.0, "root": newest.1,
             "genesis": Digest::of(&genesis.bytes), "genesis_known_by": genesis.known_by,
-            "held": held.map(|held| held.0),
+            "held": held.map(|held| held.0), "signatures": count.audit.signatures,
+            "self_approved": count.audit.self_approved(), "not_looked_at": count.audit.missing,
         });
         context.out().print(&answer, || {
             let held = match held {
@@ -83,10 +85,12 @@ impl Verify {
                 None => String::new(),
             };
             format!(
-                "{} entries of {} hold together and lead to the signed root {}{held}\ngenesis {} ({})",
+                "{} entries of {} with {} signatures hold together and lead to the signed root {}{held}{}\ngenesis {} ({})",
                 newest.0,
                 genesis.origin,
+                count.audit.signatures,
                 newest.1.short(),
+                count.audit.says_of_itself(),
                 Digest::of(&genesis.bytes),
                 genesis.known_by
             )
@@ -107,15 +111,20 @@ impl Verify {
         };
         // The store hands every event to this function, so it also sees whether entry 0 is the
         // pinned one; a log key alone could sign another beginning.
-        let first: Arc<OnceLock<Vec<u8>>> = Arc::default();
-        let seen = Arc::clone(&first);
-        let look = move |event: &Event| {
+        // Every signature in every entry is checked again on the way.
+        let first: OnceLock<Vec<u8>> = OnceLock::new();
+        let audit = Mutex::new(Audit::default());
+        let blobs = Blobs::open_reader(&home.join("ledger"))?;
+        let look = |event: &Event| {
             if event.index == 0
                 && let Ok(bytes) = event.encode()
             {
-                let _ = seen.set(bytes);
+                let _ = first.set(bytes);
             }
-            Vec::new()
+            if let Ok(mut audit) = audit.lock() {
+                audit.take(event, &|digest| blobs.get(digest).ok());
+            }
+            event.body.blobs()
         };
         let options = VerifyOptions::<State> {
             key: &genesis.key,
@@ -131,6 +140,8 @@ impl Verify {
                 None => finding.reason.to_string(),
             })
             .collect();
+        let audit = audit.into_inner().unwrap_or_default();
+        findings.extend(audit.broken.as_ref().map(ToString::to_string));
         if first.get() != Some(&genesis.bytes) {
             findings.push(format!(
                 "entry 0 is not the genesis in {}",
@@ -141,16 +152,20 @@ impl Verify {
         let answer = json!({
             "sound": sound, "origin": genesis.origin, "size": report.size, "root": report.root,
             "genesis": Digest::of(&genesis.bytes), "reserved": report.reserved,
-            "checkpoints": report.checkpoints, "blobs": report.blobs, "findings": findings,
+            "checkpoints": report.checkpoints, "blobs": report.blobs,
+            "signatures": audit.signatures, "self_approved": audit.self_approved(),
+            "findings": findings,
         });
         context.out().print(&answer, || {
             if sound {
                 return format!(
-                    "{} entries, {} checkpoints and {} blobs of {} hold\ngenesis {} ({})",
+                    "{} entries, {} signatures, {} checkpoints and {} blobs of {} hold{}\ngenesis {} ({})",
                     report.size,
+                    audit.signatures,
                     report.checkpoints,
                     report.blobs,
                     genesis.origin,
+                    audit.says_of_itself(),
                     Digest::of(&genesis.bytes),
                     pinned.display()
                 );
@@ -228,6 +243,60 @@ struct Count {
     state: Option<State>,
     held: Option<(u64, Digest)>,
     held_root: Option<Digest>,
+    audit: Audit,
+}
+
+/// Every signature in every entry, checked again against the keys that counted at that point.
+#[derive(Default)]
+struct Audit {
+    auditor: Option<Auditor>,
+    signatures: u64,
+    missing: u64,
+    broken: Option<Refusal>,
+}
+
+impl Audit {
+    fn take(&mut self, event: &Event, blob: &BlobLookup<'_>) {
+        if self.broken.is_some() {
+            return;
+        }
+        match self
+            .auditor
+            .get_or_insert_with(Auditor::new)
+            .take(event, blob)
+        {
+            Ok(audited) => {
+                self.signatures += u64::from(audited.signature.is_some());
+                self.missing += audited.missing.len() as u64;
+            }
+            Err(refusal) => {
+                let what = format!("entry {}: {}", event.index, refusal.message);
+                self.broken = Some(Refusal {
+                    message: what,
+                    ..refusal
+                });
+            }
+        }
+    }
+
+    fn self_approved(&self) -> bool {
+        self.auditor.as_ref().is_some_and(Auditor::self_approved)
+    }
+
+    /// What a reader must know beside "it holds".
+    fn says_of_itself(&self) -> String {
+        let mut says = String::new();
+        if self.self_approved() {
+            says.push_str("\nself-approved: somebody's approval of own work counted");
+        }
+        if self.missing > 0 {
+            says.push_str(&format!(
+                "\n{} attestations stand beside the entries and were not looked at: verify with --home, or a bundle",
+                self.missing
+            ));
+        }
+        says
+    }
 }
 
 impl Count {
@@ -243,6 +312,10 @@ impl Count {
         }
         let event = Event::decode(index, bytes)?;
         self.state.get_or_insert_with(State::empty).apply(&event)?;
+        self.audit.take(&event, &|_| None);
+        if let Some(refusal) = self.audit.broken.take() {
+            return Err(refusal);
+        }
         self.frontier
             .append(leaf)
             .map_err(|error| broken(&error.to_string()))?;

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::id::{ArtifactId, ChangeId, JobId, LedgerIndex, ReleaseId, RequestId, RolloutId, RunId};
+use crate::manifest::Activation;
 use crate::refusal::Refusal;
 
 mod approval;
@@ -196,6 +198,66 @@ impl Body {
             Self::BreakerTripped(_) => "breaker".to_owned(),
             Self::IncidentOpened(_) => format!("incident-{index}"),
             Self::ServerStarted(_) => "server".to_owned(),
+        }
+    }
+
+    /// The blobs that must be there for as long as the entry is looked at. Reasons are not among
+    /// them: what takes authority away does not wait for its reason to be kept.
+    pub fn blobs(&self) -> Vec<Digest> {
+        match self {
+            Self::GenesisCreated(body) => body.policy.files.values().copied().collect(),
+            Self::ActivationProposed(body) => match &body.activation {
+                Activation::Policy(files) => files.files.values().copied().collect(),
+                Activation::Human(_)
+                | Activation::Group(_)
+                | Activation::Agent(_)
+                | Activation::Service(_)
+                | Activation::Host(_)
+                | Activation::Environment(_)
+                | Activation::Repository(_)
+                | Activation::Endpoint(_) => Vec::new(),
+            },
+            Self::TaskAccepted(body) => vec![body.payload.text],
+            Self::ChangePushed(body) => vec![body.diff],
+            Self::ChecksCompleted(body) => vec![body.report],
+            Self::TestsCompleted(body) => vec![body.report],
+            Self::JobRequested(body) => vec![body.configuration],
+            Self::JobFinished(body) => {
+                let outputs = body.outputs.iter().map(|output| output.digest);
+                body.attestation
+                    .into_iter()
+                    .chain(body.report)
+                    .chain(outputs)
+                    .collect()
+            }
+            Self::ArtifactBuilt(body) => vec![body.provenance],
+            Self::ReleaseAdmitted(body) => vec![body.verification],
+            Self::ActivationCompleted(_)
+            | Self::PrincipalEnded(_)
+            | Self::RunStarted(_)
+            | Self::RunEnded(_)
+            | Self::RequestDenied(_)
+            | Self::CallObserved(_)
+            | Self::LeaseRefused(_)
+            | Self::ChangeClosed(_)
+            | Self::JobClaimed(_)
+            | Self::RequestOpened(_)
+            | Self::ApprovalGiven(_)
+            | Self::RequestRejected(_)
+            | Self::RequestWithdrawn(_)
+            | Self::EffectIntended(_)
+            | Self::EffectAttempted(_)
+            | Self::EffectConcluded(_)
+            | Self::CommitsUnproven(_)
+            | Self::ReleaseRevoked(_)
+            | Self::RolloutStarted(_)
+            | Self::RolloutStepped(_)
+            | Self::RolloutEnded(_)
+            | Self::EnvironmentReverted(_)
+            | Self::BreakerTripped(_)
+            | Self::BreakerReset(_)
+            | Self::IncidentOpened(_)
+            | Self::ServerStarted(_) => Vec::new(),
         }
     }
 
