@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
 use axum::http::HeaderMap;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post, put};
 use base64::Engine as _;
@@ -44,6 +45,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/blobs/{digest}", put(put_blob).get(get_blob))
         .merge(reads::routes())
         .merge(ledger::routes())
+        // What the router and its extractors refuse by themselves; the gateway's answers are others'.
+        .layer(map_response(problem::of_router))
         .route("/gateway/v1/{*path}", any(gateway::handle))
         .route("/git/{*path}", any(gateway::people))
         .fallback(not_found)
@@ -80,11 +83,16 @@ async fn read_json<T: serde::de::DeserializeOwned>(what: &str, body: Body) -> Re
 }
 
 async fn commands(Shared(app): Shared<Arc<App>>, headers: HeaderMap, request: Request) -> Answer {
-    let possession = one_header(&headers, "dpop")?;
+    let possession = one_header(&headers, "dpop")?.map(str::to_owned);
     let body: CommandBody = read_json("command", request.into_body()).await?;
-    Ok(axum::Json(
-        intake::take(&app, body.envelope, body.attachments, possession).await?,
-    ))
+    // In a task of its own: a client that goes away must not cut what is acted on from its record.
+    let taken = tokio::spawn(async move {
+        intake::take(&app, body.envelope, body.attachments, possession.as_deref()).await
+    });
+    let answer = taken
+        .await
+        .map_err(|_| Refusal::internal("a command was cut off"))?;
+    Ok(axum::Json(answer?))
 }
 
 /// The value of a header that may stand once.

@@ -1,5 +1,6 @@
 //! Refusals over HTTP: RFC 9457 problem details.
 
+use axum::body::to_bytes;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use portcullis_model::{Refusal, RefusalKind};
@@ -47,6 +48,56 @@ impl Problem {
         let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         let text = format!("portcullis: {}\n  code: {}\n", self.0, self.0.code);
         (status(&self.0), headers, text).into_response()
+    }
+}
+
+/// Longest text of the router's own refusals, in bytes; it repeats a path or a query.
+const REJECTION_MAX_BYTES: usize = 64 * 1024;
+
+/// Gives the router's own refusals (a path or query that can't be read, a method that is not there)
+/// the form of all others.
+pub async fn of_router(response: Response) -> Response {
+    let content = response.headers().get(header::CONTENT_TYPE);
+    let ours = content.is_some_and(|kind| kind == "application/problem+json");
+    if ours || !response.status().is_client_error() {
+        return response;
+    }
+    let status = response.status();
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let said = to_bytes(response.into_body(), REJECTION_MAX_BYTES).await;
+    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+    let mut document = document(&rejection(status, &said, allow.as_ref()));
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("status".to_owned(), json!(status.as_u16()));
+    }
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    let mut response = (status, kind, document.to_string()).into_response();
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+fn rejection(status: StatusCode, said: &str, allow: Option<&header::HeaderValue>) -> Refusal {
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let refusal = Refusal::new(
+            RefusalKind::Malformed,
+            "method-not-allowed",
+            "this method is not for this path",
+        );
+        return match allow.and_then(|allow| allow.to_str().ok()) {
+            Some(allow) => refusal.expected(allow),
+            None => refusal,
+        };
+    }
+    let refusal = Refusal::malformed("request").received(said.trim());
+    let mut quoted = said.split('`').skip(1).step_by(2);
+    match (said.contains("unknown field"), quoted.next()) {
+        (true, Some(wrong)) => match portcullis_model::document::nearest(wrong, quoted) {
+            Some(known) => refusal.next(format!("did you mean `{known}`?")),
+            None => refusal,
+        },
+        _ => refusal.next("see docs/api.md for what there is"),
     }
 }
 

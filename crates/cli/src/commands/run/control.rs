@@ -108,10 +108,13 @@ impl Watch {
     }
 }
 
-/// Whether asking again can't help. A proof that came late or twice can.
+/// Whether asking again can't help. A proof that came late or twice can. A token ends with its run,
+/// to the second: the deadline is the sandbox's to keep, exactly.
 fn is_final(refusal: &Refusal) -> bool {
     match refusal.kind {
-        RefusalKind::Denied => !refusal.code.starts_with("dpop-"),
+        RefusalKind::Denied => {
+            !refusal.code.starts_with("dpop-") && refusal.code != "token-expired"
+        }
         RefusalKind::NotFound | RefusalKind::Malformed | RefusalKind::NeedsApproval => true,
         RefusalKind::Conflict
         | RefusalKind::Limit
