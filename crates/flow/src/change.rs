@@ -293,7 +293,9 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
                 .next("push without naming a change: it opens a new one"),
         );
     }
-    if change.latest().pushed.head == body.head {
+    // Before its checks a push may be repeated: a crash may have come between its entry and its
+    // objects.
+    if change.latest().pushed.head == body.head && change.latest().checks.is_some() {
         return Err(Refusal::conflict(
             "revision-known",
             "this revision was pushed already",

@@ -20,7 +20,9 @@ use portcullis_gateway::git::{FetchView, PackLimits, Quarantine};
 use portcullis_model::event::{ChangePushed, DecisionRecord};
 use portcullis_model::manifest::Repository;
 use portcullis_model::statement::Envelope;
-use portcullis_model::{Actor, ChangeId, Recorder as _, Refusal, RepositoryId, RunId, Scope};
+use portcullis_model::{
+    Actor, ChangeId, GitOid, Recorder as _, Refusal, RepositoryId, RunId, Scope,
+};
 use portcullis_policy::action::{Action, GitPush, UpdateKind};
 use portcullis_policy::request::{Circumstances, TaskFacts};
 use portcullis_policy::{Permit, PolicyFile, Request as Question};
@@ -309,34 +311,56 @@ async fn take_push(
         envelope: pusher.envelope.clone(),
         decision,
     };
-    let recorded = match app
-        .ledger
-        .record(permit, Recording::one(pusher.actor.clone(), body))
+    let recording = Recording::one(pusher.actor.clone(), body);
+    let work = record_and_take_in(
+        Arc::clone(app),
+        permit,
+        recording,
+        quarantine,
+        change,
+        command.new.clone(),
+    );
+    // In a task of its own: a client that goes away must not leave an entry without its objects.
+    let (id, number, names) = tokio::spawn(work)
         .await
-    {
-        Ok(recorded) => recorded,
-        Err(refusal) => return Err(by_state(refusal)),
-    };
-    let after = app.state();
-    let id = change.unwrap_or(ChangeId(recorded.index()));
-    let number = after
-        .changes
-        .get(&id)
-        .map_or(1, |change| change.latest().number);
-    let revision = RevisionRef {
-        change: id,
-        revision: number,
-        head: command.new.clone(),
-    };
-    let names = quarantine
-        .migrate(recorded, &[revision])
-        .await
+        .map_err(|_| by_state(Refusal::internal("a push was cut off")))?
         .map_err(by_state)?;
     let name = names
         .into_iter()
         .next()
         .unwrap_or_else(|| command.name.clone());
     Ok(accepted(app, &command, &name, id, number))
+}
+
+/// Records a revision, and only then takes its objects in.
+async fn record_and_take_in(
+    app: Arc<App>,
+    permit: Permit,
+    recording: Recording,
+    quarantine: Quarantine,
+    change: Option<ChangeId>,
+    head: GitOid,
+) -> Result<(ChangeId, u64, Vec<String>), Refusal> {
+    let recorded = app.ledger.record(permit, recording).await?;
+    let index = recorded.index();
+    let change = change.unwrap_or(ChangeId(index));
+    // By its entry: the change may have got another revision since.
+    let number = app
+        .state()
+        .changes
+        .get(&change)
+        .and_then(|change| {
+            let mut revisions = change.revisions.iter();
+            revisions.find(|revision| revision.entry == index)
+        })
+        .map_or(1, |revision| revision.number);
+    let revision = RevisionRef {
+        change,
+        revision: number,
+        head,
+    };
+    let names = quarantine.migrate(recorded, &[revision]).await?;
+    Ok((change, number, names))
 }
 
 fn push_facts(
