@@ -111,9 +111,11 @@ pub(super) async fn egress(app: &Arc<App>, mut request: Request) -> Result<Respo
     let foreign = request
         .headers()
         .contains_key("portcullis-target-authorization");
+    let rule = address_rule(app);
     let action = connect_facts(
         &caller,
         &destination,
+        &rule,
         &lease,
         request.method().as_str(),
         uri.path(),
@@ -124,7 +126,6 @@ pub(super) async fn egress(app: &Arc<App>, mut request: Request) -> Result<Respo
     *request.uri_mut() = uri;
     request.headers_mut().remove("authorization");
     request.headers_mut().remove("dpop");
-    let rule = address_rule(app);
     let forwarded =
         egress::forward(recorded, &destination, &rule, request, Bounds::default()).await?;
     Ok(observed(app, &caller, lease, forwarded))
@@ -136,11 +137,12 @@ pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Respo
     let destination: Destination = target(request.headers())?.parse()?;
     let lease = LeaseKind::Host(destination.to_string());
     let caller = active(app, caller, &lease).await?;
-    let action = connect_facts(&caller, &destination, &lease, "CONNECT", "", false);
+    let rule = address_rule(app);
+    let action = connect_facts(&caller, &destination, &rule, &lease, "CONNECT", "", false);
     let permit = decide(app, &caller, action, &format!("host {destination}")).await?;
     let upgrade = hyper::upgrade::on(&mut request);
     let recorded = grant(app, &caller, permit, &lease, None).await?;
-    let tunnel = Tunnel::open(recorded, &destination, &address_rule(app)).await?;
+    let tunnel = Tunnel::open(recorded, &destination, &rule).await?;
     let app = Arc::clone(app);
     tokio::spawn(async move {
         let stop = until_void(Arc::clone(&app), Arc::clone(&caller.run));
@@ -173,6 +175,7 @@ fn target(headers: &HeaderMap) -> Result<&str, Refusal> {
 fn connect_facts(
     caller: &Caller,
     destination: &Destination,
+    rule: &AddressRule,
     lease: &LeaseKind,
     method: &str,
     path: &str,
@@ -185,8 +188,11 @@ fn connect_facts(
         path: path.to_owned(),
         task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
         named_in_task: caller.run.leases.contains(lease),
-        // Names are resolved when dialled; then the address itself is held against the rule.
-        private_address: false,
+        // A name is resolved when it is dialled; then its addresses are held against the rule.
+        private_address: destination
+            .host()
+            .parse::<IpAddr>()
+            .is_ok_and(|address| rule.check(address).is_err()),
         foreign_credential,
     })
 }
