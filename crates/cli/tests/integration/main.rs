@@ -1,0 +1,28 @@
+//! Drives the real program: real git, real ssh-keygen and ssh-agent, real HTTP, real processes,
+//! everything temporary. Each test has a house of its own, so they run side by side.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that meets what it does not expect ends there, and says what it saw"
+)]
+
+mod house;
+
+mod approvals;
+mod bad_input;
+mod breaker;
+mod crash;
+mod git;
+mod init;
+mod inventory;
+mod landing;
+mod own_repository;
+mod policy;
+mod quota;
+mod runs;
+mod secrets;
+mod tasks;

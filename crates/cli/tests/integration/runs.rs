@@ -1,0 +1,383 @@
+//! Runs: what is inside, what is not, and how they end.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::house::{House, Plan, Terminal, committing, mode, nanos, wait_until};
+
+fn both_kinds_of_user(test: impl Fn(&House)) {
+    test(&House::solo());
+    if rustix::process::geteuid().is_root() {
+        test(&House::new(Plan {
+            ordinary: true,
+            ..Plan::default()
+        }));
+    }
+}
+
+#[test]
+fn stock_git_works_inside_and_the_exit_status_is_passed_on() {
+    both_kinds_of_user(|house| {
+        let script = format!(
+            "{}\ngit log --oneline | wc -l\ngit push\nexit 7",
+            committing("src/a.txt", "a")
+        );
+        let done = house.run(&house.task("ada", &[]), &script).exits(7);
+        assert!(done.err.contains("opened (revision 1)"), "{done:?}");
+        let ended = house.entries("run.ended");
+        assert_eq!(
+            ended[0].body["end"],
+            serde_json::json!({ "reason": "exited", "status": 7 })
+        );
+        let done = house.run(&house.task("ada", &[]), "kill -9 $$");
+        done.exits(137);
+    });
+}
+
+#[test]
+fn nothing_of_the_caller_is_inside() {
+    both_kinds_of_user(|house| {
+        let mut command = house.run_command(
+            &house.task("ada", &[]),
+            "env; ls -a / /home /tmp /root 2>&1 || true; cat /etc/shadow 2>&1 || true; find / -name '*.key' -o -name id_ed25519 2>/dev/null | grep -v ^/usr || true",
+        );
+        command
+            .env("CALLERS_SECRET", "swordfish")
+            .env("SSH_AUTH_SOCK", "/nowhere/agent");
+        let done = crate::house::run(&mut command).ok();
+        for hidden in [
+            "swordfish",
+            "CALLERS_SECRET",
+            "SSH_AUTH_SOCK",
+            "root:",
+            ".key",
+        ] {
+            assert!(!done.both().contains(hidden), "{hidden}: {done:?}");
+        }
+        let folder = house.path("").display().to_string();
+        assert!(
+            !done.both().contains(folder.trim_end_matches('/')),
+            "{done:?}"
+        );
+        let outside = house.run(
+            &house.task("ada", &[]),
+            &format!("test ! -e {folder}; test ! -w /usr; ! touch /usr/x 2>/dev/null; id -u"),
+        );
+        assert_eq!(outside.ok().out.trim(), "1000");
+    });
+}
+
+#[test]
+fn there_is_no_way_out_but_the_gateway() {
+    both_kinds_of_user(|house| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let server = house.port();
+        let script = format!(
+            "for port in {port} {server}; do\n\
+             if curl --noproxy '*' --silent --max-time 3 http://127.0.0.1:$port/; then echo OUT; fi\n\
+             done\n\
+             curl --silent --max-time 10 http://example.com/ || true\n\
+             if curl --silent --fail --max-time 10 http://127.0.0.1:{port}/; then echo OUT; fi\n\
+             curl --silent --max-time 10 https://example.com:443/ && echo OUT || true\n\
+             curl --silent --max-time 10 \"$PORTCULLIS_CHANNEL\"v1/status || true\n\
+             ip addr 2>/dev/null | grep -c 'state UP' || true"
+        );
+        let done = house.run(&house.task("ada", &[]), &script).ok();
+        assert!(!done.out.contains("OUT"), "{done:?}");
+        assert!(
+            done.out.contains("hosts-named-in-task"),
+            "the refusal is told: {done:?}"
+        );
+        assert!(
+            !done.out.contains("\"root\""),
+            "the API is not the channel's: {done:?}"
+        );
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+        let denied = house.entries("request.denied");
+        assert!(
+            denied
+                .iter()
+                .any(|entry| entry.body["action"] == "net.connect"),
+            "{denied:?}"
+        );
+    });
+}
+
+#[test]
+fn the_deadline_ends_a_run_with_everything_that_it_started() {
+    both_kinds_of_user(|house| {
+        let mark = format!("60{:09}", nanos());
+        let task = house.task("ada", &["--budget-wall", "2s"]);
+        let since = Instant::now();
+        let script = format!("trap '' TERM INT; sleep {mark} & setsid sleep {mark} & sleep {mark}");
+        let done = house.run(&task, &script).exits(137);
+        assert!(since.elapsed() < Duration::from_secs(20), "{done:?}");
+        wait_until("all of it is gone", || {
+            (!runs_anywhere(&mark)).then_some(())
+        });
+        let ended = house.await_entry("run.ended", |_| true);
+        assert_eq!(ended.body["end"]["reason"], "deadline");
+    });
+}
+
+fn runs_anywhere(mark: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(mark)
+    })
+}
+
+#[test]
+fn a_terminal_its_size_and_its_interrupt_pass_through() {
+    let house = House::solo();
+    let script = "trap 'echo caught; exit 9' INT\nstty size\nread word\nstty size\necho got $word\nwhile :; do sleep 0.05; done";
+    let mut terminal = Terminal::start(&house.run_command(&house.task("ada", &[]), script));
+    let at = terminal.expect("24 80", 0);
+    terminal.resize(100, 40);
+    // The size goes through on its own; what is typed later is read later.
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_text("hello\n");
+    let at = terminal.expect("40 100", at);
+    let at = terminal.expect("got hello", at);
+    terminal.type_text("\u{3}");
+    terminal.expect("caught", at);
+    assert_eq!(terminal.wait(), 9);
+}
+
+#[test]
+fn a_launcher_that_is_told_to_end_ends_its_run() {
+    let house = House::solo();
+    let mark = format!("61{:09}", nanos());
+    let run = house.start_run(
+        &house.task("ada", &[]),
+        &format!("echo begun; sleep {mark}"),
+    );
+    wait_until("the command runs", || {
+        run.out().contains("begun").then_some(())
+    });
+    run.signal(Signal::TERM);
+    assert_eq!(run.wait(Duration::from_secs(20)).code, 143);
+    assert!(!runs_anywhere(&mark));
+    house.await_entry("run.ended", |entry| entry.body["end"]["status"] == 143);
+
+    let run = house.start_run(
+        &house.task("ada", &[]),
+        &format!("echo begun; sleep {mark}"),
+    );
+    wait_until("the command runs", || {
+        run.out().contains("begun").then_some(())
+    });
+    run.kill();
+    wait_until("nothing of it is left", || {
+        (!runs_anywhere(&mark)).then_some(())
+    });
+}
+
+/// A model's endpoint: answers any request, and tells what it was sent.
+fn endpoint() -> (u16, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            stream
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !String::from_utf8_lossy(&request).contains("\"messages\"") {
+                match stream.read(&mut buffer) {
+                    Ok(count @ 1..) => request.extend_from_slice(&buffer[..count]),
+                    Ok(0) | Err(_) => break,
+                }
+            }
+            let body = "{\"model\":\"m-1-2026\",\"choices\":[]}";
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+            let _ = write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len());
+            if tell
+                .send(String::from_utf8_lossy(&request).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    (port, told)
+}
+
+#[test]
+fn a_model_endpoint_is_lent_without_its_key() {
+    let key = "mk-4f9d2c7b81e64a03";
+    let mut house = House::new(Plan {
+        loopback: true,
+        ..Plan::default()
+    });
+    house.guard_secret("the endpoint's key", key);
+    let (port, told) = endpoint();
+    house.write_secret("model-key", key);
+    let record = format!(
+        "id = \"model\"\nbase_url = \"http://127.0.0.1:{port}/v1\"\nprefix = \"Bearer \"\n\
+         secret = \"model-key\"\nmodels = [\"m-1\"]\n"
+    );
+    house.add("ada", "endpoint", &record).ok();
+    house
+        .add(
+            "ada",
+            "agent",
+            &House::agent_record("helper", "endpoints = [\"model\"]"),
+        )
+        .ok();
+    assert_eq!(mode(&house.home().join("secrets/model-key")), 0o600);
+    let ask = |model: &str| {
+        format!(
+            "curl --silent --show-error -H 'authorization: Bearer mine' -H 'content-type: application/json' \
+             -d '{{\"model\":\"{model}\",\"messages\":[]}}' \"$PORTCULLIS_ENDPOINT_MODEL/chat/completions\"\n"
+        )
+    };
+    let script = format!("{}env; {}", ask("m-1"), ask("m-2"));
+    let done = house
+        .run(&house.task("ada", &["--endpoint", "model"]), &script)
+        .ok();
+    assert!(done.out.contains("m-1-2026"), "{done:?}");
+    assert!(!done.both().contains(key), "the key came in: {done:?}");
+    assert!(
+        done.out.contains("base-undeclared-endpoint"),
+        "another model is refused: {done:?}"
+    );
+    let received = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    let lower = received.to_lowercase();
+    assert!(
+        lower.contains(&format!("authorization: bearer {key}")),
+        "{received}"
+    );
+    assert!(
+        received.starts_with("POST /v1/chat/completions "),
+        "{received}"
+    );
+    for ours in ["bearer mine", "dpop", "portcullis"] {
+        assert!(!lower.contains(ours), "{ours} went out: {received}");
+    }
+    assert!(told.try_recv().is_err(), "the refused model was not asked");
+    let calls = |entry: &crate::house::Entry| entry.body["model_served"] == "m-1-2026";
+    let call = house.await_entry("call.observed", calls);
+    assert_eq!(
+        (&call.body["model_asked"], &call.body["status"]),
+        (&"m-1".into(), &200.into())
+    );
+
+    // Another task's run was not lent it.
+    let runner_task = house.task("ada", &[]);
+    let runner = house.runner(&runner_task);
+    let body = br#"{"model":"m-1","messages":[]}"#;
+    let answer = runner.call(
+        "POST",
+        "/gateway/v1/model/model/chat/completions",
+        &[],
+        body,
+    );
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert!(answer.text().contains("in_task is false"), "{answer:?}");
+}
+
+#[test]
+fn the_end_of_a_run_voids_what_it_was_lent() {
+    let mut house = House::new(Plan {
+        loopback: true,
+        ..Plan::default()
+    });
+    let (port, _told) = endpoint();
+    let record = format!("id = \"model\"\nbase_url = \"http://127.0.0.1:{port}/v1\"\n");
+    house.add("ada", "endpoint", &record).ok();
+    house
+        .add(
+            "ada",
+            "agent",
+            &House::agent_record(
+                "helper",
+                "endpoints = [\"model\"]\nhosts = [\"example.com:80\"]",
+            ),
+        )
+        .ok();
+    let task = house.task("ada", &["--endpoint", "model", "--host", "example.com:80"]);
+    let token = {
+        let runner = house.runner(&task);
+        assert_eq!(runner.call("GET", "/gateway/v1/ask", &[], b"").status, 200);
+        house
+            .cli("ada", &["runs", "end", &runner.id(), "--why", "enough"])
+            .ok();
+        for _ in 0..3 {
+            runner
+                .call("GET", "/gateway/v1/ask", &[], b"")
+                .refused(403, "run-ended");
+            runner.begin_push("shop").refused(403, "run-ended");
+            runner
+                .call(
+                    "POST",
+                    "/gateway/v1/model/model/x",
+                    &[],
+                    br#"{"model":"m"}"#,
+                )
+                .refused(403, "run-ended");
+            let target = [("portcullis-target", "http://example.com/")];
+            runner
+                .call("GET", "/gateway/v1/egress", &target, b"")
+                .refused(403, "run-ended");
+        }
+        runner.token().to_owned()
+    };
+    let refused = house.entries("lease.refused");
+    let mut kinds: Vec<_> = refused
+        .iter()
+        .map(|entry| entry.body["lease"]["kind"].as_str().unwrap())
+        .collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["endpoint", "git", "host", "identity"]);
+    house.guard_secret("a run's token", &token);
+}
+
+#[test]
+fn a_run_is_only_whoever_holds_its_key() {
+    let house = House::solo();
+    let task = house.task("ada", &["--runs", "2"]);
+    let (one, other) = (house.runner(&task), house.runner(&task));
+    let path = "/gateway/v1/ask";
+    assert_eq!(one.call("GET", path, &[], b"").status, 200);
+    house
+        .request("GET", path, &[], b"")
+        .refused(403, "dpop-missing");
+    let bearer = format!("Bearer {}", one.token());
+    let answer = house.request("GET", path, &[("authorization", &bearer)], b"");
+    assert!((400..500).contains(&answer.status), "{answer:?}");
+    // Another run's token beside one's own proof.
+    let stolen = other.call_with_token(one.token(), "GET", path);
+    assert!((400..500).contains(&stolen.status), "{stolen:?}");
+    stolen.code();
+    // A proof counts once, for one method and one URL.
+    let headers = one.proof("GET", path);
+    assert_eq!(
+        house.request("GET", path, &as_refs(&headers), b"").status,
+        200
+    );
+    let replayed = house.request("GET", path, &as_refs(&headers), b"");
+    assert_eq!(replayed.status, 403, "{replayed:?}");
+    let elsewhere = one.proof("GET", "/gateway/v1/control");
+    assert_eq!(
+        house.request("GET", path, &as_refs(&elsewhere), b"").status,
+        403
+    );
+}
+
+fn as_refs(headers: &[(String, String)]) -> Vec<(&str, &str)> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
