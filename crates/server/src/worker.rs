@@ -41,8 +41,8 @@ pub async fn run(app: Arc<App>) {
     loop {
         later.retain(|_, until| *until > Instant::now());
         for work in plan(&app.state(), now()) {
-            if busy.len() >= PARALLEL_MAX {
-                break;
+            if busy.len() >= PARALLEL_MAX && !takes_away(&work) {
+                continue;
             }
             if busy.contains(&work) || later.contains_key(&work) || app.settled.contains(&work) {
                 continue;
@@ -73,6 +73,33 @@ pub async fn run(app: Arc<App>) {
             changed = news.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(TICK) => {}
         }
+    }
+}
+
+/// Work that takes authority away, which waits for no other work: git on eight big changes must
+/// not keep a rollout from going back or a run from being ended.
+const fn takes_away(work: &Work) -> bool {
+    match work {
+        Work::EndRunDenials(_)
+        | Work::EndRunLost(_)
+        | Work::HaltRollout(_)
+        | Work::Withdraw(..)
+        | Work::LoseJob(_)
+        | Work::Look(_) => true,
+        Work::Effect(_)
+        | Work::Activate(_)
+        | Work::ResetBreaker(_)
+        | Work::Check(..)
+        | Work::RequestTests(..)
+        | Work::CompleteTests(..)
+        | Work::DecideLanding(..)
+        | Work::Land(..)
+        | Work::RequestBuild(..)
+        | Work::RecordArtifacts(_)
+        | Work::Admit(_)
+        | Work::StartRollout(_)
+        | Work::StartRelease(_)
+        | Work::SetTraffic(_) => false,
     }
 }
 
