@@ -1,6 +1,7 @@
 //! The HTTP API. Reads are open to whoever reaches the listener, which is loopback; whatever
 //! changes something carries a signature of its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
 use axum::http::HeaderMap;
 use axum::middleware::map_response;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post, put};
 use base64::Engine as _;
@@ -51,7 +53,40 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/git/{*path}", any(gateway::people))
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(only_by_local_name))
         .with_state(app)
+}
+
+/// Reads are open to whoever reaches the listener, and a browser on this machine reaches it for
+/// any page whose name was made to point here. Such a page still asks by its own name.
+async fn only_by_local_name(request: Request, next: Next) -> Result<Response, Problem> {
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => one_header(request.headers(), "host")?,
+    };
+    match host.filter(|host| !is_local_name(host)) {
+        None => Ok(next.run(request).await),
+        Some(other) => Err(Refusal::denied(
+            "wrong-host",
+            "this server answers by its local names only",
+        )
+        .expected("localhost or a loopback address")
+        .received(other)
+        .next("use the server's URL, which `portcullis serve` prints")
+        .into()),
+    }
+}
+
+/// Whether a `host[:port]` is this machine to itself.
+fn is_local_name(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next(),
+        None => host.split(':').next(),
+    };
+    name.is_some_and(|name| {
+        name.eq_ignore_ascii_case("localhost")
+            || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
 }
 
 async fn not_found(request: Request) -> Problem {
@@ -210,4 +245,32 @@ async fn get_blob(
     let digest: Digest = digest.parse()?;
     let bytes = app.ledger.blobs().get(&digest)?;
     Ok(([("content-type", "application/octet-stream")], bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local_name;
+
+    #[test]
+    fn only_this_machines_own_names_are_local() {
+        for host in [
+            "localhost",
+            "LocalHost:8642",
+            "127.0.0.1:8642",
+            "127.1.2.3",
+            "[::1]:8642",
+        ] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in [
+            "",
+            "page.example:8642",
+            "localhost.page.example",
+            "127.0.0.1.page.example",
+            "10.0.0.1:8642",
+            "[2001:db8::1]:8642",
+        ] {
+            assert!(!is_local_name(host), "{host}");
+        }
+    }
 }
