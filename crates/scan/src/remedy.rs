@@ -50,6 +50,10 @@ pub(crate) fn of(
     // Trying costs a search over all pipelines: many pipelines, few tries.
     let tries = (SEARCHES_MAX / repository.subject.workflows.len().max(1)).clamp(2, CANDIDATES_MAX);
     for (file, text, what) in edits(repository, verdicts).into_iter().take(tries) {
+        // A file that no longer reads has no paths either; that is no remedy.
+        if !still_reads(&file, &text) {
+            continue;
+        }
         let after = rescan(&file, &text);
         let still: BTreeSet<&str> = after
             .iter()
@@ -74,6 +78,10 @@ pub(crate) fn of(
     let (mut out, left) = choose(repository, open, candidates);
     out.extend(reviewers(repository, verdicts, left, rescan));
     out
+}
+
+fn still_reads(file: &str, text: &str) -> bool {
+    !file.ends_with(".yml") && !file.ends_with(".yaml") || crate::yaml::parse(text).is_ok()
 }
 
 /// One rule on the default branch, where that alone cuts: known from the second answer.
@@ -194,6 +202,9 @@ fn reviewers(
             format!("{}environment: production", " ".repeat(depth)),
         );
         let new = finish(&lines);
+        if !still_reads(&verdict.file, &new) {
+            continue;
+        }
         let after = rescan(&verdict.file, &new);
         let same = |other: &&Verdict| {
             other.sink == verdict.sink && other.kind == verdict.kind && other.file == verdict.file
@@ -409,16 +420,18 @@ fn disable_step(lines: &[&str], line: usize) -> Option<String> {
         if within && condition {
             continue;
         }
-        if index == start && first.trim_start().starts_with("- if:") {
-            out.push(format!(
-                "{}- if: false # a person merges",
-                " ".repeat(inner - 2)
-            ));
+        if index != start {
+            out.push((*text).to_owned());
             continue;
         }
-        out.push((*text).to_owned());
-        if index == start {
-            out.push(format!("{}if: false # a person merges", " ".repeat(inner)));
+        // Before the step's first key: what that key holds may be a block of many lines.
+        out.push(format!(
+            "{}- if: false # a person merges",
+            " ".repeat(inner - 2)
+        ));
+        let key = text.trim_start().trim_start_matches('-').trim_start();
+        if !key.starts_with("if:") {
+            out.push(format!("{}{key}", " ".repeat(inner)));
         }
     }
     Some(finish(&out))
@@ -558,6 +571,27 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_begins_with_a_script_is_switched_off_before_it() {
+        let lines = [
+            "steps:",
+            "  - run: |",
+            "      git push",
+            "      gh pr merge",
+            "    env: {}",
+        ];
+        let out = disable_step(&lines, 4).unwrap();
+        assert_eq!(
+            out,
+            "steps:\n  - if: false # a person merges\n    run: |\n      git push\n      gh pr merge\n    env: {}\n"
+        );
+        assert!(still_reads("x.yml", &out));
+        assert!(!still_reads(
+            "x.yml",
+            "steps:\n  - run: |\n    if: false\n      git push\n"
+        ));
+    }
+
+    #[test]
     fn a_step_is_switched_off_whole() {
         let lines = [
             "steps:",
@@ -570,7 +604,7 @@ mod tests {
         let out = disable_step(&lines, 5).unwrap();
         assert_eq!(
             out,
-            "steps:\n  - uses: x\n  - name: merge\n    if: false # a person merges\n    run: gh pr merge\n  - run: y\n"
+            "steps:\n  - uses: x\n  - if: false # a person merges\n    name: merge\n    run: gh pr merge\n  - run: y\n"
         );
     }
 }

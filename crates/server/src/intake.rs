@@ -655,15 +655,24 @@ async fn claim(
     };
     let state = app.state();
     let record = state.inventory.service(service, now())?;
-    let job = state.jobs.values().find(|job| {
+    let mut denied = None;
+    let mut candidates = state.jobs.values().filter(|job| {
         wanted.is_none_or(|wanted| wanted == job.id)
             && matches!(job.status, portcullis_flow::job::JobStatus::Requested)
             && record.roles.contains(&job.role())
     });
+    // A job that may not run now, such as one behind a breaker, holds up no other.
+    let job = candidates.find(|job| {
+        let allowed = crate::worker::jobs::may_run(app, &state, job, service);
+        denied = allowed.as_ref().err().cloned().or(denied.take());
+        allowed.is_ok()
+    });
     let Some(job) = job.cloned() else {
-        return Ok(json!({ "job": null }));
+        return match (denied, wanted) {
+            (Some(refusal), Some(_)) => Err(refusal),
+            _ => Ok(json!({ "job": null })),
+        };
     };
-    crate::worker::jobs::may_run(app, &state, &job, service)?;
     let body = JobClaimed {
         job: job.id,
         service: service.clone(),
