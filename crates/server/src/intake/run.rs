@@ -28,6 +28,8 @@ use crate::facts;
 /// How long an SVID lasts, in milliseconds (one hour, the most that `identity` issues); the run
 /// ends earlier if its deadline comes.
 const SVID_LIFE_MS: u64 = 3_600_000;
+/// What start and end of a token may lose by counting whole seconds, in milliseconds.
+const ROUNDING_MS: u64 = 2_000;
 
 /// A task whose signature was checked.
 pub(crate) struct CheckedTask {
@@ -368,7 +370,12 @@ fn identity(
         .get(&run)
         .ok_or_else(|| Refusal::internal("the run is not folded"))?;
     let id = SpiffeId::run(app.authority.trust_domain(), &checked.task.agent, run);
-    let life = deadline.ms_since(time).clamp(1_000, SVID_LIFE_MS);
+    // Tokens count whole seconds. They outlive the run rather than the other way round: whether it
+    // goes on is looked up at each request.
+    let life = deadline
+        .ms_since(time)
+        .saturating_add(ROUNDING_MS)
+        .clamp(1_000, SVID_LIFE_MS);
     let svid = app.authority.issue(&id, key, life, time)?;
     let token = app.tokens.issue(
         &portcullis_identity::token::TokenRequest {
