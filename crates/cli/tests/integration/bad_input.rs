@@ -10,8 +10,11 @@ use serde_json::{Value, json};
 
 use crate::house::{House, Plan, now};
 
-/// For each route, requests that it must refuse: method, path, body.
-fn bad_requests() -> BTreeMap<&'static str, Vec<(&'static str, &'static str, &'static [u8])>> {
+/// Method, path and body.
+type BadRequest = (&'static str, &'static str, &'static [u8]);
+
+/// For each route, requests that it must refuse.
+fn bad_requests() -> BTreeMap<&'static str, Vec<BadRequest>> {
     let junk: &[u8] = b"{\"envelope\":";
     let odd: &[u8] = b"{\"envelop\":{},\"attachments\":[]}";
     let empty: &[u8] = b"";

@@ -74,12 +74,6 @@ impl House {
             .into()
     }
 
-    /// Sends a person's command.
-    pub(crate) fn command(&self, person: &str, command: Command, attachments: &[&str]) -> Answer {
-        let command = self.unsigned_command(&format!("human:{person}"), command);
-        self.send_command(&self.sign_command(person, &command), attachments)
-    }
-
     /// Sends a signed command.
     pub(crate) fn send_command(&self, envelope: &Envelope, attachments: &[&str]) -> Answer {
         self.post(

@@ -22,7 +22,6 @@ use tempfile::TempDir;
 pub(crate) use crafted::{nonce, now};
 pub(crate) use http::Answer;
 pub(crate) use process::{Background, Done, run};
-pub(crate) use runner::Runner;
 pub(crate) use terminal::Terminal;
 
 /// The program under test.
@@ -194,7 +193,7 @@ impl House {
     pub(crate) fn make_key(&self, person: &str) {
         let mut keygen = Command::new("ssh-keygen");
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", person, "-f"]);
-        process::run(keygen.arg(self.key(person))).ok();
+        run(keygen.arg(self.key(person))).ok();
     }
 
     /// Starts an ssh-agent that holds these people's keys.
@@ -206,11 +205,10 @@ impl House {
         wait_until("the ssh-agent listens", || socket.exists().then_some(()));
         for person in people {
             let mut add = Command::new("ssh-add");
-            process::run(
-                add.arg("-q")
-                    .arg(self.key(person))
-                    .env("SSH_AUTH_SOCK", &socket),
-            )
+            run(add
+                .arg("-q")
+                .arg(self.key(person))
+                .env("SSH_AUTH_SOCK", &socket))
             .ok();
         }
         SshAgent {
@@ -257,7 +255,7 @@ impl House {
 
     /// Runs `git` as a person in `tree`.
     pub(crate) fn git(&self, tree: &Path, arguments: &[&str]) -> Done {
-        process::run(self.git_command(tree).args(arguments))
+        run(self.git_command(tree).args(arguments))
     }
 
     /// `git` as a person in `tree`.
@@ -336,7 +334,7 @@ impl House {
             "PORTCULLIS_KEY",
             format!("{}.pub", self.key(plan.people[0]).display()),
         );
-        process::run(init.args(&arguments)).ok();
+        run(init.args(&arguments)).ok();
         let config = self.home.join("portcullis.toml");
         let mut text = fs::read_to_string(&config)
             .unwrap()
@@ -381,11 +379,9 @@ impl House {
     fn give_away(&self) {
         if self.ordinary {
             let owner = format!("{ORDINARY_USER}:{ORDINARY_USER}");
-            process::run(
-                Command::new("chown")
-                    .args(["-R", &owner])
-                    .arg(self.directory.path()),
-            )
+            run(Command::new("chown")
+                .args(["-R", &owner])
+                .arg(self.directory.path()))
             .ok();
         }
     }
@@ -432,12 +428,12 @@ impl House {
     /// Runs a command of a person to its end; results are JSON.
     pub(crate) fn cli(&self, person: &str, arguments: &[&str]) -> Done {
         let mut command = self.portcullis(person);
-        process::run(command.args(["--output", "json"]).args(arguments))
+        run(command.args(["--output", "json"]).args(arguments))
     }
 
     /// As [`Self::cli`], with text for people.
     pub(crate) fn text(&self, person: &str, arguments: &[&str]) -> Done {
-        process::run(self.portcullis(person).args(arguments))
+        run(self.portcullis(person).args(arguments))
     }
 
     /// Starts the server and waits until it answers.
@@ -576,7 +572,7 @@ impl House {
 
     /// Runs a shell script as the agent under a task.
     pub(crate) fn run(&self, task: &Path, script: &str) -> Done {
-        process::run(&mut self.run_command(task, script))
+        run(&mut self.run_command(task, script))
     }
 
     /// As [`Self::run`], not waiting for its end.
