@@ -34,7 +34,12 @@ const POSING: &[&str] = &[
 ];
 
 /// Prefixes of the same.
-const POSING_PREFIXES: &[&str] = &["x-forwarded-", "x-portcullis-", "x-amz-security-"];
+const POSING_PREFIXES: &[&str] = &[
+    "x-forwarded-",
+    "x-portcullis-",
+    "portcullis-",
+    "x-amz-security-",
+];
 
 /// What an answer must not bring in.
 const ANSWER_DROPPED: &[&str] = &[
@@ -107,6 +112,7 @@ mod tests {
             "x-listed",
             "te",
             "x-portcullis-run",
+            "portcullis-target-authorization",
             "dpop",
         ] {
             headers.insert(HeaderName::from_static(name), "x".parse().unwrap());

@@ -124,8 +124,15 @@ pub(super) async fn egress(app: &Arc<App>, mut request: Request) -> Result<Respo
     let permit = decide(app, &caller, action, &format!("host {destination}")).await?;
     let recorded = grant(app, &caller, permit, &lease, None).await?;
     *request.uri_mut() = uri;
-    request.headers_mut().remove("authorization");
-    request.headers_mut().remove("dpop");
+    // What stands between launcher and server goes no further.
+    for name in [
+        "authorization",
+        "dpop",
+        "portcullis-target",
+        "portcullis-target-authorization",
+    ] {
+        request.headers_mut().remove(name);
+    }
     let forwarded =
         egress::forward(recorded, &destination, &rule, request, Bounds::default()).await?;
     Ok(observed(app, &caller, lease, forwarded))
