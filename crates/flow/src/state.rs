@@ -18,7 +18,7 @@ use crate::breaker::Trip;
 use crate::change::{Branch, Change};
 use crate::command::Command;
 use crate::effect::EffectState;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Standing};
 use crate::job::{Artifact, Job};
 use crate::release::{EnvironmentState, Release};
 use crate::rollout::Rollout;
@@ -299,7 +299,7 @@ impl State {
     ///
     /// # Errors
     /// `wrong-ledger`, `nonce-replayed`, `command-expired`.
-    pub fn check_fresh(&self, command: &SignedCommand) -> Result<(), Refusal> {
+    pub fn check_fresh(&self, command: &SignedCommand, now: Timestamp) -> Result<(), Refusal> {
         let genesis = self.genesis()?;
         if command.origin != genesis.origin {
             return Err(Refusal::denied(
@@ -319,11 +319,11 @@ impl State {
         let life = command.expires.ms_since(command.issued);
         if command.expires < command.issued
             || life > SignedCommand::MAX_LIFE_MS
-            || self.time >= command.expires
+            || now >= command.expires
         {
             return Err(
                 Refusal::denied("command-expired", "this command has expired")
-                    .expected(&format!("a command that expires after {}", self.time))
+                    .expected(&format!("a command that expires after {now}"))
                     .received(&format!(
                         "issued {}, expires {}",
                         command.issued, command.expires
@@ -376,13 +376,14 @@ impl State {
                 .received(&event.actor.principal.to_string())
         };
         match &event.actor.principal {
+            // Its record's expiry is for people to notice, not for the ledger to die of: the server
+            // must be able to bring the renewed record into force.
             Principal::Service(id) => {
-                let service = self.inventory.service(id, event.time)?;
-                if service.roles.contains(&ServiceRole::Control) {
-                    Ok(())
-                } else {
-                    Err(refusal())
-                }
+                let active = self.inventory.services.get(id).is_some_and(|record| {
+                    record.standing == Standing::Active
+                        && record.manifest.roles.contains(&ServiceRole::Control)
+                });
+                if active { Ok(()) } else { Err(refusal()) }
             }
             Principal::Human(_)
             | Principal::Agent(..)

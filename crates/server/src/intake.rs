@@ -129,7 +129,7 @@ pub fn check_timely(app: &App, verified: &Verified) -> Result<(), Refusal> {
 /// Checks a command that is acted on before it is recorded: whoever reads the ledger holds its
 /// envelopes, and must not be able to have one carried out again.
 pub(crate) fn check_fresh(app: &App, verified: &Verified) -> Result<(), Refusal> {
-    app.state().check_fresh(&verified.command)
+    app.state().check_fresh(&verified.command, now())
 }
 
 fn trusted(keys: &[PublicKey]) -> Vec<TrustedKey<'_>> {
@@ -330,7 +330,7 @@ async fn act(
                 revert,
                 envelope: Some(envelope),
             };
-            record(app, &verified, body).await
+            record_trip(app, &verified, body).await
         }
         Command::ResetBreaker { scope, .. } => {
             release::ask_breaker_reset(app, &verified, scope).await
@@ -393,6 +393,25 @@ async fn record(app: &App, verified: &Verified, body: impl Into<Body>) -> Result
         .submit(Recording::one(verified.actor.clone(), body))
         .await?;
     Ok(json!({ "index": receipt.first }))
+}
+
+/// Records a trip that holds already. That it can't be recorded now, on a full disk or after a clock
+/// that ran ahead, is told, and changes nothing about the halt.
+async fn record_trip(
+    app: &App,
+    verified: &Verified,
+    body: BreakerTripped,
+) -> Result<Value, Refusal> {
+    match record(app, verified, body).await {
+        Ok(answer) => Ok(answer),
+        Err(refusal) => {
+            tracing::error!(
+                error.code = refusal.code,
+                "agents are halted, and that could not be recorded: {refusal}"
+            );
+            Ok(json!({ "index": null, "recorded": false, "why": refusal.code }))
+        }
+    }
 }
 
 /// The human who commands.

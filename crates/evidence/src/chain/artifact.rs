@@ -635,6 +635,21 @@ fn admitted(
             format!("{id} asks for a weaker key than production takes"),
         );
     }
+    // Whoever had a hand in what is released does not approve it.
+    let mut party: BTreeSet<Principal> = shown
+        .changes
+        .iter()
+        .flat_map(|one| one.party.iter().cloned())
+        .collect();
+    if !shown.unproven.is_empty() {
+        party.insert(Principal::Unknown);
+    }
+    if !party.is_subset(&asked.party.0) {
+        return refuse(
+            "party-incomplete",
+            format!("{id} does not name everyone who had a hand in {release}"),
+        );
+    }
     if let Some(checks) = &asked.checks {
         summary(checks)?;
     }

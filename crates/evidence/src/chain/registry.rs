@@ -219,6 +219,12 @@ impl Registry {
             return Err(Refusal::denied("not-a-service", "only a service does this")
                 .received(&principal.to_string()));
         };
+        // As in the fold: the server's own record does not stop it from renewing that record.
+        let now = if role == ServiceRole::Control {
+            Timestamp::from_ms(0)
+        } else {
+            now
+        };
         let service = self.service(id, now)?;
         if service.roles.contains(&role) {
             return Ok(service);

@@ -840,7 +840,7 @@ impl World {
                     key_class: KeyClass::Software,
                     administrators: false,
                 },
-                party: Party::default(),
+                party: portcullis_flow::release::party_of(&self.state, &covered),
                 because: Vec::new(),
                 decision: self.decision(),
                 expires: at(self.time + DAY),

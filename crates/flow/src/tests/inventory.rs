@@ -279,7 +279,7 @@ fn an_expired_service_does_nothing() {
     end(&mut world, "ada", Ended::ServiceRetired(id("control")));
     assert_eq!(
         world.complete_activation(request).unwrap_err().code,
-        "service-retired"
+        "not-a-service"
     );
 }
 

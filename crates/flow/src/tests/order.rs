@@ -245,10 +245,15 @@ fn a_command_that_the_ledger_holds_or_has_outlived_is_not_acted_on_again() {
             },
         )
     };
-    let code =
-        |world: &World, command: &SignedCommand| world.state.check_fresh(command).unwrap_err().code;
+    let code = |world: &World, command: &SignedCommand| {
+        world
+            .state
+            .check_fresh(command, world.now)
+            .unwrap_err()
+            .code
+    };
     let recorded = trip(&mut world);
-    world.state.check_fresh(&recorded).unwrap();
+    world.state.check_fresh(&recorded, world.now).unwrap();
     let body = |command: &SignedCommand| BreakerTripped {
         scope: BreakerScope::Everywhere,
         why: digest("why"),
@@ -263,7 +268,7 @@ fn a_command_that_the_ledger_holds_or_has_outlived_is_not_acted_on_again() {
     let mut long = trip(&mut world);
     long.expires = long.issued.plus_ms(SignedCommand::MAX_LIFE_MS + 1);
     assert_eq!(code(&world, &long), "command-expired");
-    // Long after, when its nonce is forgotten, it has expired by the entries' own time.
+    // Long after, when its nonce is forgotten, it has expired.
     world.later(120_000);
     for _ in 0..300 {
         let command = trip(&mut world);
