@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use portcullis_flow::State;
 use portcullis_gateway::git::checkout::CheckoutLimits;
-use portcullis_gateway::git::{Access, Git, ObjectView, Repository, Upstream};
-use portcullis_model::{GitOid, Refusal, RepositoryId};
+use portcullis_gateway::git::{Access, FetchView, Git, ObjectView, Repository, Upstream};
+use portcullis_model::{GitOid, Refusal, RepositoryId, RunId};
 use portcullis_policy::PolicyFile;
 use tokio::sync::Mutex;
 
@@ -86,6 +86,27 @@ impl Mirror {
     /// Upstream can't be reached.
     pub async fn sync(&self) -> Result<(), Refusal> {
         self.repository.sync(&self.access).await.map(|_| ())
+    }
+
+    /// Removes the views of runs that ended.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn sweep(&self, ended: impl Fn(RunId) -> bool) -> Result<(), Refusal> {
+        let views = self.repository.dir().join("views");
+        for entry in std::fs::read_dir(&views).map_err(|error| storage(&error))? {
+            let name = entry.map_err(|error| storage(&error))?.file_name();
+            let run = name.to_str().and_then(|name| name.strip_suffix(".git"));
+            let Some(run) = run.and_then(|name| name.parse::<RunId>().ok()) else {
+                continue;
+            };
+            if ended(run)
+                && let Some(view) = FetchView::open(&self.repository, &run.to_string())?
+            {
+                view.remove()?;
+            }
+        }
+        Ok(())
     }
 
     /// How the server shows who it is to upstream.

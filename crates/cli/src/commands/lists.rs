@@ -73,7 +73,10 @@ pub(crate) fn done(context: &Context, answer: &Value, sentence: &str) -> Result<
     context.out().print(answer, || {
         match answer.get("index").and_then(Value::as_u64) {
             Some(index) => format!("{sentence} (entry {index})"),
-            None => sentence.to_owned(),
+            None => match answer.get("why").and_then(Value::as_str) {
+                Some(why) => format!("{sentence}; it holds, and could not be recorded yet ({why})"),
+                None => sentence.to_owned(),
+            },
         }
     })?;
     Ok(Exit::Done)

@@ -74,6 +74,14 @@ pub(super) async fn start(
     check_bases(&state, &checked.task)?;
     accept_task(app, &state, &checked, &text).await?;
     let state = app.state();
+    if checked.task.budgets.wall_ms > SVID_LIFE_MS {
+        return Err(
+            Refusal::limit("run-too-long", "a run's identity lasts one hour")
+                .expected(&format!("a wall time of at most {SVID_LIFE_MS} ms"))
+                .received(&format!("{} ms", checked.task.budgets.wall_ms))
+                .next("sign a task with a shorter --budget-wall, and --runs for several runs"),
+        );
+    }
     let (permit, decision) = decide(app, &state, &checked, &host, &gaps, time)?;
     let deadline = time
         .plus_ms(checked.task.budgets.wall_ms)

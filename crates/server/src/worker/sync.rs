@@ -39,7 +39,9 @@ pub async fn repository_once(app: &App, repository: &RepositoryId) -> Result<(),
     if !branches.contains(&record.default_branch) {
         branches.push(record.default_branch.clone());
     }
-    app.mirrors.get(&before, repository).await?.sync().await?;
+    let mirror = app.mirrors.get(&before, repository).await?;
+    mirror.sync().await?;
+    mirror.sweep(|run| before.runs.get(&run).is_some_and(|run| run.end.is_some()))?;
     for branch in branches {
         branch_once(app, &before, repository, &branch).await?;
     }
