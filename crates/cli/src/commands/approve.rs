@@ -57,7 +57,7 @@ pub(crate) enum CarryChoice {
     /// Exactly the tree that is signed
     #[default]
     Exact,
-    /// The same diff on a later base, recomputed, with checks and tests rerun
+    /// The same diff on a later base: recorded with the signature, and not honoured by this version
     SameDiff,
 }
 
