@@ -7,7 +7,7 @@
 //!
 //! Where to look: [`effects`] for what is intended and performed, [`watch`] for looks and
 //! verdicts, [`traffic`] for how the proxy's epochs follow the ledger's, [`back`] for everything
-//! that takes traffic away, [`keep`] for what keeps the recorded state running.
+//! that takes traffic away, [`keep()`] for what keeps the recorded state running.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

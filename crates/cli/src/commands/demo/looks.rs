@@ -26,7 +26,7 @@ impl Stage {
     /// What the API answers.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// As [`crate::client::Client::get`].
     pub(super) fn get(&self, path: &str) -> Result<Value, Refusal> {
         self.runtime.block_on(self.client.get(path))
     }
@@ -34,7 +34,7 @@ impl Stage {
     /// Saves what the API answers in a new file.
     ///
     /// # Errors
-    /// As [`Client::download`].
+    /// As [`crate::client::Client::download`].
     pub(super) fn download(&self, path: &str, to: &str) -> Result<(), Refusal> {
         self.runtime
             .block_on(self.client.download(path, &self.path(to)))
@@ -44,7 +44,7 @@ impl Stage {
     /// Posts JSON to the API.
     ///
     /// # Errors
-    /// As [`Client::post`].
+    /// As [`crate::client::Client::post`].
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Refusal> {
         self.runtime.block_on(self.client.post(path, body))
     }
@@ -52,7 +52,7 @@ impl Stage {
     /// The items of a list that the API gives.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// As [`crate::client::Client::get`].
     pub(super) fn items(&self, path: &str) -> Result<Vec<Value>, Refusal> {
         Ok(self
             .get(path)?
@@ -92,7 +92,7 @@ impl Stage {
     /// Number of entries in the ledger.
     ///
     /// # Errors
-    /// As [`Client::get`].
+    /// As [`crate::client::Client::get`].
     pub(super) fn size(&self) -> Result<u64, Refusal> {
         Ok(self
             .get("/v1/status")?
