@@ -115,7 +115,7 @@ pub fn verify_call(
 /// `claimed` is the key that the request names and the identity is then bound to.
 ///
 /// Anyone can make keys, and each key's proofs take room in `replay`. So verify the host's start
-/// ([`crate::host::verify_start`]), which names the same key, before this.
+/// (its signed command), which names the same key, before this.
 ///
 /// # Errors
 /// As [`verify_call`]; a proof made to go with a token is refused (`dpop-token`).
