@@ -332,7 +332,10 @@ fn push(house: &House, clone: &Path, arguments: &[&str]) -> Done {
 fn a_persons_signed_push_becomes_a_change_and_lands() {
     let house = House::solo();
     let clone = persons_clone(&house);
+    // The first look makes the mirror; what it brings in is not the push's.
+    assert_ne!(push(&house, &clone, &[]).code, 0);
     let before = objects(&house);
+    assert!(!before.is_empty());
     let unsigned = push(&house, &clone, &[]);
     assert_ne!(unsigned.code, 0, "{unsigned:?}");
     for told in ["people's pushes are signed", "git push --signed"] {
