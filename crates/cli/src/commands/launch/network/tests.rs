@@ -233,6 +233,8 @@ fn an_answer_that_was_cut_short_is_told_as_such() {
         .write_all(get(&format!("http://{upstream}/big"), "").as_bytes())
         .unwrap();
     let (mut server, _) = listener.accept().unwrap();
+    // An answer before the question would be a broken one.
+    assert!(server.read(&mut [0; 4096]).unwrap() > 0);
     server
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst\n")
         .unwrap();
