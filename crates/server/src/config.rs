@@ -12,7 +12,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the server listens. Loopback unless TLS is configured.
+    /// Where the server listens. Loopback only: TLS is not offered, and reads are open to whoever
+    /// connects.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// Whether prompts and answers of model endpoints are kept, encrypted.
@@ -51,11 +52,11 @@ impl Config {
             return Err(Refusal::new(
                 RefusalKind::Malformed,
                 "listen-not-loopback",
-                "the server listens on loopback only, since no TLS is configured",
+                "the server listens on loopback only: it offers no TLS, and its reads are open",
             )
             .expected("an address such as 127.0.0.1:7117")
             .received(&config.listen.to_string())
-            .next("put a TLS proxy in front of it"));
+            .next("reach it from another machine through an SSH tunnel to its loopback address"));
         }
         Ok(config)
     }
