@@ -5,8 +5,9 @@ use std::path::Path;
 use portcullis_model::{Fold, Refusal};
 
 use crate::database;
-use crate::disk::{create_private_directory, io_refusal, sqlite_refusal, sync_directory};
+use crate::disk::{create_private_directory, io_refusal, sync_directory};
 use crate::handle::LedgerHandle;
+use crate::storage::LogReader;
 use crate::{private, reserve};
 
 impl<F: Fold> LedgerHandle<F> {
@@ -32,12 +33,7 @@ impl<F: Fold> LedgerHandle<F> {
             .next("name a directory that does not exist"));
         }
         std::fs::copy(reserve::path(self.dir()), reserve::path(to)).map_err(failed)?;
-        let target = database::path(to);
-        self.0.readers.with(|reader| {
-            reader
-                .execute("VACUUM INTO ?1", [target.to_string_lossy()])
-                .map_err(|error| sqlite_refusal("copy the ledger", &error))
-        })?;
+        self.0.readers.copy_to(to)?;
         self.private().copy_to(&private::path(to))?;
         self.blobs().copy_to(to).map_err(failed)?;
         for file in [reserve::path(to), private::path(to), database::path(to)] {
@@ -46,6 +42,6 @@ impl<F: Fold> LedgerHandle<F> {
                 .map_err(failed)?;
         }
         sync_directory(to).map_err(failed)?;
-        database::size(&database::open_reader(&target)?)
+        database::open_reader(&database::path(to))?.size()
     }
 }

@@ -11,25 +11,14 @@ use crate::checkpoint::SignedCheckpoint;
 use crate::disk::sqlite_refusal;
 use crate::entry::Entry;
 use crate::faults::{Faults, Step};
-use crate::limits::{
-    BUSY_TIMEOUT_MS, READ_MAX_BYTES, READ_MAX_ENTRIES, READERS_MAX_IDLE, WAL_KEEP_BYTES,
-};
+use crate::limits::{BUSY_TIMEOUT_MS, READERS_MAX_IDLE, WAL_KEEP_BYTES};
+use crate::storage::{Commit, LogReader};
 use crate::tree::{TILE_LEVELS, Tile, full_tiles};
 
 /// The one connection that writes the ledger.
 pub(crate) struct Database {
     connection: Connection,
     faults: Faults,
-}
-
-/// What one commit writes.
-pub(crate) struct Commit<'a> {
-    /// Size of the ledger before it.
-    pub(crate) size: u64,
-    pub(crate) entries: &'a [Entry],
-    pub(crate) tiles: &'a [Tile],
-    /// The checkpoint of an earlier commit, if it isn't stored yet.
-    pub(crate) checkpoint: Option<&'a SignedCheckpoint>,
 }
 
 /// Marks the file as ours: "PtcL".
@@ -181,113 +170,103 @@ fn insert_checkpoint(
     Ok(())
 }
 
-/// Number of entries that the database holds.
-pub(crate) fn size(connection: &Connection) -> Result<u64, Refusal> {
-    connection
-        .prepare_cached("SELECT coalesce(max(idx) + 1, 0) FROM entries")
-        .and_then(|mut query| query.query_row((), |row| unsigned(row, 0)))
-        .map_err(|error| sqlite_refusal("read the ledger", &error))
-}
-
-/// The entries from `from` and below `below`, at most `limit` of them and about
-/// [`READ_MAX_BYTES`].
-pub(crate) fn entries(
-    connection: &Connection,
-    from: LedgerIndex,
-    below: LedgerIndex,
-    limit: usize,
-) -> Result<Vec<Entry>, Refusal> {
-    let limit = limit.min(READ_MAX_ENTRIES);
-    let mut bytes = 0;
-    let mut found = Vec::new();
-    each_entry(connection, from, below, |entry| {
-        bytes += entry.bytes.len();
-        found.push(entry);
-        Ok(found.len() < limit && bytes < READ_MAX_BYTES)
-    })?;
-    Ok(found)
-}
-
-/// Calls `take` with each entry from `from` and below `below`, in order, until it answers
-/// `false`.
-pub(crate) fn each_entry(
-    connection: &Connection,
-    from: LedgerIndex,
-    below: LedgerIndex,
-    mut take: impl FnMut(Entry) -> Result<bool, Refusal>,
-) -> Result<(), Refusal> {
-    let failed = |error: rusqlite::Error| sqlite_refusal("read the ledger", &error);
-    let mut query = connection
-        .prepare_cached(
-            "SELECT idx, time_ms, leaf, bytes FROM entries WHERE idx >= ?1 AND idx < ?2
-             ORDER BY idx",
-        )
-        .map_err(failed)?;
-    let range = sql_integer(from).and_then(|from| Ok((from, sql_integer(below)?)));
-    let mut rows = query.query(range.map_err(failed)?).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        if !take(entry_from_sql(row).map_err(failed)?)? {
-            break;
-        }
+impl LogReader for Connection {
+    fn size(&self) -> Result<u64, Refusal> {
+        self.prepare_cached("SELECT coalesce(max(idx) + 1, 0) FROM entries")
+            .and_then(|mut query| query.query_row((), |row| unsigned(row, 0)))
+            .map_err(|error| sqlite_refusal("read the ledger", &error))
     }
-    Ok(())
-}
 
-/// The stored checkpoint over exactly `size` entries.
-pub(crate) fn checkpoint(
-    connection: &Connection,
-    size: u64,
-) -> Result<Option<SignedCheckpoint>, Refusal> {
-    connection
-        .prepare_cached("SELECT size, root, note FROM checkpoints WHERE size = ?1")
-        .and_then(|mut query| {
-            query
-                .query_row([sql_integer(size)?], checkpoint_from_sql)
-                .optional()
-        })
-        .map_err(|error| sqlite_refusal("read the checkpoints", &error))
-}
+    fn each_entry(
+        &self,
+        from: LedgerIndex,
+        below: LedgerIndex,
+        take: &mut dyn FnMut(Entry) -> Result<bool, Refusal>,
+    ) -> Result<(), Refusal> {
+        let failed = |error: rusqlite::Error| sqlite_refusal("read the ledger", &error);
+        let mut query = self
+            .prepare_cached(
+                "SELECT idx, time_ms, leaf, bytes FROM entries WHERE idx >= ?1 AND idx < ?2
+                 ORDER BY idx",
+            )
+            .map_err(failed)?;
+        let range = sql_integer(from).and_then(|from| Ok((from, sql_integer(below)?)));
+        let mut rows = query.query(range.map_err(failed)?).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            if !take(entry_from_sql(row).map_err(failed)?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
 
-/// The newest stored checkpoint.
-pub(crate) fn last_checkpoint(
-    connection: &Connection,
-) -> Result<Option<SignedCheckpoint>, Refusal> {
-    connection
-        .prepare("SELECT size, root, note FROM checkpoints ORDER BY size DESC LIMIT 1")
-        .and_then(|mut query| query.query_row((), checkpoint_from_sql).optional())
-        .map_err(|error| sqlite_refusal("read the checkpoints", &error))
-}
+    fn leaves(&self, from: LedgerIndex, below: LedgerIndex) -> Result<Vec<Digest>, Refusal> {
+        let read = || -> rusqlite::Result<Vec<Digest>> {
+            self.prepare_cached(
+                "SELECT leaf FROM entries WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
+            )?
+            .query_map((sql_integer(from)?, sql_integer(below)?), |row| {
+                digest_from_sql(row, 0)
+            })?
+            .collect()
+        };
+        read().map_err(|error| sqlite_refusal("read hashes of the ledger", &error))
+    }
 
-/// A full tile.
-pub(crate) fn tile(
-    connection: &Connection,
-    level: u8,
-    index: u64,
-) -> Result<Option<Tile>, Refusal> {
-    connection
-        .prepare_cached("SELECT root, hashes FROM tiles WHERE level = ?1 AND idx = ?2")
-        .and_then(|mut query| {
-            query
-                .query_row((level, sql_integer(index)?), |row| {
-                    Ok(Tile {
-                        level,
-                        index,
-                        root: digest_from_sql(row, 0)?,
-                        hashes: row.get(1)?,
+    fn tile_roots(&self, level: u8, from: u64, below: u64) -> Result<Vec<Digest>, Refusal> {
+        let read = || -> rusqlite::Result<Vec<Digest>> {
+            self.prepare_cached(
+                "SELECT root FROM tiles WHERE level = ?1 AND idx >= ?2 AND idx < ?3 ORDER BY idx",
+            )?
+            .query_map((level, sql_integer(from)?, sql_integer(below)?), |row| {
+                digest_from_sql(row, 0)
+            })?
+            .collect()
+        };
+        read().map_err(|error| sqlite_refusal("read hashes of the ledger", &error))
+    }
+
+    fn tile(&self, level: u8, index: u64) -> Result<Option<Tile>, Refusal> {
+        self.prepare_cached("SELECT root, hashes FROM tiles WHERE level = ?1 AND idx = ?2")
+            .and_then(|mut query| {
+                query
+                    .query_row((level, sql_integer(index)?), |row| {
+                        Ok(Tile {
+                            level,
+                            index,
+                            root: digest_from_sql(row, 0)?,
+                            hashes: row.get(1)?,
+                        })
                     })
-                })
-                .optional()
-        })
-        .map_err(|error| sqlite_refusal("read a tile of the ledger", &error))
+                    .optional()
+            })
+            .map_err(|error| sqlite_refusal("read a tile of the ledger", &error))
+    }
+
+    fn checkpoint(&self, size: u64) -> Result<Option<SignedCheckpoint>, Refusal> {
+        self.prepare_cached("SELECT size, root, note FROM checkpoints WHERE size = ?1")
+            .and_then(|mut query| {
+                query
+                    .query_row([sql_integer(size)?], checkpoint_from_sql)
+                    .optional()
+            })
+            .map_err(|error| sqlite_refusal("read the checkpoints", &error))
+    }
+
+    fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>, Refusal> {
+        self.prepare("SELECT size, root, note FROM checkpoints ORDER BY size DESC LIMIT 1")
+            .and_then(|mut query| query.query_row((), checkpoint_from_sql).optional())
+            .map_err(|error| sqlite_refusal("read the checkpoints", &error))
+    }
 }
 
 /// Connections that read, beside the one that writes.
-pub(crate) struct Readers {
+pub(crate) struct SqliteReaders {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
 }
 
-impl Readers {
+impl SqliteReaders {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
             path: path(dir),
@@ -311,6 +290,30 @@ impl Readers {
             idle.push(connection);
         }
         answer
+    }
+
+    /// Calls `read` with a connection, in one transaction: an edge becomes a tile meanwhile.
+    pub(crate) fn at_one_moment<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        self.with(|connection| {
+            let moment = connection
+                .unchecked_transaction()
+                .map_err(|error| sqlite_refusal("read the ledger", &error))?;
+            read(&moment)
+        })
+    }
+
+    /// Writes a compact copy to the data directory `to`.
+    pub(crate) fn copy_to(&self, to: &Path) -> Result<(), Refusal> {
+        let target = path(to);
+        self.with(|connection| {
+            connection
+                .execute("VACUUM INTO ?1", [target.to_string_lossy()])
+                .map_err(|error| sqlite_refusal("copy the ledger", &error))
+        })?;
+        Ok(())
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

@@ -10,14 +10,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::blobs::Blobs;
 use crate::checkpoint::SignedCheckpoint;
-use crate::database::{self, Readers};
-use crate::disk::sqlite_refusal;
 use crate::entry::Entry;
 use crate::limits::READ_MAX_ENTRIES;
 use crate::private::PrivateStore;
 use crate::queue::{Queue, QueueDepth, stopped};
 use crate::receipt::Receipt;
 use crate::sequencer::{Job, Reply};
+use crate::storage::Readers;
 use crate::tree::StoredTree;
 
 /// A handle on an open ledger; clones are the same ledger.
@@ -141,7 +140,7 @@ impl<F: Fold> LedgerHandle<F> {
             return self
                 .0
                 .readers
-                .with(|reader| database::entries(reader, from, published.stored, limit));
+                .with(|reader| reader.entries(from, published.stored, limit));
         }
         Ok(published
             .reserved
@@ -211,13 +210,10 @@ impl<F: Fold> LedgerHandle<F> {
             .expected(&format!("a size up to {stored}"))
             .received(&size.to_string()));
         }
-        self.0.readers.with(|reader| {
-            // One moment for all hashes: an edge becomes a tile meanwhile.
-            let moment = reader
-                .unchecked_transaction()
-                .map_err(|error| sqlite_refusal("read the ledger", &error))?;
-            read(&StoredTree(&moment))
-        })
+        // One moment for all hashes: an edge becomes a tile meanwhile.
+        self.0
+            .readers
+            .at_one_moment(|reader| read(&StoredTree(reader)))
     }
 
     /// Bodies by digest.

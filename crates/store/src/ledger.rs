@@ -7,13 +7,11 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use portcullis_evidence::note::VerifierKey;
 use portcullis_model::{Fold, LedgerIndex, Refusal, Timestamp};
-use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::blobs::Blobs;
 use crate::checkpoint::{CheckpointSigner, SignedCheckpoint};
 use crate::clock::{Clock, ClockGuard, SystemClock};
-use crate::database::{self, Database, Readers};
 use crate::disk::{create_private_directory, io_refusal};
 use crate::entry::Entry;
 use crate::faults::Faults;
@@ -23,6 +21,7 @@ use crate::private::PrivateStore;
 use crate::queue::Queue;
 use crate::reserve::{self, Record, Reserve};
 use crate::sequencer::Sequencer;
+use crate::storage::{LogReader, Readers, Writer};
 use crate::tree::Tree;
 
 /// An open ledger: the lock on its data directory, and the thread that writes it. Dropped, it
@@ -158,7 +157,7 @@ fn prepare<F: Fold>(
         faults,
     } = options;
     let mut warnings = Vec::new();
-    let database = Database::open(dir, faults.clone())?;
+    let database = Writer::open(dir, faults.clone())?;
     let private = Arc::new(PrivateStore::open(dir)?);
     let blobs = Blobs::open(dir, Arc::clone(&private))?;
     let (reserve, records) = match Reserve::open(dir, faults.clone()) {
@@ -169,9 +168,9 @@ fn prepare<F: Fold>(
         }
     };
 
-    let stored = database::size(database.connection())?;
-    let base = where_reserve_begins(database.connection(), stored, &records)?;
-    let mut folded = fold::<F>(&database, base, signer.verifier())?;
+    let stored = database.reader().size()?;
+    let base = where_reserve_begins(database.reader(), stored, &records)?;
+    let mut folded = fold::<F>(database.reader(), base, signer.verifier())?;
     let waiting = folded.replay(records, base)?;
     let checkpoint = folded.checkpoint;
 
@@ -224,13 +223,13 @@ fn prepare<F: Fold>(
 /// both places with different bytes was persisted by a commit that failed: nobody was told of it,
 /// nothing was signed over it, and what the reserve has is what was acknowledged.
 pub(crate) fn where_reserve_begins(
-    connection: &Connection,
+    reader: &dyn LogReader,
     stored: u64,
     records: &[Record],
 ) -> Result<u64, Refusal> {
     for record in records.iter().filter(|record| record.index < stored) {
         let next = record.index.saturating_add(1);
-        let entries = database::entries(connection, record.index, next, 1)?;
+        let entries = reader.entries(record.index, next, 1)?;
         if entries.first().map(|entry| &entry.bytes) != Some(&record.bytes) {
             return Ok(record.index);
         }
@@ -247,9 +246,12 @@ struct Folded<F: Fold> {
 }
 
 /// Folds the first `size` entries of the database.
-fn fold<F: Fold>(database: &Database, size: u64, key: &VerifierKey) -> Result<Folded<F>, Refusal> {
-    let connection = database.connection();
-    let checkpoint = database::last_checkpoint(connection)?;
+fn fold<F: Fold>(
+    reader: &dyn LogReader,
+    size: u64,
+    key: &VerifierKey,
+) -> Result<Folded<F>, Refusal> {
+    let checkpoint = reader.last_checkpoint()?;
     if let Some(checkpoint) = &checkpoint {
         checkpoint.check(key)?;
         if checkpoint.size > size {
@@ -267,7 +269,7 @@ fn fold<F: Fold>(database: &Database, size: u64, key: &VerifierKey) -> Result<Fo
         newest: Timestamp::from_ms(0),
         checkpoint,
     };
-    database::each_entry(connection, 0, size, |entry| {
+    reader.each_entry(0, size, &mut |entry| {
         let index = entry.index;
         folded
             .take(entry)

@@ -37,6 +37,7 @@ mod queue;
 mod receipt;
 mod reserve;
 mod sequencer;
+mod storage;
 mod tree;
 mod verify;
 

@@ -31,7 +31,6 @@ use portcullis_model::{Fold, Refusal, Timestamp};
 
 use crate::checkpoint::{CheckpointSigner, SignedCheckpoint};
 use crate::clock::{Clock, ClockGuard};
-use crate::database::{Commit, Database};
 use crate::disk::io_refusal;
 use crate::entry::Entry;
 use crate::faults::{Faults, Step};
@@ -43,6 +42,7 @@ use crate::limits::{
 use crate::queue::Taken;
 use crate::receipt::{Receipt, RecordedIn};
 use crate::reserve::{Record, Reserve};
+use crate::storage::{Commit, Writer};
 use crate::tree::Tree;
 
 /// A command with the one who waits for its answer.
@@ -59,7 +59,7 @@ pub(crate) type Reply<F> = Box<dyn FnOnce(Result<Receipt<F>, Refusal>) + Send>;
 /// The writer's half of an open ledger.
 pub(crate) struct Sequencer<F: Fold> {
     pub(crate) shared: Arc<Shared<F>>,
-    pub(crate) database: Database,
+    pub(crate) database: Writer,
     pub(crate) reserve: Option<Reserve>,
     pub(crate) signer: Box<dyn CheckpointSigner>,
     pub(crate) clock: Arc<dyn Clock>,

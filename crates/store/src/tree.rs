@@ -13,10 +13,8 @@ use std::collections::hash_map::Entry;
 
 use portcullis_evidence::merkle::{Frontier, HashReader, Node, node_hash};
 use portcullis_model::{Digest, Refusal};
-use rusqlite::Connection;
 
-use crate::database::{self, digest_from_sql, sql_integer};
-use crate::disk::sqlite_refusal;
+use crate::storage::LogReader;
 
 /// Tree levels that one tile spans, and the hashes in a full tile (C2SP tlog-tiles).
 const TILE_HEIGHT: u8 = 8;
@@ -108,7 +106,7 @@ pub(crate) fn full_tiles(level: u8, size: u64) -> u64 {
 pub(crate) const TILE_LEVELS: u8 = 63_u8.div_ceil(TILE_HEIGHT);
 
 /// The stored hashes, read through one connection; best inside one read transaction.
-pub(crate) struct StoredTree<'a>(pub(crate) &'a Connection);
+pub(crate) struct StoredTree<'a>(pub(crate) &'a dyn LogReader);
 
 impl HashReader for StoredTree<'_> {
     fn read(&self, nodes: &[Node]) -> Result<Vec<Digest>, Refusal> {
@@ -139,7 +137,7 @@ impl StoredTree<'_> {
         let place = (level, start / TILE_WIDTH);
         let tile = match tiles.entry(place) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(database::tile(self.0, place.0, place.1)?),
+            Entry::Vacant(unknown) => unknown.insert(self.0.tile(place.0, place.1)?),
         };
         let hashes = match tile {
             Some(tile) => tile.range(start % TILE_WIDTH, count),
@@ -153,28 +151,11 @@ impl StoredTree<'_> {
 
     /// Hashes of a tile that isn't full: leaf hashes, or roots of the tiles below.
     fn edge(&self, level: u8, start: u64, count: u64) -> Result<Vec<Digest>, Refusal> {
-        let read = || -> rusqlite::Result<Vec<Digest>> {
-            let from = sql_integer(start)?;
-            let below = sql_integer(start.saturating_add(count))?;
-            match level.checked_sub(1) {
-                None => self
-                    .0
-                    .prepare_cached(
-                        "SELECT leaf FROM entries WHERE idx >= ?1 AND idx < ?2 ORDER BY idx",
-                    )?
-                    .query_map((from, below), |row| digest_from_sql(row, 0))?
-                    .collect(),
-                Some(level) => self
-                    .0
-                    .prepare_cached(
-                        "SELECT root FROM tiles WHERE level = ?1 AND idx >= ?2 AND idx < ?3
-                         ORDER BY idx",
-                    )?
-                    .query_map((level, from, below), |row| digest_from_sql(row, 0))?
-                    .collect(),
-            }
-        };
-        read().map_err(|error| sqlite_refusal("read hashes of the ledger", &error))
+        let below = start.saturating_add(count);
+        match level.checked_sub(1) {
+            None => self.0.leaves(start, below),
+            Some(level) => self.0.tile_roots(level, start, below),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use portcullis_evidence::merkle::leaf_hash;
 use portcullis_evidence::note::VerifierKey;
 use portcullis_model::{Digest, Fold, LedgerIndex, Refusal};
-use rusqlite::Connection;
 
 use crate::blobs::Blobs;
 use crate::checkpoint::SignedCheckpoint;
@@ -19,6 +18,7 @@ use crate::ledger::{apply, at_entry, check_place, where_reserve_begins, wrong_ro
 use crate::limits::FINDINGS_MAX;
 use crate::private::PrivateStore;
 use crate::reserve;
+use crate::storage::LogReader;
 use crate::tree::{Tile, Tree};
 
 /// What to verify against.
@@ -108,7 +108,7 @@ pub fn verify<F: Fold>(
         .unchecked_transaction()
         .map_err(|error| sqlite_refusal("read the ledger", &error))?;
     let mut verifier = Verifier::<F> {
-        connection: &moment,
+        reader: &*moment,
         options,
         held: held.as_ref(),
         blobs: &blobs,
@@ -119,8 +119,8 @@ pub fn verify<F: Fold>(
         checkpoints: 0,
         findings: Vec::new(),
     };
-    let stored = database::size(&moment)?;
-    let base = where_reserve_begins(&moment, stored, &records)?;
+    let stored = moment.size()?;
+    let base = where_reserve_begins(&*moment, stored, &records)?;
     verifier.database(base)?;
     let mut reserved = 0;
     if verifier.findings.is_empty() {
@@ -150,7 +150,7 @@ pub fn verify<F: Fold>(
 }
 
 struct Verifier<'a, F: Fold> {
-    connection: &'a Connection,
+    reader: &'a dyn LogReader,
     options: &'a VerifyOptions<'a, F>,
     held: Option<&'a SignedCheckpoint>,
     blobs: &'a Blobs,
@@ -167,9 +167,9 @@ struct Verifier<'a, F: Fold> {
 impl<F: Fold> Verifier<'_, F> {
     /// Verifies the first `size` entries and all stored checkpoints.
     fn database(&mut self, size: u64) -> Result<(), Refusal> {
-        let connection = self.connection;
+        let reader = self.reader;
         let mut bad = None;
-        database::each_entry(connection, 0, size, |entry| {
+        reader.each_entry(0, size, &mut |entry| {
             let index = self.tree.size();
             match self.entry(&entry) {
                 Ok(()) => Ok(true),
@@ -187,7 +187,7 @@ impl<F: Fold> Verifier<'_, F> {
             self.find(Some(index), at_entry(index, refusal));
             return Ok(());
         }
-        let newest = database::last_checkpoint(connection)?;
+        let newest = reader.last_checkpoint()?;
         for checkpoint in newest.iter().chain(self.held) {
             if checkpoint.size > size {
                 let refusal = Refusal::conflict(
@@ -205,7 +205,7 @@ impl<F: Fold> Verifier<'_, F> {
         check_place(entry, self.tree.size())?;
         self.check_tile(entry)?;
         for tile in self.tree.append(entry.leaf)? {
-            let stored = database::tile(self.connection, tile.level, tile.index)?;
+            let stored = self.reader.tile(tile.level, tile.index)?;
             if stored.as_ref() != Some(&tile) {
                 return Err(Refusal::conflict(
                     "tile-altered",
@@ -224,7 +224,7 @@ impl<F: Fold> Verifier<'_, F> {
     fn check_tile(&mut self, entry: &Entry) -> Result<(), Refusal> {
         let (tile, place) = Tile::of_leaf(entry.index);
         if place == 0 {
-            self.tile = database::tile(self.connection, 0, tile)?;
+            self.tile = self.reader.tile(0, tile)?;
         }
         let expected = self.tile.as_ref().and_then(|tile| tile.hash(place));
         match expected {
@@ -241,7 +241,7 @@ impl<F: Fold> Verifier<'_, F> {
     /// Compares the root with the stored and the held checkpoint of this size.
     fn check_signed(&mut self) -> Result<(), Refusal> {
         let size = self.tree.size();
-        let stored = database::checkpoint(self.connection, size)?;
+        let stored = self.reader.checkpoint(size)?;
         let held = self.held.filter(|held| held.size == size);
         for checkpoint in stored.iter().chain(held) {
             checkpoint.check(self.options.key)?;

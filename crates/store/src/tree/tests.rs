@@ -1,9 +1,9 @@
 use portcullis_evidence::merkle::{MemoryTree, consistency_proof, inclusion_proof, root_at};
 
 use super::{StoredTree, Tree, full_tiles};
-use crate::database::{Commit, Database};
 use crate::entry::Entry;
 use crate::faults::Faults;
+use crate::storage::{Commit, Writer};
 
 /// Past the second tile level, with partial tiles on all three.
 const LEAVES: u64 = 65_536 + 256 * 3 + 77;
@@ -11,7 +11,7 @@ const LEAVES: u64 = 65_536 + 256 * 3 + 77;
 #[test]
 fn stored_tiles_prove_what_a_tree_in_memory_proves() {
     let dir = tempfile::tempdir().unwrap();
-    let mut database = Database::open(dir.path(), Faults::default()).unwrap();
+    let mut database = Writer::open(dir.path(), Faults::default()).unwrap();
     let mut tree = Tree::default();
     let mut memory = MemoryTree::default();
     let mut roots = vec![memory.root()];
@@ -39,7 +39,7 @@ fn stored_tiles_prove_what_a_tree_in_memory_proves() {
             })
             .unwrap();
     }
-    let stored = StoredTree(database.connection());
+    let stored = StoredTree(database.reader());
     assert_eq!(full_tiles(0, LEAVES), 259);
     assert_eq!(full_tiles(1, LEAVES), 1);
     let sizes = [
