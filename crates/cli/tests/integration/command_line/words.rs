@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::server::Played;
-use crate::{portcullis, told};
+use super::server::Played;
+use super::{portcullis, told};
 
 /// Every command's options, so that a change of the command line is seen.
 #[test]

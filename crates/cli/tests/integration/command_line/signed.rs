@@ -11,8 +11,8 @@ use portcullis_model::statement::{BreakerScope, Command, Envelope, SignedCommand
 use portcullis_model::{Digest, KeyClass, Principal, PublicKey, Secret, Task};
 use serde_json::{Value, json};
 
-use crate::server::Played;
-use crate::{portcullis, told};
+use super::server::Played;
+use super::{portcullis, told};
 
 fn key(folder: &Path) -> (PathBuf, PublicKey) {
     use std::os::unix::fs::PermissionsExt as _;

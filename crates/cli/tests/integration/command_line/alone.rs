@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{portcullis, told};
+use super::{portcullis, told};
 
 fn git(folder: &Path, arguments: &[&str]) {
     let done = Command::new("git")
