@@ -12,7 +12,7 @@ struct Tool {
     purpose: &'static str,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool {
         program: "cc",
         package: "build-essential",
@@ -42,6 +42,11 @@ const TOOLS: [Tool; 6] = [
         program: "python3",
         package: "python3",
         purpose: "is the product of some sample repositories",
+    },
+    Tool {
+        program: "strace",
+        package: "strace",
+        purpose: "records what the ledger writes and syncs, so that a power failure can be made of it",
     },
 ];
 

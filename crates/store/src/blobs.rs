@@ -11,10 +11,11 @@
 //! restart finds the blob); for a sealed one the key is stored (before that a restart finds noise
 //! under a name that no entry has). Only then the caller has the digest to put into an entry.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use portcullis_model::digest::decode_hex;
@@ -30,6 +31,8 @@ pub struct Blobs {
     sealed: PathBuf,
     strays: PathBuf,
     counter: AtomicU64,
+    /// Directories of blobs whose own names are durable; at most 256 of each kind.
+    durable: Mutex<HashSet<PathBuf>>,
     private: Arc<PrivateStore>,
 }
 
@@ -63,6 +66,7 @@ impl Blobs {
             sealed: dir.join("blobs").join("sealed"),
             strays: dir.join("blobs").join("unfinished"),
             counter: AtomicU64::new(0),
+            durable: Mutex::default(),
             private,
         }
     }
@@ -76,7 +80,11 @@ impl Blobs {
         check_length(bytes.len())?;
         let digest = Digest::of(bytes);
         let erased = self.private.erased_at(&digest)?.is_some();
-        if !erased && read_bounded(&place(&self.plain, &digest)).is_ok_and(|found| found == bytes) {
+        let target = place(&self.plain, &digest);
+        if !erased && read_bounded(&target).is_ok_and(|found| found == bytes) {
+            // Another put may have given it its name a moment ago, and not have synced that yet.
+            self.sync_name(&self.plain, &target)
+                .map_err(|error| io_refusal("store a blob", &error))?;
             return Ok(digest);
         }
         self.write(&self.plain, &digest, bytes)?;
@@ -189,6 +197,10 @@ impl Blobs {
         for dir in [&self.plain, &self.sealed, &self.strays] {
             create_private_directory(dir)?;
         }
+        // From the names of these up to that of `blobs`.
+        for parent in self.plain.ancestors().skip(1).take(2) {
+            sync_directory(parent)?;
+        }
         for stray in std::fs::read_dir(&self.strays)? {
             std::fs::remove_file(stray?.path())?;
         }
@@ -203,13 +215,9 @@ impl Blobs {
             let mut file = private_file().create_new(true).open(&stray)?;
             file.write_all(bytes)?;
             file.sync_all()?;
-            let parent = target.parent().unwrap_or(root);
-            if !parent.is_dir() {
-                create_private_directory(parent)?;
-                sync_directory(root)?;
-            }
+            create_private_directory(target.parent().unwrap_or(root))?;
             std::fs::rename(&stray, &target)?;
-            sync_directory(parent)
+            self.sync_name(root, &target)
         };
         write().map_err(|error| {
             if let Err(error) = std::fs::remove_file(&stray) {
@@ -217,6 +225,23 @@ impl Blobs {
             }
             io_refusal("store a blob", &error)
         })
+    }
+
+    /// Makes the name of a blob durable, and that of the directory it stands in. Who made that
+    /// directory says nothing: it may have been another put, which has not synced it yet.
+    fn sync_name(&self, root: &Path, target: &Path) -> io::Result<()> {
+        let parent = target.parent().unwrap_or(root);
+        sync_directory(parent)?;
+        let known = |durable: &HashSet<PathBuf>| durable.contains(parent);
+        if known(&self.durable.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        sync_directory(root)?;
+        self.durable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(parent.to_owned());
+        Ok(())
     }
 
     fn file(&self, root: &Path, digest: &Digest) -> Result<Vec<u8>, Refusal> {
