@@ -17,6 +17,7 @@ use portcullis_model::{
     Digest, Event, HumanId, KeyClass, LedgerIndex, Party, Principal, Refusal, RequestId, TaskId,
     Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::inventory::mismatch;
 use crate::state::{State, change_in, find};
@@ -25,7 +26,8 @@ use crate::state::{State, change_in, find};
 pub const REQUEST_LIFE_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// A request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// Its id.
     pub id: RequestId,
@@ -54,7 +56,8 @@ pub struct Request {
 }
 
 /// Where a request stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// It waits for answers, or for its effect.
     Open,
@@ -75,7 +78,8 @@ pub enum Status {
 }
 
 /// An approval, as it counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counted {
     /// The entry.
     pub entry: LedgerIndex,

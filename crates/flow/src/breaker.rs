@@ -5,13 +5,15 @@ use portcullis_model::statement::{ApprovalSubject, BreakerScope, Command};
 use portcullis_model::{
     AgentId, ChangeId, EnvironmentId, Event, LedgerIndex, Refusal, RepositoryId, Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::approval;
 use crate::inventory::mismatch;
 use crate::state::State;
 
 /// A tripped breaker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Trip {
     /// The entry.
     pub entry: LedgerIndex,

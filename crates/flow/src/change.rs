@@ -13,13 +13,15 @@ use portcullis_model::{
     AgentId, ChangeId, Digest, Event, GitOid, JobId, LedgerIndex, Party, Principal, Refusal,
     RepositoryId, RequestId, RunId,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::approval::{REQUEST_LIFE_MS, Request};
 use crate::inventory::mismatch;
 use crate::state::{State, change_in, find};
 
 /// A change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Change {
     /// Its id.
     pub id: ChangeId,
@@ -37,7 +39,8 @@ pub struct Change {
 }
 
 /// One push of a change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Revision {
     /// Counted from 1.
     pub number: u64,
@@ -67,7 +70,8 @@ pub(crate) fn landing_failed(state: &mut State, id: ChangeId) -> Result<(), Refu
 }
 
 /// Where a change stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ChangeStatus {
     /// It waits for checks, tests, approvals, or a new revision.
     Open,
@@ -113,7 +117,8 @@ impl Change {
 }
 
 /// A branch that we govern.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Branch {
     /// Where it stands.
     pub tip: GitOid,
@@ -124,7 +129,8 @@ pub struct Branch {
 }
 
 /// One move of a branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Segment {
     /// From this commit; none for the first.
     pub from: Option<GitOid>,
@@ -135,7 +141,8 @@ pub struct Segment {
 }
 
 /// Why a move of a branch is right.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SegmentProof {
     /// Taken as it is when the repository's record came into force.
     Baseline,

@@ -11,6 +11,7 @@ use portcullis_model::event::{
 };
 use portcullis_model::statement::Carry;
 use portcullis_model::{Event, LedgerIndex, Mode, Refusal};
+use serde::{Deserialize, Serialize};
 
 use crate::change::{
     ChangeStatus, Segment, SegmentProof, landing_floor, subject_of as approval_subject,
@@ -25,7 +26,8 @@ pub const ATTEMPTS_MAX: u32 = 5;
 pub const LANDING_FAILED: &str = "landing-failed";
 
 /// An effect under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EffectState {
     /// Index of its intent.
     pub id: LedgerIndex,

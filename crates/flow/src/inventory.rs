@@ -18,6 +18,7 @@ use portcullis_model::{
     AgentId, EndpointId, EnvironmentId, Event, GroupId, HostId, HumanId, KeyClass, Party,
     Principal, PublicKey, Refusal, RepositoryId, RequestId, ServiceId, Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::approval::{self, Request};
 use crate::change::Branch;
@@ -26,7 +27,8 @@ use crate::run;
 use crate::state::{FOLD_VERSION, State};
 
 /// Whether a record counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It counts until its expiry.
     Active,
@@ -37,7 +39,8 @@ pub enum Standing {
 }
 
 /// A record that can lose its rights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record<T> {
     /// What was activated.
     pub manifest: T,
@@ -46,7 +49,8 @@ pub struct Record<T> {
 }
 
 /// A person's record.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Person {
     /// What was activated.
     pub manifest: Human,
@@ -57,7 +61,8 @@ pub struct Person {
 }
 
 /// All records.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Inventory {
     /// People.
     pub humans: OrdMap<HumanId, Arc<Person>>,

@@ -11,6 +11,7 @@ use portcullis_model::{
     ArtifactId, ChangeId, Digest, Event, GitOid, JobId, Principal, Refusal, RepositoryId,
     ServiceId, Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::inventory::mismatch;
 use crate::state::{State, change_in, find};
@@ -19,7 +20,8 @@ use crate::state::{State, change_in, find};
 pub const JOB_LIFE_MS: u64 = 3_600_000;
 
 /// A job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Job {
     /// Its id.
     pub id: JobId,
@@ -40,7 +42,8 @@ pub struct Job {
 }
 
 /// Where a job stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum JobStatus {
     /// It waits for a service.
     Requested,
@@ -56,7 +59,8 @@ pub enum JobStatus {
 }
 
 /// What a build made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// Its id.
     pub id: ArtifactId,

@@ -21,6 +21,7 @@ pub mod job;
 pub mod release;
 pub mod rollout;
 pub mod run;
+mod snapshot;
 pub mod state;
 pub mod task;
 pub mod work;

@@ -12,6 +12,7 @@ use portcullis_model::{
     ArtifactId, ChangeId, EnvironmentId, Event, Party, Principal, Refusal, ReleaseId, RequestId,
     RolloutId,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::change::{Branch, SegmentProof};
 use crate::inventory::mismatch;
@@ -19,7 +20,8 @@ use crate::state::{State, change_in, find};
 use crate::{approval, breaker, rollout};
 
 /// A release.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Release {
     /// Its id.
     pub id: ReleaseId,
@@ -44,7 +46,8 @@ pub struct Release {
 }
 
 /// What runs in an environment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EnvironmentState {
     /// The release that serves.
     pub stable: Option<ReleaseId>,

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use portcullis_model::event::{RolloutEnded, RolloutOutcome, RolloutStarted, RolloutStepped, Step};
 use portcullis_model::statement::Command;
 use portcullis_model::{EnvironmentId, Event, Refusal, ReleaseId, RolloutId, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::inventory::mismatch;
 use crate::state::{State, change_in, find};
 
 /// A rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Its id.
     pub id: RolloutId,
@@ -42,7 +44,8 @@ pub struct Rollout {
 }
 
 /// Where a rollout stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RolloutStatus {
     /// It goes on.
     Running,

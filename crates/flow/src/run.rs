@@ -11,6 +11,7 @@ use portcullis_model::{
     AgentId, Containment, Event, HostId, HumanId, Principal, Refusal, RunId, Task, TaskId,
     Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::cause::containment_on;
 use crate::inventory::mismatch;
@@ -18,7 +19,8 @@ use crate::state::{State, change_in, find};
 use crate::task::check_timely;
 
 /// A run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Run {
     /// Its id.
     pub id: RunId,
@@ -49,7 +51,8 @@ pub struct Run {
 }
 
 /// What a run used of its budgets.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Used {
     /// Accepted pushes.
     pub pushes: u64,

@@ -12,6 +12,7 @@ use portcullis_model::{
     ArtifactId, ChangeId, Digest, EnvironmentId, Event, GitOid, JobId, LedgerIndex, Principal,
     Refusal, ReleaseId, RepositoryId, RequestId, RolloutId, RunId, TaskId, Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::approval::Request;
 use crate::breaker::Trip;
@@ -25,14 +26,15 @@ use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
 use crate::{
-    approval, breaker, cause, change, effect, inventory, job, release, rollout, run, task,
+    approval, breaker, cause, change, effect, inventory, job, release, rollout, run, snapshot, task,
 };
 
 /// Version of this fold. A ledger names the version that reads it; another is refused.
 pub const FOLD_VERSION: u32 = 1;
 
 /// Everything that the ledger explains. Cloning is cheap: the maps are persistent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     next: LedgerIndex,
     time: Timestamp,
@@ -53,6 +55,7 @@ pub struct State {
     /// them again brings along who had a hand in them.
     pub proposed: OrdMap<GitOid, ChangeId>,
     /// Branches that we govern, by repository and name.
+    #[serde(with = "crate::snapshot::pairs")]
     pub branches: OrdMap<(RepositoryId, String), Arc<Branch>>,
     /// Jobs.
     pub jobs: OrdMap<JobId, Arc<Job>>,
@@ -69,6 +72,7 @@ pub struct State {
     /// Effects that are under way, by the index of their intent.
     pub effects: OrdMap<LedgerIndex, Arc<EffectState>>,
     /// Tripped breakers.
+    #[serde(with = "crate::snapshot::pairs")]
     pub breakers: OrdMap<BreakerScope, Trip>,
     /// Incidents, newest last.
     pub incidents: Vector<(LedgerIndex, IncidentOpened)>,
@@ -175,6 +179,18 @@ impl Fold for State {
 
     fn decode(index: LedgerIndex, bytes: &[u8]) -> Result<Event, Refusal> {
         Event::decode(index, bytes)
+    }
+
+    fn snapshot_form() -> Option<&'static str> {
+        Some(snapshot::FORM)
+    }
+
+    fn to_snapshot(&self) -> Result<Vec<u8>, Refusal> {
+        snapshot::write(self)
+    }
+
+    fn from_snapshot(bytes: &[u8]) -> Result<Self, Refusal> {
+        snapshot::read(bytes)
     }
 }
 

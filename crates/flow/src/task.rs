@@ -5,11 +5,13 @@ use std::sync::Arc;
 use portcullis_model::event::TaskAccepted;
 use portcullis_model::statement::Envelope;
 use portcullis_model::{Digest, Event, HumanId, LedgerIndex, Refusal, Task, canonical};
+use serde::{Deserialize, Serialize};
 
 use crate::State;
 
 /// A task that was taken in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskState {
     /// What was signed.
     pub payload: Task,

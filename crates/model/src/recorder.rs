@@ -117,4 +117,29 @@ pub trait Fold: Clone + Send + Sync + 'static {
     /// # Errors
     /// The type is unknown or the bytes are not an event.
     fn decode(index: LedgerIndex, bytes: &[u8]) -> Result<Self::Event, Refusal>;
+
+    /// Names the form of this fold's snapshots: the version of the program and of the fold, and
+    /// the shape of the state. A snapshot in another form is not read. `None` if there are none,
+    /// and a start folds every entry.
+    fn snapshot_form() -> Option<&'static str> {
+        None
+    }
+
+    /// The state as bytes, in the form that [`snapshot_form`](Self::snapshot_form) names; the same
+    /// state gives the same bytes.
+    ///
+    /// # Errors
+    /// It does not serialise, or there are no snapshots of it.
+    fn to_snapshot(&self) -> Result<Vec<u8>, Refusal> {
+        Err(Refusal::internal("this fold has no snapshots"))
+    }
+
+    /// The state that [`to_snapshot`](Self::to_snapshot) gave these bytes for.
+    ///
+    /// # Errors
+    /// The bytes are not such a state.
+    fn from_snapshot(bytes: &[u8]) -> Result<Self, Refusal> {
+        let _unread = bytes;
+        Err(Refusal::internal("this fold has no snapshots"))
+    }
 }
