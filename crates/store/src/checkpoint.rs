@@ -1,7 +1,7 @@
 //! Signed tree heads, as the sequencer makes and checks them.
 
 use portcullis_evidence::checkpoint::{Checkpoint, UnverifiedCheckpoint};
-use portcullis_evidence::note::{KeyName, VerifierKey};
+use portcullis_evidence::note::{KeyName, UnverifiedNote, VerifierKey};
 use portcullis_evidence::signer::Signer;
 use portcullis_model::{Digest, Refusal};
 
@@ -48,12 +48,26 @@ impl SignedCheckpoint {
 /// Signs checkpoints with the log's key.
 ///
 /// A trait because the key is held at the edge: in a file, in a token, in a test.
-pub trait CheckpointSigner: Send + 'static {
+pub trait CheckpointSigner: Send + Sync + 'static {
     /// The signed note over `size` and `root`. It is asked only once those entries are durable.
     ///
     /// # Errors
     /// The key can't be used. The entries stand all the same, and the next commit is signed anew.
     fn sign(&self, size: u64, root: &Digest) -> Result<String, Refusal>;
+
+    /// Signs the text of a snapshot's note (`snapshot.rs`), which begins with
+    /// `portcullis snapshot v1` and can't be taken for a checkpoint, as the log.
+    ///
+    /// # Errors
+    /// The key can't be used, or is kept where it signs checkpoints alone. Then there are no
+    /// snapshots, and each start folds the whole log.
+    fn sign_snapshot(&self, text: &str) -> Result<String, Refusal> {
+        let _unsigned = text;
+        Err(Refusal::unavailable(
+            "snapshot-unsigned",
+            "the log's key signs no snapshots",
+        ))
+    }
 
     /// The public half, with the log's origin as its name.
     fn verifier(&self) -> &VerifierKey;
@@ -79,6 +93,12 @@ impl CheckpointSigner for LogKey {
         Checkpoint::new(self.verifier.name().clone(), size, *root)
             .sign(&self.signer)
             .map(|signed| signed.to_string())
+    }
+
+    fn sign_snapshot(&self, text: &str) -> Result<String, Refusal> {
+        let mut note = UnverifiedNote::unsigned(text)?;
+        note.sign(self.verifier.name(), &self.signer)?;
+        Ok(note.to_string())
     }
 
     fn verifier(&self) -> &VerifierKey {

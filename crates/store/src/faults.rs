@@ -33,11 +33,17 @@ pub enum Step {
     ReserveMoved,
     /// The reserve is empty again.
     ReserveReset,
+    /// A snapshot is about to be written. An error counts as a failed write.
+    SnapshotWriting,
+    /// A snapshot is written and not synced. An error counts as a failed write.
+    SnapshotWritten,
+    /// A snapshot is durable under its name; older ones still stand.
+    SnapshotNamed,
 }
 
 impl Step {
     /// Every step, in the order of a write.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Planned,
         Self::Inserted,
         Self::Committed,
@@ -50,6 +56,9 @@ impl Step {
         Self::ReserveSynced,
         Self::ReserveMoved,
         Self::ReserveReset,
+        Self::SnapshotWriting,
+        Self::SnapshotWritten,
+        Self::SnapshotNamed,
     ];
 }
 
@@ -68,6 +77,9 @@ impl fmt::Display for Step {
             Self::ReserveSynced => "reserve-synced",
             Self::ReserveMoved => "reserve-moved",
             Self::ReserveReset => "reserve-reset",
+            Self::SnapshotWriting => "snapshot-writing",
+            Self::SnapshotWritten => "snapshot-written",
+            Self::SnapshotNamed => "snapshot-named",
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_evidence::merkle;
 use portcullis_model::{Digest, Fold, LedgerIndex, Recorder, Refusal};
 use tokio::sync::{oneshot, watch};
@@ -34,6 +34,8 @@ pub(crate) struct Shared<F: Fold> {
     pub(crate) readers: Readers,
     pub(crate) private: Arc<PrivateStore>,
     pub(crate) blobs: Blobs,
+    /// Why nothing may be granted although the ledger can be written, if so.
+    pub(crate) doubt: ArcSwapOption<Refusal>,
 }
 
 /// One moment of the ledger.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_evidence::note::VerifierKey;
 use portcullis_model::{Fold, LedgerIndex, Refusal, Timestamp};
 use tokio::sync::watch;
@@ -16,11 +16,13 @@ use crate::disk::{create_private_directory, io_refusal};
 use crate::entry::Entry;
 use crate::faults::Faults;
 use crate::handle::{LedgerHandle, Published, Shared};
+use crate::limits::SNAPSHOT_EVERY_ENTRIES;
 use crate::lock::DirectoryLock;
 use crate::private::PrivateStore;
 use crate::queue::Queue;
 use crate::reserve::{self, Record, Reserve};
 use crate::sequencer::Sequencer;
+use crate::snapshot::{Claim, Keeper, Keeping, Loaded, Snapshots};
 use crate::storage::{LogReader, Readers, Writer};
 use crate::tree::Tree;
 
@@ -29,6 +31,8 @@ use crate::tree::Tree;
 pub struct Ledger<F: Fold> {
     handle: LedgerHandle<F>,
     thread: Option<JoinHandle<()>>,
+    /// Writes snapshots; ends after the sequencer.
+    keeper: Keeper,
     _lock: DirectoryLock,
 }
 
@@ -40,6 +44,8 @@ pub struct LedgerOptions {
     pub clock: Arc<dyn Clock>,
     /// Called at each step of a write; for tests.
     pub faults: Faults,
+    /// Entries after which a new snapshot of the fold is written.
+    pub snapshot_every: u64,
 }
 
 impl LedgerOptions {
@@ -49,6 +55,7 @@ impl LedgerOptions {
             signer: Box::new(signer),
             clock: Arc::new(SystemClock),
             faults: Faults::default(),
+            snapshot_every: SNAPSHOT_EVERY_ENTRIES,
         }
     }
 }
@@ -62,6 +69,8 @@ pub struct OpenReport {
     pub checkpoint: SignedCheckpoint,
     /// Entries that were durable and not yet signed: the process had died in between.
     pub unsigned: u64,
+    /// Entries that were not folded, since a snapshot had them.
+    pub from_snapshot: u64,
     /// Entries taken from the reserve.
     pub from_reserve: u64,
     /// How many of those still wait there, because the database can't be written.
@@ -84,7 +93,8 @@ impl<F: Fold> Ledger<F> {
         create_private_directory(dir)
             .map_err(|error| io_refusal(&format!("make {}", dir.display()), &error))?;
         let lock = DirectoryLock::take(dir)?;
-        let (mut sequencer, mut report) = prepare::<F>(dir, options)?;
+        let every = options.snapshot_every;
+        let (mut sequencer, mut report, used) = prepare::<F>(dir, options)?;
         if let Err(refusal) = sequencer.catch_up() {
             report.warnings.push(refusal);
         }
@@ -101,6 +111,15 @@ impl<F: Fold> Ledger<F> {
         report.waiting = sequencer.waiting.len() as u64;
         report.checkpoint = (*sequencer.checkpoint).clone();
         let handle = LedgerHandle(Arc::clone(&sequencer.shared));
+        let keeper = Keeper::start(Keeping {
+            snapshots: Snapshots::at(dir),
+            shared: Arc::clone(&sequencer.shared),
+            signer: Arc::clone(&sequencer.signer),
+            faults: sequencer.faults.clone(),
+            every,
+            used,
+        })
+        .map_err(|error| io_refusal("start to write snapshots", &error))?;
         let thread = std::thread::Builder::new()
             .name("ledger-sequencer".to_owned())
             .spawn(move || sequencer.run())
@@ -108,6 +127,7 @@ impl<F: Fold> Ledger<F> {
         let ledger = Self {
             handle,
             thread: Some(thread),
+            keeper,
             _lock: lock,
         };
         Ok((ledger, report))
@@ -132,9 +152,11 @@ impl<F: Fold> Ledger<F> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        thread
+        let ended = thread
             .join()
-            .map_err(|_| Refusal::internal("the sequencer ended by a panic; see the log"))
+            .map_err(|_| Refusal::internal("the sequencer ended by a panic; see the log"));
+        self.keeper.finish();
+        ended
     }
 }
 
@@ -150,12 +172,14 @@ impl<F: Fold> Drop for Ledger<F> {
 fn prepare<F: Fold>(
     dir: &Path,
     options: LedgerOptions,
-) -> Result<(Sequencer<F>, OpenReport), Refusal> {
+) -> Result<(Sequencer<F>, OpenReport, Option<Claim>), Refusal> {
     let LedgerOptions {
         signer,
         clock,
         faults,
+        snapshot_every: _,
     } = options;
+    let signer: Arc<dyn CheckpointSigner> = Arc::from(signer);
     let mut warnings = Vec::new();
     let database = Writer::open(dir, faults.clone())?;
     let private = Arc::new(PrivateStore::open(dir)?);
@@ -170,7 +194,14 @@ fn prepare<F: Fold>(
 
     let stored = database.reader().size()?;
     let base = where_reserve_begins(database.reader(), stored, &records)?;
-    let mut folded = fold::<F>(database.reader(), base, signer.verifier())?;
+    let snapshots = Snapshots::at(dir);
+    if let Err(error) = snapshots.prepare() {
+        warnings.push(io_refusal("prepare the directory of snapshots", &error));
+    }
+    let reader = database.reader();
+    let loaded = snapshots.load(reader, base, signer.verifier(), &mut warnings);
+    let used = loaded.as_ref().map(|loaded| loaded.claim.clone());
+    let mut folded = fold::<F>(reader, base, signer.verifier(), loaded)?;
     let waiting = folded.replay(records, base)?;
     let checkpoint = folded.checkpoint;
 
@@ -178,6 +209,7 @@ fn prepare<F: Fold>(
         size: folded.state.next_index(),
         unsigned: base.saturating_sub(checkpoint.as_ref().map_or(0, |signed| signed.size)),
         checkpoint: unsigned_checkpoint(&folded.tree),
+        from_snapshot: used.as_ref().map_or(0, |claim| claim.size),
         from_reserve: waiting.len() as u64,
         waiting: waiting.len() as u64,
         warnings,
@@ -196,6 +228,7 @@ fn prepare<F: Fold>(
         readers: Readers::new(dir),
         private,
         blobs,
+        doubt: ArcSwapOption::empty(),
     });
     let sequencer = Sequencer {
         shared,
@@ -213,7 +246,7 @@ fn prepare<F: Fold>(
         checkpoint,
         checkpoint_stored: true,
     };
-    Ok((sequencer, report))
+    Ok((sequencer, report, used))
 }
 
 /// How many of the database's entries count: all, unless the reserve has another entry for one of
@@ -245,11 +278,12 @@ struct Folded<F: Fold> {
     checkpoint: Option<SignedCheckpoint>,
 }
 
-/// Folds the first `size` entries of the database.
+/// Folds the first `size` entries of the database, those behind a snapshot if there is one.
 fn fold<F: Fold>(
     reader: &dyn LogReader,
     size: u64,
     key: &VerifierKey,
+    loaded: Option<Loaded<F>>,
 ) -> Result<Folded<F>, Refusal> {
     let checkpoint = reader.last_checkpoint()?;
     if let Some(checkpoint) = &checkpoint {
@@ -269,7 +303,17 @@ fn fold<F: Fold>(
         newest: Timestamp::from_ms(0),
         checkpoint,
     };
-    reader.each_entry(0, size, &mut |entry| {
+    if let Some(loaded) = loaded {
+        let last = loaded.claim.size.saturating_sub(1);
+        for entry in reader.entries(last, loaded.claim.size, 1)? {
+            check_place(&entry, last)?;
+            folded.newest = entry.time;
+        }
+        folded.state = loaded.state;
+        folded.tree = loaded.tree;
+    }
+    let first = folded.tree.size();
+    reader.each_entry(first, size, &mut |entry| {
         let index = entry.index;
         folded
             .take(entry)

@@ -9,14 +9,16 @@
 //! - `ledger.db`: entries, full tiles, signed checkpoints (`database.rs`, `tree.rs`);
 //! - `reserve.journal`: space set aside for acts that reduce authority (`reserve.rs`);
 //! - `private.db`: what can be erased: people, blob keys, local values (`private.rs`);
-//! - `blobs/`: bodies by digest (`blobs.rs`).
+//! - `blobs/`: bodies by digest (`blobs.rs`);
+//! - `snapshots/`: states of the fold, which spare a start most of the log (`snapshot.rs`).
 //!
 //! How a write gets to the disk, and what a restart finds after each step, is told at the top of
-//! `sequencer.rs`; for the reserve in `reserve.rs`, for a blob in `blobs.rs`.
+//! `sequencer.rs`; for the reserve in `reserve.rs`, for a blob in `blobs.rs`, for a snapshot in
+//! `snapshot.rs`.
 //!
-//! A restart, step by step: take the lock (or name who has it); read what the reserve has; fold the
-//! database's entries from the first, comparing leaf hashes, and the root where the last signed
-//! checkpoint stands; fold the reserve's entries behind them; move those into the database; sign,
+//! A restart, step by step: take the lock (or name who has it); read what the reserve has; take the
+//! newest snapshot that holds; fold the database's entries behind it (without one, from the first),
+//! comparing leaf hashes, and the root where the last signed checkpoint stands; fold the reserve's entries behind them; move those into the database; sign,
 //! if entries are durable that no checkpoint covers. Any entry that is missing, altered or of an
 //! unknown type ends it: a server that does not know its state has none.
 #![forbid(unsafe_code)]
@@ -37,6 +39,7 @@ mod queue;
 mod receipt;
 mod reserve;
 mod sequencer;
+mod snapshot;
 mod storage;
 mod tree;
 mod verify;

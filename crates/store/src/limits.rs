@@ -21,6 +21,16 @@ pub const RETRY_MS: u64 = 200;
 /// How long a signed checkpoint may wait for the next commit before it is stored by itself, in
 /// milliseconds.
 pub const CHECKPOINT_IDLE_MS: u64 = 50;
+/// Entries after which a new snapshot is written: what a start must fold is about that many.
+pub const SNAPSHOT_EVERY_ENTRIES: u64 = 20_000;
+/// When the ledger is closed, a snapshot is written after this share of those entries already.
+pub const SNAPSHOT_CLOSE_SHARE: u64 = 16;
+/// How often it is looked whether a snapshot is due, in milliseconds.
+pub const SNAPSHOT_LOOK_MS: u64 = 250;
+/// How many times as long as a snapshot took to write nothing is written: a twentieth of one core.
+pub const SNAPSHOT_REST: u32 = 19;
+/// Snapshots that are kept: the newest, and one to fall back to.
+pub const SNAPSHOTS_KEPT: usize = 2;
 /// Most entries that one read returns.
 pub const READ_MAX_ENTRIES: usize = 1_000;
 /// Bytes after which one read stops taking more entries (16 MiB).

@@ -61,7 +61,7 @@ pub(crate) struct Sequencer<F: Fold> {
     pub(crate) shared: Arc<Shared<F>>,
     pub(crate) database: Writer,
     pub(crate) reserve: Option<Reserve>,
-    pub(crate) signer: Box<dyn CheckpointSigner>,
+    pub(crate) signer: Arc<dyn CheckpointSigner>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) guard: ClockGuard,
     pub(crate) faults: Faults,
@@ -138,11 +138,12 @@ impl<F: Fold> Sequencer<F> {
     fn batch(&mut self, jobs: Vec<Job<F>>) {
         let blocked = self.catch_up().err();
         let reading = self.guard.read(&*self.clock, self.newest);
-        let plan = self.plan(
-            jobs,
-            reading.now,
-            blocked.as_ref().or(reading.jump.as_ref()),
-        );
+        let doubt = self.shared.doubt.load_full();
+        let no_grants = blocked
+            .as_ref()
+            .or(reading.jump.as_ref())
+            .or(doubt.as_deref());
+        let plan = self.plan(jobs, reading.now, no_grants);
         if blocked.is_some() {
             return self.finish_aside(plan);
         }

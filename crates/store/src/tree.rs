@@ -47,6 +47,23 @@ impl Tree {
         self.frontier.root()
     }
 
+    /// The edge of the tree of the first `size` entries, from what is stored of it.
+    pub(crate) fn load(reader: &dyn LogReader, size: u64) -> Result<Self, Refusal> {
+        let stored = StoredTree(reader);
+        let peaks = stored.read(&Frontier::peaks_of(size))?;
+        let frontier = Frontier::from_peaks(size, peaks)?;
+        let mut partial = Vec::new();
+        for level in 0..TILE_LEVELS {
+            let width = size >> (u32::from(TILE_HEIGHT) * u32::from(level));
+            if width == 0 {
+                break;
+            }
+            let count = width % TILE_WIDTH;
+            partial.push(stored.edge(level, width - count, count)?);
+        }
+        Ok(Self { frontier, partial })
+    }
+
     /// Appends a leaf and gives the tiles that it filled.
     pub(crate) fn append(&mut self, leaf: Digest) -> Result<Vec<Tile>, Refusal> {
         let mut tiles = Vec::new();

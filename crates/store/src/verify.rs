@@ -18,6 +18,7 @@ use crate::ledger::{apply, at_entry, check_place, where_reserve_begins, wrong_ro
 use crate::limits::FINDINGS_MAX;
 use crate::private::PrivateStore;
 use crate::reserve;
+use crate::snapshot::{Claim, Snapshots};
 use crate::storage::LogReader;
 use crate::tree::{Tile, Tree};
 
@@ -99,6 +100,8 @@ pub fn verify<F: Fold>(
         .held
         .map(|note| SignedCheckpoint::verify(note, options.key))
         .transpose()?;
+    // Before the database: a snapshot is of entries that are there already.
+    let snapshots = Snapshots::at(dir).claims::<F>(options.key);
     // Before the database: entries move from here to there, never back.
     let records = reserve::read(dir)?;
     let private = Arc::new(PrivateStore::open_reader(dir)?);
@@ -112,6 +115,7 @@ pub fn verify<F: Fold>(
         options,
         held: held.as_ref(),
         blobs: &blobs,
+        snapshots,
         state: F::empty(),
         tree: Tree::default(),
         tile: None,
@@ -154,6 +158,8 @@ struct Verifier<'a, F: Fold> {
     options: &'a VerifyOptions<'a, F>,
     held: Option<&'a SignedCheckpoint>,
     blobs: &'a Blobs,
+    /// What the log's key signed as the state at some sizes.
+    snapshots: Vec<Claim>,
     state: F,
     tree: Tree,
     /// The stored tile that the present entry's leaf stands in, if it is full.
@@ -188,6 +194,15 @@ impl<F: Fold> Verifier<'_, F> {
             return Ok(());
         }
         let newest = reader.last_checkpoint()?;
+        let beyond = self.snapshots.iter().map(|claim| claim.size).max();
+        if let Some(beyond) = beyond.filter(|beyond| *beyond > size) {
+            let refusal = Refusal::conflict(
+                "ledger-truncated",
+                format!("the ledger has {size} entries, and a snapshot of more was signed"),
+            )
+            .expected(&format!("at least {beyond} entries"));
+            self.find(Some(size), refusal);
+        }
         for checkpoint in newest.iter().chain(self.held) {
             if checkpoint.size > size {
                 let refusal = Refusal::conflict(
@@ -217,7 +232,30 @@ impl<F: Fold> Verifier<'_, F> {
             }
         }
         self.check_signed()?;
-        self.fold(entry)
+        self.fold(entry)?;
+        self.check_snapshots()
+    }
+
+    /// Compares the state with what a snapshot says that it is.
+    fn check_snapshots(&mut self) -> Result<(), Refusal> {
+        let size = self.tree.size();
+        let root = self.tree.root();
+        let here = |claim: &&Claim| claim.size == size;
+        if !self.snapshots.iter().any(|claim| here(&claim)) {
+            return Ok(());
+        }
+        let state = Digest::of(&self.state.to_snapshot()?);
+        let differs = |claim: &&Claim| claim.root != root || claim.state != state;
+        let false_ones = self.snapshots.iter().filter(here).filter(differs).count();
+        if false_ones > 0 {
+            let refusal = Refusal::conflict(
+                "snapshot-altered",
+                format!("the snapshot of {size} entries is not the state that they lead to"),
+            )
+            .next("remove it from the folder `snapshots`; look for who could use the log's key");
+            self.find(None, refusal);
+        }
+        Ok(())
     }
 
     /// Compares the leaf with the stored full tile, which knows it by its place.

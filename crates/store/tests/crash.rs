@@ -25,7 +25,9 @@ use std::time::{Duration, Instant};
 
 use portcullis_evidence::merkle::{verify_consistency, verify_inclusion};
 use portcullis_model::Fold;
-use portcullis_store::{CheckpointSigner, Faults, Ledger, RecordedIn, SignedCheckpoint, Step};
+use portcullis_store::{
+    CheckpointSigner, Faults, Ledger, LedgerOptions, RecordedIn, SignedCheckpoint, Step,
+};
 use toy::{Event, Toy, check, grant, options, trip};
 
 /// Kills at random moments in the ordinary test run.
@@ -97,6 +99,14 @@ fn a_kill_while_a_ledger_is_made_leaves_one_that_opens() {
         let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(Faults::default())).unwrap();
         drop(ledger);
         examine(dir.path(), &acknowledged, &format!("start {round}"));
+    }
+}
+
+/// With snapshots every few entries.
+fn often(faults: Faults) -> LedgerOptions {
+    LedgerOptions {
+        snapshot_every: 8,
+        ..options(faults)
     }
 }
 
@@ -237,7 +247,7 @@ fn examine(dir: &Path, acknowledged: &[Acknowledged], case: &str) {
 fn child_that_appends() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let first: u64 = std::env::var(NONCE).unwrap().parse().unwrap();
-    let (ledger, _) = Ledger::<Toy>::open(Path::new(&dir), options(deadly())).unwrap();
+    let (ledger, _) = Ledger::<Toy>::open(Path::new(&dir), often(deadly())).unwrap();
     let handle = ledger.handle();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {

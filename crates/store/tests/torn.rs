@@ -227,6 +227,10 @@ impl CheckpointSigner for Telling {
         Ok(note)
     }
 
+    fn sign_snapshot(&self, text: &str) -> Result<String, Refusal> {
+        self.0.sign_snapshot(text)
+    }
+
     fn verifier(&self) -> &VerifierKey {
         self.0.verifier()
     }
@@ -254,6 +258,7 @@ fn child_that_works() {
         });
         let options = LedgerOptions {
             signer: Box::new(Telling(toy::key())),
+            snapshot_every: 32,
             ..options(faults)
         };
         let (ledger, _) = Ledger::<Toy>::open(&dir, options).unwrap();

@@ -1,6 +1,6 @@
 //! The right edge of a tree: all that appending needs.
 
-use portcullis_model::Digest;
+use portcullis_model::{Digest, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::{Node, ProofError, TREE_MAX_SIZE, empty_root, node_hash};
@@ -48,6 +48,29 @@ impl Frontier {
     /// The root over all leaves appended so far.
     pub fn root(&self) -> Digest {
         fold_peaks(&self.peaks).unwrap_or_else(empty_root)
+    }
+
+    /// The subtrees whose hashes are the peaks of a tree of `size` leaves, largest first.
+    pub fn peaks_of(size: u64) -> Vec<Node> {
+        let mut start = 0_u64;
+        (0..=62_u8)
+            .rev()
+            .filter(|level| size >> level & 1 == 1)
+            .map(|level| {
+                let index = start >> level;
+                start += 1 << level;
+                Node { level, index }
+            })
+            .collect()
+    }
+
+    /// The edge of a tree of `size` leaves from the hashes of [`Frontier::peaks_of`].
+    ///
+    /// # Errors
+    /// Another number of them than `size` has set bits, or a size beyond [`TREE_MAX_SIZE`].
+    pub fn from_peaks(size: u64, peaks: Vec<Digest>) -> Result<Self, Refusal> {
+        Self::try_from(StoredFrontier { peaks, size })
+            .map_err(|message| Refusal::malformed("frontier").received(&message))
     }
 
     /// Number of leaves.

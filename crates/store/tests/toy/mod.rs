@@ -157,7 +157,33 @@ impl Fold for Toy {
     fn decode(_index: LedgerIndex, bytes: &[u8]) -> Result<Event, Refusal> {
         portcullis_model::canonical::from_slice("event", bytes)
     }
+
+    fn snapshot_form() -> Option<&'static str> {
+        Some(FORM)
+    }
+
+    fn to_snapshot(&self) -> Result<Vec<u8>, Refusal> {
+        let used: Vec<u64> = self.used.iter().copied().collect();
+        let parts = (self.next, used, self.tripped, self.chain, self.newest);
+        Ok(serde_json::to_vec(&parts).unwrap())
+    }
+
+    fn from_snapshot(bytes: &[u8]) -> Result<Self, Refusal> {
+        let (next, used, tripped, chain, newest): (_, Vec<u64>, _, _, _) =
+            serde_json::from_slice(bytes)
+                .map_err(|error| Refusal::malformed("toy").received(&error.to_string()))?;
+        Ok(Self {
+            next,
+            used: used.into_iter().collect(),
+            tripped,
+            chain,
+            newest,
+        })
+    }
 }
+
+/// The form of the toy's snapshots.
+pub(crate) const FORM: &str = "toy 1";
 
 pub(crate) const START: Timestamp = Timestamp::from_ms(1_795_000_000_000);
 
