@@ -22,12 +22,59 @@ pub(crate) struct Agent {
     pub(crate) reviewer: bool,
     /// Templates that reach its prompt.
     pub(crate) prompt: Vec<(String, usize)>,
-    /// It checks by itself that whoever starts it may write to the repository.
-    pub(crate) checks_actor: bool,
+    /// Whether it checks by itself that whoever starts it may write to the repository.
+    pub(crate) checks: ActorCheck,
+    /// The bots that it takes tasks from, where it checks.
+    pub(crate) bots: Bots,
     /// The action's reference, for pinning.
     pub(crate) uses: Option<String>,
     /// Recognised only by what it is given: whether its model may run commands is unknown.
     pub(crate) generic: bool,
+}
+
+/// When an agent's action refuses accounts without write access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActorCheck {
+    Never,
+    /// On events of issues, comments and pull requests; not in runs that a schedule, a dispatch
+    /// or another run starts.
+    OnEntities,
+    Always,
+}
+
+/// Which bots may start an agent's action that checks who starts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Bots {
+    All,
+    /// Logins without `[bot]`, lower-cased.
+    Only(Vec<String>),
+}
+
+impl Bots {
+    fn read(text: Option<&str>) -> Self {
+        let names: Vec<String> = text
+            .unwrap_or_default()
+            .split([',', '\n', ' '])
+            .map(|name| name.trim().trim_end_matches("[bot]").to_ascii_lowercase())
+            .filter(|name| !name.is_empty())
+            .collect();
+        if names.iter().any(|name| name == "*") {
+            Self::All
+        } else {
+            Self::Only(names)
+        }
+    }
+
+    /// Whether a bot may start it.
+    pub(crate) fn admits(&self, login: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => {
+                let login = login.trim_end_matches("[bot]").to_ascii_lowercase();
+                names.contains(&login)
+            }
+        }
+    }
 }
 
 /// Recognises an action that runs an agent.
@@ -52,7 +99,8 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         shell: false,
         reviewer: false,
         prompt: Vec::new(),
-        checks_actor: false,
+        checks: ActorCheck::Never,
+        bots: Bots::All,
         uses: Some(uses.to_owned()),
         generic: false,
     };
@@ -88,7 +136,17 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             agent.name = "Claude Code";
             let base = name.contains("base-action");
             agent.own_app = (!base).then_some("claude");
-            agent.checks_actor = !base && with.get("allowed_non_write_users").is_none();
+            // The list of users without rights counts only together with a token of one's own.
+            let open_to_all = agent.token.is_some()
+                && with
+                    .get("allowed_non_write_users")
+                    .is_some_and(|users| users.contains('*'));
+            if !base {
+                agent.bots = Bots::read(with.get("allowed_bots"));
+                if !open_to_all {
+                    agent.checks = ActorCheck::OnEntities;
+                }
+            }
             agent.tools = claude_tools(with);
             // With a prompt of its own the action gives the agent no shell; when it answers a
             // mention it gives it `git add`, `git commit` and `git push`.
@@ -99,8 +157,17 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         }
         "openai/codex-action" => {
             agent.name = "Codex";
-            agent.checks_actor = with.get("allow-users").is_none()
-                && with.get("allow-bots").is_none_or(|value| value != "true");
+            if !with
+                .get("allow-users")
+                .is_some_and(|users| users.contains('*'))
+            {
+                agent.checks = ActorCheck::Always;
+            }
+            agent.bots = if with.says("allow-bots", "true") {
+                Bots::All
+            } else {
+                Bots::read(with.get("allow-bot-users"))
+            };
             agent.shell = with
                 .get("sandbox")
                 .is_some_and(|mode| mode.contains("danger"))
@@ -110,6 +177,12 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
                         || args.contains("--yolo")
                 });
         }
+        // The first form of the action: what its model may run is written in the action itself.
+        "openai/codex/.github/actions/codex" => {
+            agent.name = "Codex";
+            agent.shell = true;
+            agent.generic = true;
+        }
         "google-github-actions/run-gemini-cli" | "google-gemini/gemini-cli-action" => {
             agent.name = "Gemini CLI";
             agent.tools = with.get("settings").and_then(gemini_tools);
@@ -118,7 +191,8 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         "sst/opencode/github" | "anomalyco/opencode/github" | "opencode-ai/opencode" => {
             agent.name = "opencode";
             agent.own_app = Some("opencode-agent");
-            agent.checks_actor = true;
+            agent.checks = ActorCheck::OnEntities;
+            agent.bots = Bots::Only(Vec::new());
             agent.shell = true;
         }
         "all-hands-ai/openhands/.github/workflows/openhands-resolver.yml"
@@ -163,7 +237,8 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             agent.name = "Droid";
             agent.own_app = Some("factory-droid");
             agent.shell = true;
-            agent.checks_actor = true;
+            agent.checks = ActorCheck::OnEntities;
+            agent.bots = Bots::read(with.get("allowed_bots"));
         }
         "qwenlm/qwen-code-action" => {
             agent.name = "Qwen Code";
@@ -248,14 +323,43 @@ pub(crate) fn by_command(name: &str, words: &[&str]) -> Option<&'static str> {
 
 /// Tools that a command line restricts its agent to.
 pub(crate) fn tools_of_command(command: &Command) -> Option<Vec<String>> {
-    if command.has("--dangerously-skip-permissions")
-        || command.has("--yolo")
-        || command.has("--dangerously-bypass-approvals-and-sandbox")
+    let text = command.text();
+    if asks_for_no_limits(&text)
+        || [
+            "--yolo",
+            "--dangerously-bypass-approvals-and-sandbox",
+            "--dangerously-allow-all",
+            "--allow-all-tools",
+            "--allow-all",
+            "--trust-all-tools",
+            "--skip-permissions-unsafe",
+        ]
+        .iter()
+        .any(|flag| command.has(flag))
+        || matches!(
+            command.option(&["--approval-mode"]),
+            Some("yolo" | "bypassPermissions")
+        )
     {
         return None;
     }
-    if let Some(text) = command.option(&["--allowedTools", "--allowed-tools", "--allow-tool"]) {
-        return Some(split_tools(text));
+    let mut tools = Vec::new();
+    let flags = ["--allowedTools", "--allowed-tools", "--allow-tool"];
+    let mut words = command.words.iter().peekable();
+    while let Some(word) = words.next() {
+        if flags.contains(&word.as_str()) {
+            while let Some(value) = words.next_if(|next| !next.starts_with('-')) {
+                tools.extend(split_tools(value));
+            }
+        } else if let Some(value) = flags
+            .iter()
+            .find_map(|flag| word.strip_prefix(flag)?.strip_prefix('='))
+        {
+            tools.extend(split_tools(value));
+        }
+    }
+    if !tools.is_empty() {
+        return Some(tools);
     }
     let name = command
         .words
@@ -273,6 +377,11 @@ pub(crate) fn tools_of_command(command: &Command) -> Option<Vec<String>> {
             Some(Vec::new())
         }
         "aider" => Some(Vec::new()),
+        // Without a flag that allows tools these run no command that a person has not confirmed.
+        "gemini" | "qwen" if !command.has("-y") => Some(Vec::new()),
+        "copilot" | "amp" | "q" => Some(Vec::new()),
+        // It stays local below this level.
+        "droid" if command.option(&["--auto"]) != Some("high") => Some(Vec::new()),
         _ => None,
     }
 }
@@ -306,40 +415,142 @@ pub(crate) fn split_tools(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The tools that the action allows beside its defaults; `None` where it allows none.
 fn claude_tools(with: &With<'_>) -> Option<Vec<String>> {
+    let mut out = Vec::new();
     if let Some(text) = with.get("allowed_tools").or(with.get("allowed-tools")) {
-        return Some(split_tools(text));
+        out.extend(split_tools(text));
     }
-    let args = with.get("claude_args")?;
-    if args.contains("--dangerously-skip-permissions") {
-        return Some(vec!["Bash".to_owned()]);
+    if let Some(settings) = with.get("settings") {
+        out.extend(allowed_by_settings(settings));
     }
-    let at = ["--allowedTools", "--allowed-tools"]
-        .iter()
-        .find_map(|flag| args.find(flag).map(|at| at + flag.len()))?;
-    let rest = args.get(at..)?.trim_start_matches(['=', ' ', '\n']);
-    let value = match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) => rest.get(1..)?.split(quote).next()?,
-        _ => rest.split_whitespace().next()?,
+    if let Some(args) = with.get("claude_args") {
+        if asks_for_no_limits(args) {
+            out.push("Bash".to_owned());
+        }
+        for flag in ["--allowedTools", "--allowed-tools"] {
+            for (at, _) in args.match_indices(flag) {
+                out.extend(listed_tools(
+                    args.get(at + flag.len()..).unwrap_or_default(),
+                ));
+            }
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Whether arguments let Claude Code run anything without asking.
+fn asks_for_no_limits(arguments: &str) -> bool {
+    arguments.contains("--dangerously-skip-permissions")
+        || arguments
+            .split_once("--permission-mode")
+            .is_some_and(|(_, rest)| {
+                rest.trim_start_matches(['=', ' ', '"', '\''])
+                    .starts_with("bypassPermissions")
+            })
+}
+
+/// The tools after `--allowedTools`: one quoted list, or words until the next flag.
+fn listed_tools(rest: &str) -> Vec<String> {
+    let rest = rest.trim_start_matches(['=', ' ', '\n', '\t']);
+    let mut out = Vec::new();
+    let mut rest = rest;
+    while let Some(first) = rest.chars().next() {
+        if first == '-' {
+            break;
+        }
+        let (word, tail) = match first {
+            '"' | '\'' => {
+                let inner = rest.get(1..).unwrap_or_default();
+                inner.split_once(first).unwrap_or((inner, ""))
+            }
+            _ => {
+                // `Bash(git push:*)` holds a space inside its brackets.
+                let mut depth = 0_usize;
+                let end = rest
+                    .find(|c: char| {
+                        match c {
+                            '(' => depth += 1,
+                            ')' => depth = depth.saturating_sub(1),
+                            _ => {}
+                        }
+                        depth == 0 && c.is_whitespace()
+                    })
+                    .unwrap_or(rest.len());
+                rest.split_at(end)
+            }
+        };
+        out.extend(split_tools(word));
+        rest = tail.trim_start();
+    }
+    out
+}
+
+/// `permissions.allow` of Claude Code's settings, given as JSON.
+fn allowed_by_settings(settings: &str) -> Vec<String> {
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(settings) else {
+        return Vec::new();
     };
-    Some(split_tools(value))
+    if json
+        .pointer("/permissions/defaultMode")
+        .and_then(serde_json::Value::as_str)
+        == Some("bypassPermissions")
+    {
+        return vec!["Bash".to_owned()];
+    }
+    json.pointer("/permissions/allow")
+        .and_then(serde_json::Value::as_array)
+        .map(|list| {
+            list.iter()
+                .filter_map(serde_json::Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 fn gemini_tools(settings: &str) -> Option<Vec<String>> {
-    let json: serde_json::Value = serde_json::from_str(settings).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&without_templates(settings)).ok()?;
     let list = json
         .get("coreTools")
         .or_else(|| json.pointer("/tools/core"))?
         .as_array()?;
-    Some(
-        list.iter()
-            .filter_map(|tool| tool.as_str())
-            .map(|tool| {
-                tool.replace("run_shell_command", "Bash")
-                    .replace("ShellTool", "Bash")
-            })
-            .collect(),
-    )
+    let mut out: Vec<String> = list
+        .iter()
+        .filter_map(|tool| tool.as_str())
+        .map(|tool| {
+            tool.replace("run_shell_command", "Bash")
+                .replace("ShellTool", "Bash")
+        })
+        .collect();
+    // The forge's tools come from its server, all of them unless some are named.
+    if let Some(server) = json.pointer("/mcpServers/github") {
+        match server.get("includeTools").and_then(|list| list.as_array()) {
+            Some(list) => out.extend(
+                list.iter()
+                    .filter_map(|tool| tool.as_str())
+                    .map(|tool| format!("mcp__github__{tool}")),
+            ),
+            None => out.extend([
+                "mcp__github__push_files".to_owned(),
+                "mcp__github__merge_pull_request".to_owned(),
+            ]),
+        }
+    }
+    Some(out)
+}
+
+/// A text with every `${{ … }}` replaced by a number, so that JSON around them can be read.
+fn without_templates(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once("${{") {
+        out.push_str(before);
+        out.push('0');
+        rest = tail.split_once("}}").map_or("", |(_, after)| after);
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Whether a tool list lets its agent push commits.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::tree::Tree;
+use crate::workflow::Workflow;
 use crate::yaml::{self, Node};
 
 /// A bot that is configured here.
@@ -24,6 +25,10 @@ pub(crate) enum Duty {
         labels: Vec<String>,
         /// A person must release the workflow runs of its pull requests.
         runs_held: bool,
+        /// The branch that its pull requests aim at; `None` is the default one.
+        base: Option<String>,
+        /// The files that its pull requests change; `None` where that can't be told.
+        files: Option<Vec<String>>,
     },
     /// Merges pull requests.
     Merges {
@@ -64,7 +69,9 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
         let lower = file.to_ascii_lowercase();
         let found = match lower.as_str() {
             ".github/dependabot.yml" | ".github/dependabot.yaml" => {
-                with_yaml(tree, file, problems, dependabot)
+                with_yaml(tree, file, problems, |file, root| {
+                    dependabot(file, root, tree)
+                })
             }
             "renovate.json"
             | "renovate.json5"
@@ -127,6 +134,8 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
                     head: "copilot/fix",
                     labels: Vec::new(),
                     runs_held: true,
+                    base: None,
+                    files: None,
                 },
             }],
             "sweep.yaml" => vec![Bot {
@@ -138,6 +147,8 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
                     head: "sweep/fix",
                     labels: vec!["sweep".to_owned()],
                     runs_held: false,
+                    base: None,
+                    files: None,
                 },
             }],
             _ => Vec::new(),
@@ -160,7 +171,7 @@ fn with_yaml(
     tree: &Tree,
     file: &str,
     problems: &mut Vec<(String, usize, String)>,
-    read: fn(&str, &Node) -> Vec<Bot>,
+    read: impl Fn(&str, &Node) -> Vec<Bot>,
 ) -> Vec<Bot> {
     match tree.read(file) {
         Err(problem) => {
@@ -220,6 +231,8 @@ pub(crate) fn dependabot_bot(file: &str, line: usize, labels: Vec<String>) -> Bo
             head: "dependabot/npm_and_yarn/x",
             labels,
             runs_held: false,
+            base: None,
+            files: None,
         },
     }
 }
@@ -234,30 +247,58 @@ pub(crate) fn renovate_bot(file: &str, line: usize, labels: Vec<String>) -> Bot 
             head: "renovate/x",
             labels,
             runs_held: false,
+            base: None,
+            files: None,
         },
     }
 }
 
-fn dependabot(file: &str, root: &Node) -> Vec<Bot> {
-    let Some(updates) = root
-        .get("updates")
-        .filter(|updates| !updates.items().is_empty())
-    else {
-        return Vec::new();
-    };
-    let mut labels: Vec<String> = vec!["dependencies".to_owned()];
-    for update in updates.items() {
-        if let Some(list) = update.get("labels") {
-            labels.extend(list.texts().into_iter().map(str::to_owned));
+fn dependabot(file: &str, root: &Node, tree: &Tree) -> Vec<Bot> {
+    let line = root.entry("updates").map_or(1, |entry| entry.line);
+    let updates = root.get("updates").map(Node::items).unwrap_or_default();
+    // Pull requests for one branch are alike, so that one bot stands for them.
+    let mut bases: Vec<Option<String>> = Vec::new();
+    for update in updates {
+        let base = update.str_of("target-branch").map(str::to_owned);
+        if !bases.contains(&base) {
+            bases.push(base);
         }
     }
-    labels.sort();
-    labels.dedup();
-    vec![dependabot_bot(
-        file,
-        root.entry("updates").map_or(1, |entry| entry.line),
-        labels,
-    )]
+    bases
+        .into_iter()
+        .map(|base| {
+            let mut labels: Vec<String> = vec!["dependencies".to_owned()];
+            let mut files: Option<Vec<String>> = Some(Vec::new());
+            for update in updates {
+                if update.str_of("target-branch") != base.as_deref() {
+                    continue;
+                }
+                if let Some(list) = update.get("labels") {
+                    labels.extend(list.texts().into_iter().map(str::to_owned));
+                }
+                files = match (files, crate::manifests::of(update, tree)) {
+                    (Some(mut known), Some(more)) => {
+                        known.extend(more);
+                        Some(known)
+                    }
+                    _ => None,
+                };
+            }
+            labels.sort();
+            labels.dedup();
+            let mut bot = dependabot_bot(file, line, labels);
+            if let Duty::Opens {
+                base: aim,
+                files: changes,
+                ..
+            } = &mut bot.duty
+            {
+                *aim = base;
+                *changes = files;
+            }
+            bot
+        })
+        .collect()
 }
 
 /// Reads Renovate's configuration, comments and trailing commas included.
@@ -283,7 +324,7 @@ fn renovate_value(file: &str, text: &str, value: &Value) -> Vec<Bot> {
     if value.get("enabled") == Some(&Value::Bool(false)) {
         return Vec::new();
     }
-    let labels = value
+    let labels: Vec<String> = value
         .get("labels")
         .and_then(Value::as_array)
         .map(|list| {
@@ -293,7 +334,30 @@ fn renovate_value(file: &str, text: &str, value: &Value) -> Vec<Bot> {
                 .collect()
         })
         .unwrap_or_default();
-    let mut bots = vec![renovate_bot(file, 1, labels)];
+    let bases: Vec<String> = ["baseBranches", "baseBranchPatterns"]
+        .iter()
+        .find_map(|key| value.get(key).and_then(Value::as_array))
+        .map(|list| {
+            list.iter()
+                .filter_map(Value::as_str)
+                // A pattern stands for branches that the file does not name.
+                .filter(|name| !name.starts_with('/'))
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default();
+    let mut bots = Vec::new();
+    if bases.is_empty() {
+        bots.push(renovate_bot(file, 1, labels));
+    } else {
+        for name in bases {
+            let mut bot = renovate_bot(file, line_of(text, "baseBranch"), labels.clone());
+            if let Duty::Opens { base, .. } = &mut bot.duty {
+                *base = (name != "$default").then_some(name);
+            }
+            bots.push(bot);
+        }
+    }
     if automerges(value, 0) {
         bots.push(renovate_merger(file, line_of(text, "automerge")));
     }
@@ -641,6 +705,92 @@ fn bulldozer(file: &str, root: &Node) -> Vec<Bot> {
         needs,
         false,
     )]
+}
+
+/// Coding agents that a pipeline's scripts start elsewhere: by their services' interfaces, or by
+/// assigning an issue to them. They open pull requests here.
+pub(crate) fn launched(workflows: &[Workflow], bots: &mut Vec<Bot>) {
+    /// Marks in a script, the product, its login, its branch, and whether its runs are held.
+    const MARKS: &[(&[&str], &str, &str, &str, bool)] = &[
+        (
+            &["api.cursor.com/v0/agents", "api.cursor.com/v1/agents"],
+            "Cursor",
+            "cursor[bot]",
+            "cursor/x",
+            false,
+        ),
+        (
+            &["jules.googleapis.com"],
+            "Jules",
+            "google-labs-jules[bot]",
+            "jules/x",
+            false,
+        ),
+        (
+            &["api.devin.ai"],
+            "Devin",
+            "devin-ai-integration[bot]",
+            "devin/x",
+            false,
+        ),
+        (
+            &["app.all-hands.dev/api"],
+            "OpenHands",
+            "openhands-agent",
+            "openhands/x",
+            false,
+        ),
+        (
+            &[
+                "gh agent-task create",
+                "copilot-swe-agent",
+                "--add-assignee @copilot",
+                "--add-assignee \"@copilot\"",
+                "--assignee @copilot",
+                "--assignee \"@copilot\"",
+            ],
+            "Copilot coding agent",
+            "Copilot",
+            "copilot/fix",
+            true,
+        ),
+    ];
+    for workflow in workflows {
+        for step in workflow.jobs.iter().flat_map(|job| &job.steps) {
+            let script = step.run.as_ref().map(|(text, line)| (text, *line));
+            let code = step
+                .with
+                .iter()
+                .find(|(name, _)| name == "script")
+                .map(|(_, text)| (text, step.line));
+            for (text, line) in script.into_iter().chain(code) {
+                for (marks, product, login, head, runs_held) in MARKS {
+                    let Some(at) = marks.iter().find_map(|mark| text.find(mark)) else {
+                        continue;
+                    };
+                    if bots.iter().any(|bot| {
+                        bot.product == *product && matches!(bot.duty, Duty::Opens { .. })
+                    }) {
+                        continue;
+                    }
+                    let before = text.get(..at).unwrap_or_default();
+                    bots.push(Bot {
+                        product,
+                        login: (*login).to_owned(),
+                        file: workflow.file.clone(),
+                        line: line + before.matches('\n').count(),
+                        duty: Duty::Opens {
+                            head,
+                            labels: Vec::new(),
+                            runs_held: *runs_held,
+                            base: None,
+                            files: None,
+                        },
+                    });
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub(crate) enum Value {
     Text(String),
     /// The login of a person (or of a machine account) that the files don't name.
     Login,
+    /// The login of an app whose token a workflow makes: some `…[bot]`, but none of the public ones.
+    App,
     /// Whoever starts the run chooses it, or it is computed in the run: either outcome can happen.
     Open,
     /// A setting outside the files decides it; the text names the fact.
@@ -178,7 +180,7 @@ pub(crate) fn truth_of(value: &Value) -> Truth {
         Value::Bool(yes) => *yes,
         Value::Number(number) => *number != 0.0 && !number.is_nan(),
         Value::Text(text) => !text.is_empty(),
-        Value::Login => true,
+        Value::Login | Value::App => true,
         Value::Open => return Truth::Can,
         Value::Fact(fact) => return Truth::Depends(fact.clone()),
     };
@@ -273,13 +275,20 @@ fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
             .cloned()
             .unwrap_or(Value::Open)
     };
-    if matches!(name, "contains" | "startswith" | "endswith")
-        && matches!(values.first(), Some(Value::Login))
-    {
-        return match values.get(1) {
-            Some(Value::Text(part)) if is_bot_login(part) => Value::Bool(false),
-            _ => Value::Open,
-        };
+    if matches!(name, "contains" | "startswith" | "endswith") {
+        match (values.first(), values.get(1)) {
+            (Some(Value::Login), Some(Value::Text(part))) if is_bot_login(part) => {
+                return Value::Bool(false);
+            }
+            (Some(Value::App), Some(Value::Text(part))) if part.eq_ignore_ascii_case("[bot]") => {
+                return Value::Bool(true);
+            }
+            (Some(Value::App), Some(Value::Text(part))) if is_public_bot(part) => {
+                return Value::Bool(false);
+            }
+            (Some(Value::Login | Value::App), _) => return Value::Open,
+            _ => {}
+        }
     }
     let pair = || match values.as_slice() {
         [first, second] => Some((
@@ -301,6 +310,9 @@ fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
                         Value::Bool(list.iter().any(|item| item.eq_ignore_ascii_case(wanted)))
                     }
                     Some(Value::Login) if list.iter().all(|item| is_bot_login(item)) => {
+                        Value::Bool(false)
+                    }
+                    Some(Value::App) if list.iter().all(|item| is_not_an_own_app(item)) => {
                         Value::Bool(false)
                     }
                     _ => unknown(),
@@ -353,6 +365,23 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Value {
             (Comparison::Unequal, Value::Text(text)) if is_bot_login(text) => Value::Bool(true),
             (Comparison::Equal, Value::Null) => Value::Bool(false),
             (Comparison::Unequal, Value::Null) => Value::Bool(true),
+            _ => Value::Open,
+        };
+    }
+    if let (Value::App, other) | (other, Value::App) = (left, right) {
+        let known = match other {
+            Value::Text(text) => is_not_an_own_app(text),
+            Value::Null => true,
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::Login
+            | Value::App
+            | Value::Open
+            | Value::Fact(_) => false,
+        };
+        return match comparison {
+            Comparison::Equal if known => Value::Bool(false),
+            Comparison::Unequal if known => Value::Bool(true),
             _ => Value::Open,
         };
     }
@@ -448,8 +477,42 @@ fn number_of(value: &Value) -> Option<f64> {
         Value::Number(number) => Some(*number),
         Value::Text(text) if text.trim().is_empty() => Some(0.0),
         Value::Text(text) => text.trim().parse().ok(),
-        Value::Login | Value::Open | Value::Fact(_) => None,
+        Value::Login | Value::App | Value::Open | Value::Fact(_) => None,
     }
+}
+
+/// Whether a login can't be that of an app of the repository's own: no app's, or a public one's.
+fn is_not_an_own_app(login: &str) -> bool {
+    !login.to_ascii_lowercase().ends_with("[bot]") || is_public_bot(login)
+}
+
+/// Whether a login is that of an app whose tokens no workflow can make.
+fn is_public_bot(login: &str) -> bool {
+    let lower = login.to_ascii_lowercase();
+    [
+        "dependabot",
+        "renovate",
+        "github-actions",
+        "pre-commit-ci",
+        "copilot",
+        "mergify",
+        "kodiak",
+        "snyk",
+        "imgbot",
+        "allcontributors",
+        "greenkeeper",
+        "depfu",
+        "pyup",
+        "google-labs-jules",
+        "coderabbitai",
+        "codecov",
+        "sonarcloud",
+        "claude[bot]",
+        "cursor[bot]",
+        "devin-ai-integration",
+    ]
+    .iter()
+    .any(|known| lower.starts_with(known))
 }
 
 /// Whether a login is surely not a person's.
@@ -471,7 +534,7 @@ pub(crate) fn text_of(value: &Value) -> Option<String> {
         Value::Bool(yes) => Some(yes.to_string()),
         Value::Number(number) => Some(number.to_string()),
         Value::Text(text) => Some(text.clone()),
-        Value::Login | Value::Open | Value::Fact(_) => None,
+        Value::Login | Value::App | Value::Open | Value::Fact(_) => None,
     }
 }
 

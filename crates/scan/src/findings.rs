@@ -183,7 +183,10 @@ fn agent_rules(
             break;
         }
     }
-    let implicit = agent.uses.is_some() && open && !agent.checks_actor && agent.prompt.is_empty();
+    let implicit = agent.uses.is_some()
+        && open
+        && agent.checks == crate::agents::ActorCheck::Never
+        && agent.prompt.is_empty();
     if implicit {
         add(
             "agent-untrusted-prompt",

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod acts;
+mod agentic;
 mod agents;
 mod baseline;
 mod blast;
@@ -20,6 +21,7 @@ pub mod findings;
 mod glob;
 mod history;
 pub mod inventory;
+mod manifests;
 mod pipelines;
 mod remedy;
 pub mod render;

@@ -339,10 +339,13 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                     head: "bot/x",
                     labels: Vec::new(),
                     runs_held: false,
+                    base: None,
+                    files: None,
                 },
             });
         }
     }
+    bots::launched(workflows, bots);
     for (product, file, line) in seen {
         let known = bots
             .iter()

@@ -27,9 +27,9 @@ pub struct Settings {
     /// Environments; `None` means not exported.
     #[serde(default)]
     pub environments: Option<Vec<Environment>>,
-    /// Installed apps.
+    /// Installed apps; `None` means not exported.
     #[serde(default)]
-    pub apps: Vec<App>,
+    pub apps: Option<Vec<App>>,
     /// Actions permissions.
     #[serde(default)]
     pub actions: ActionsSettings,
@@ -141,6 +141,28 @@ impl Settings {
             .as_ref()?
             .iter()
             .find(|environment| environment.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether an app may write the repository's contents: `None` where apps were not exported.
+    /// An app that is not in the list is not installed; one without permissions may.
+    pub(crate) fn app_writes(&self, slug: &str) -> Option<bool> {
+        let apps = self.apps.as_ref()?;
+        let slug = slug.trim_end_matches("[bot]");
+        Some(
+            apps.iter()
+                .find(|app| {
+                    app.slug
+                        .trim_end_matches("[bot]")
+                        .eq_ignore_ascii_case(slug)
+                })
+                .is_some_and(|app| {
+                    app.permissions.is_empty()
+                        || app
+                            .permissions
+                            .get("contents")
+                            .is_some_and(|level| level == "write")
+                }),
+        )
     }
 
     /// The rules for a branch.

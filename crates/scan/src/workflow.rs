@@ -65,6 +65,8 @@ pub(crate) struct Trigger {
     pub(crate) branches_ignore: Vec<String>,
     pub(crate) tags: Vec<String>,
     pub(crate) tags_ignore: Vec<String>,
+    pub(crate) paths: Vec<String>,
+    pub(crate) paths_ignore: Vec<String>,
     pub(crate) workflows: Vec<String>,
     /// Inputs of a dispatch or call.
     pub(crate) inputs: Vec<Input>,
@@ -153,8 +155,9 @@ pub(crate) struct Step {
     pub(crate) acts: Vec<Act>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) checkout: Option<Checkout>,
-    /// Makes a token of an app.
-    pub(crate) app_token: bool,
+    /// Makes a token of an app with these scopes to write; `None` for no such token, or for one
+    /// with all rights of its installation.
+    pub(crate) token_rights: Option<Vec<String>>,
     /// Steps of a composite action, whose inputs are `with` over these defaults.
     pub(crate) inner: Option<Inner>,
 }
@@ -283,6 +286,8 @@ fn triggers(on: &Node) -> Vec<Trigger> {
             branches_ignore: texts("branches-ignore"),
             tags: texts("tags"),
             tags_ignore: texts("tags-ignore"),
+            paths: texts("paths"),
+            paths_ignore: texts("paths-ignore"),
             workflows: texts("workflows"),
             inputs: node
                 .get("inputs")
@@ -581,7 +586,8 @@ fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
         shell: true,
         reviewer: false,
         prompt: vec![(text.chars().take(2_000).collect(), *line)],
-        checks_actor: false,
+        checks: agents::ActorCheck::Never,
+        bots: agents::Bots::All,
         uses: None,
         generic: true,
     })
@@ -649,7 +655,8 @@ pub(crate) fn script_step(
             tools: call.tools,
             reviewer: false,
             prompt: vec![(call.command, call.line)],
-            checks_actor: false,
+            checks: agents::ActorCheck::Never,
+            bots: agents::Bots::All,
             uses: None,
             generic: false,
         });
@@ -725,7 +732,7 @@ fn uses_step(
         | "electron/github-app-auth-action"
         | "wow-actions/use-app-token"
         | "machine-learning-apps/actions-app-token" => {
-            out.app_token = true;
+            out.token_rights = token_rights(&with);
         }
         "webfactory/ssh-agent" => {
             out.checkout = Some(Checkout {
@@ -740,6 +747,16 @@ fn uses_step(
             if let Some(script) = node.at(&["with", "script"])
                 && let Some(text) = script.text()
             {
+                if let Some(mut acts) =
+                    crate::agentic::acts(text, &out.env, with.get("github-token"))
+                {
+                    for act in &mut acts {
+                        act.line = line;
+                        file.clone_into(&mut act.file);
+                    }
+                    out.acts = acts;
+                    return;
+                }
                 let mut acts = crate::acts::code::read(text, file, script.line);
                 if let Some(token) = with.get("github-token") {
                     for act in &mut acts {
@@ -850,6 +867,31 @@ fn uses_step(
             state.local = Some(why);
         }
     }
+}
+
+/// The scopes that a step asks an app's token to write; `None` where it asks for all.
+fn token_rights(with: &With<'_>) -> Option<Vec<String>> {
+    let mut asked = false;
+    let mut writes = Vec::new();
+    for (name, level) in with.0 {
+        if let Some(scope) = name.strip_prefix("permission-") {
+            asked = true;
+            if level.trim() == "write" {
+                writes.push(scope.to_owned());
+            }
+        }
+    }
+    if let Some(json) = with.get("permissions") {
+        let list: std::collections::BTreeMap<String, String> =
+            serde_json::from_str(json.trim()).ok()?;
+        asked |= !list.is_empty();
+        writes.extend(
+            list.into_iter()
+                .filter(|(_, level)| level == "write")
+                .map(|(scope, _)| scope.replace('_', "-")),
+        );
+    }
+    asked.then_some(writes)
 }
 
 fn composite(

@@ -45,7 +45,7 @@ impl With<'_> {
         })
     }
 
-    pub(super) fn says(&self, name: &str, wanted: &str) -> bool {
+    pub(crate) fn says(&self, name: &str, wanted: &str) -> bool {
         self.get(name)
             .is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
     }

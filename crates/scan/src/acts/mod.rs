@@ -238,6 +238,11 @@ pub(crate) fn is_rehearsal(name: &str) -> bool {
         || lower.contains("non-prod")
 }
 
+/// A merge of the pull request at hand, at once or when its requirements are met.
+pub(crate) fn merge(auto: bool) -> Op {
+    forge::merge(auto)
+}
+
 pub(crate) fn publishes_goreleaser(what: &str, arguments: &str) -> Vec<Act> {
     publishes::goreleaser(what, arguments)
 }

@@ -7,7 +7,7 @@ use super::{
     Actor, AgentRun, Assumption, Credential, Engine, Event, Gate, Level, PathStep, Reference, Way,
     merge,
 };
-use crate::agents::{self, Agent};
+use crate::agents::{self, ActorCheck, Agent, Bots};
 use crate::workflow::Job;
 
 pub(super) fn agent_step(
@@ -24,12 +24,7 @@ pub(super) fn agent_step(
     }
     let way = here.clone();
     // It takes tasks only from people who may write: those runs are seen on their own.
-    if agent.checks_actor
-        && matches!(
-            run.event.actor,
-            Actor::Anyone | Actor::Bot(_) | Actor::Actions
-        )
-    {
+    if refuses(run, agent) {
         return;
     }
     let credential = match (&agent.token, agent.own_app) {
@@ -65,6 +60,10 @@ pub(super) fn agent_step(
                     .is_none_or(|level| level == "write"),
             },
         },
+        Credential::Limited(writes) => writes.iter().any(|scope| scope == "contents"),
+        Credential::App(app) if !app.is_empty() => {
+            engine.app_writes(run.repository, app).unwrap_or(true)
+        }
         Credential::Secret(_) | Credential::App(_) | Credential::DeployKey(_) => true,
     };
     note_agent(engine, run, agent, &credential, &way, writes);
@@ -98,7 +97,9 @@ pub(super) fn agent_step(
         .or(run.workflow.permissions.as_ref());
     let gate = match (&credential, declared) {
         (Credential::App(app), Some(permissions))
-            if agent.token.is_none() && !permissions.writes("contents") =>
+            if agent.token.is_none()
+                && !permissions.writes("contents")
+                && engine.app_writes(run.repository, app).is_none() =>
         {
             Gate::Fact(format!(
                 "whether the app {app} may write here: its rights are its installation's, not those of `permissions`"
@@ -120,12 +121,52 @@ pub(super) fn agent_step(
         state.agent = Some(own.clone());
     }
     if writes && agent.shell {
-        let merges = agent
+        capabilities(engine, run, job, agent, &credential, &own);
+    } else if writes
+        && agent
             .tools
             .as_ref()
-            .is_none_or(|tools| agents::may_merge(tools));
-        capabilities(engine, run, job, agent, &credential, &own, merges);
+            .is_some_and(|tools| agents::may_merge(tools))
+    {
+        // It pushes nothing, but it may merge what others push.
+        merge::merge(
+            engine,
+            run.repository,
+            run.event.pull_request.as_ref(),
+            &credential,
+            merge::Manner {
+                auto: false,
+                admin: false,
+                selects: run.event.pull_request.is_none(),
+            },
+            (&agent.file, agent.line),
+            &format!("{} can merge with {}", agent.name, credential.words()),
+            &own,
+        );
     }
+}
+
+/// Whether the agent's action turns whoever started the run away.
+fn refuses(run: &Run<'_>, agent: &Agent) -> bool {
+    let entity = !matches!(
+        run.event_name,
+        "schedule" | "workflow_dispatch" | "repository_dispatch" | "workflow_run" | "push"
+    );
+    let bot = match &run.event.actor {
+        Actor::Anyone => {
+            return match agent.checks {
+                ActorCheck::Never => false,
+                ActorCheck::OnEntities => entity,
+                ActorCheck::Always => true,
+            };
+        }
+        Actor::Bot(login) => login.as_str(),
+        Actor::Actions => "github-actions[bot]",
+        // Whoever made the app may have put it on the list, whatever its name is.
+        Actor::App => return entity && agent.bots == Bots::Only(Vec::new()),
+        Actor::Person | Actor::Machine | Actor::Clock | Actor::Elsewhere => return false,
+    };
+    entity && !agent.bots.admits(bot)
 }
 
 fn note_agent(
@@ -170,7 +211,6 @@ fn capabilities(
     agent: &Agent,
     credential: &Credential,
     way: &Way,
-    _merges: bool,
 ) {
     let place = (agent.file.as_str(), agent.line);
     let what = format!("{} can push with {}", agent.name, credential.words());
@@ -232,6 +272,10 @@ fn capabilities(
         Credential::Secret(name) => Some(Gate::Fact(format!(
             "whether secrets.{name} may start workflows"
         ))),
+        Credential::Limited(writes) => writes
+            .iter()
+            .any(|scope| scope == "actions")
+            .then_some(Gate::Clear),
         Credential::None | Credential::App(_) | Credential::DeployKey(_) | Credential::Outside => {
             None
         }

@@ -107,7 +107,7 @@ fn bypasses(list: &[String], credential: &Credential) -> bool {
         Credential::Secret(name) | Credential::App(name) | Credential::DeployKey(name) => {
             name.as_str()
         }
-        Credential::None | Credential::Outside => return false,
+        Credential::None | Credential::Limited(_) | Credential::Outside => return false,
     };
     list.iter().any(|entry| {
         entry.eq_ignore_ascii_case(name)
@@ -130,6 +130,9 @@ fn push_gate(engine: &mut Engine<'_>, repository: usize, credential: &Credential
                     "whether {} may step over the branch's protection",
                     credential.words()
                 )),
+                Credential::Limited(_) => {
+                    Gate::Fact("whether the app may step over the branch's protection".to_owned())
+                }
                 Credential::App(name) if name.is_empty() => {
                     Gate::Fact("whether the app may step over the branch's protection".to_owned())
                 }
@@ -345,13 +348,17 @@ pub(super) fn merge(
     what: &str,
     way: &Way,
 ) {
-    let gate = merge_gate(
-        engine,
-        repository,
-        pull.map(|pull| &pull.author),
-        credential,
-        manner,
-    );
+    let gate = if pull.is_some_and(|pull| pull.base.is_some()) {
+        Gate::Clear
+    } else {
+        merge_gate(
+            engine,
+            repository,
+            pull.map(|pull| &pull.author),
+            credential,
+            manner,
+        )
+    };
     let step = PathStep {
         file: place.0.to_owned(),
         line: place.1,
@@ -384,11 +391,24 @@ fn merged(
     fires: bool,
     way: &Way,
 ) {
-    landed(engine, repository, ("", 0), way, pull);
+    let base = pull.and_then(|pull| pull.base.clone());
+    match &base {
+        None => landed(engine, repository, ("", 0), way, pull),
+        Some(name) if is_production_branch(name) => engine.reach(
+            repository,
+            SinkKind::Merge,
+            &format!("branch {name}"),
+            ("", 0),
+            way,
+        ),
+        Some(_) => {}
+    }
     if !fires {
         return;
     }
     let push = Event {
+        reference: base.map_or(Reference::Default, Reference::Branch),
+        files: pull.and_then(|pull| pull.files.clone()),
         releases: pull.is_some_and(|pull| pull.release),
         ..Event::new(repository, "push", "", actor.clone())
     };
@@ -517,6 +537,8 @@ pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &
             why,
         } = &bot.duty
             && concerns(authors, bot, &pull.author)
+            && (!matches!(bot.product, "Mergify" | "Kodiak" | "Bulldozer" | "bors")
+                || engine.app_writes(repository, &bot.login) != Some(false))
         {
             bot_merges(engine, event, pull, bot, needs, *approves, why, way);
         }

@@ -109,6 +109,8 @@ pub(crate) enum Credential {
     Secret(String),
     /// A token that an app gives out.
     App(String),
+    /// An app's token that was asked for with certain rights only: the scopes that it may write.
+    Limited(Vec<String>),
     DeployKey(String),
     /// A registry's or cloud's.
     Outside,
@@ -117,13 +119,17 @@ pub(crate) enum Credential {
 impl Credential {
     /// Whether the forge starts workflows on what is done with it.
     pub(crate) fn fires(&self) -> bool {
-        matches!(self, Self::Secret(_) | Self::App(_) | Self::DeployKey(_))
+        matches!(
+            self,
+            Self::Secret(_) | Self::App(_) | Self::Limited(_) | Self::DeployKey(_)
+        )
     }
 
     pub(crate) fn actor(&self) -> Actor {
         match self {
             Self::None | Self::Default | Self::Outside => Actor::Actions,
             Self::Secret(_) | Self::DeployKey(_) => Actor::Machine,
+            Self::Limited(_) => Actor::App,
             Self::App(name) if name.is_empty() => Actor::App,
             Self::App(name) => Actor::Bot(format!("{name}[bot]")),
         }
@@ -134,6 +140,7 @@ impl Credential {
             Self::None => "none".to_owned(),
             Self::Default => "GITHUB_TOKEN".to_owned(),
             Self::Secret(name) => format!("secrets.{name}"),
+            Self::Limited(_) => "an app's token with some rights only".to_owned(),
             Self::App(name) if name.is_empty() => "an app's token".to_owned(),
             Self::App(name) => format!("the token of the app {name}"),
             Self::DeployKey(name) => format!("deploy key {name}"),
@@ -160,7 +167,13 @@ pub(crate) struct PullRequest {
     pub(crate) fork: bool,
     /// Merging it releases.
     pub(crate) release: bool,
+    /// The branch it aims at; `None` is the default one.
+    pub(crate) base: Option<String>,
+    pub(crate) files: Files,
 }
+
+/// The files that a push or a pull request changes; `None` where whoever makes it chooses them.
+pub(crate) type Files = Option<Rc<[String]>>;
 
 /// Something that happened on the forge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -186,6 +199,8 @@ pub(crate) struct Event {
     /// Runs in a row that `workflow_run` chained.
     pub(crate) chained: u8,
     pub(crate) kind: Option<String>,
+    /// For path filters of pushes; a pull request knows its own.
+    pub(crate) files: Files,
 }
 
 impl Event {
@@ -210,6 +225,7 @@ impl Event {
             upstream: None,
             chained: 0,
             kind: None,
+            files: None,
         }
     }
 
@@ -601,6 +617,17 @@ impl<'a> Engine<'a> {
 
     pub(crate) fn subject(&self, index: usize) -> Option<&'a Subject> {
         self.subjects.get(index)
+    }
+
+    /// Whether the settings say that an app may write here; `None` where they don't tell.
+    pub(crate) fn app_writes(&self, repository: usize, slug: &str) -> Option<bool> {
+        if self.assumption != Assumption::Settings {
+            return None;
+        }
+        self.subject(repository)?
+            .settings
+            .as_ref()?
+            .app_writes(slug)
     }
 
     /// What a deployment to an environment waits for.

@@ -212,6 +212,8 @@ fn perform(
                 labels: new.labels.clone(),
                 fork: false,
                 release: new.release,
+                base: None,
+                files: None,
             };
             let way = engine.step(
                 way,
@@ -670,6 +672,12 @@ fn permitted(
         Credential::None => false,
         Credential::Secret(_) | Credential::App(_) | Credential::DeployKey(_) => {
             run.restricted != Restriction::Nothing
+        }
+        Credential::Limited(writes) => {
+            run.restricted != Restriction::Nothing
+                && scopes
+                    .iter()
+                    .all(|scope| writes.iter().any(|known| known == scope))
         }
         Credential::Outside => run.restricted == Restriction::Full,
         Credential::Default => {

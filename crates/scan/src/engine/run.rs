@@ -10,7 +10,9 @@ use super::trigger::starts;
 use super::{
     Actor, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Subject, Way, merge,
 };
+use crate::acts::catalog::With;
 use crate::acts::{SinkKind, is_rehearsal};
+use crate::agents;
 use crate::expr::{self, Truth, Value};
 use crate::glob;
 use crate::workflow::{Call, Condition, Job, Permissions, Step, System, Trigger, Workflow};
@@ -304,6 +306,7 @@ fn job_way(
             | Value::Bool(_)
             | Value::Number(_)
             | Value::Login
+            | Value::App
             | Value::Open
             | Value::Fact(_) => template.clone(),
         };
@@ -414,7 +417,7 @@ fn called(
             })
     };
     let Some((repository, index)) = found else {
-        unknown_call(engine, run, call, way);
+        unknown_call(engine, run, job, call, names, way);
         return Some(way.clone());
     };
     let workflow = engine.subject(repository)?.workflows.get(index)?;
@@ -489,8 +492,34 @@ fn called(
 }
 
 /// A called workflow that this scan was not given: what its name says it does, if it does.
-fn unknown_call(engine: &mut Engine<'_>, run: &Run<'_>, call: &Call, way: &Way) {
+fn unknown_call(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    call: &Call,
+    names: &Names<'_>,
+    way: &Way,
+) {
     if run.restricted != Restriction::Full {
+        return;
+    }
+    if let Some(mut agent) = agents::by_action(&call.uses, &With(&call.with)) {
+        agent.file.clone_from(&run.workflow.file);
+        agent.line = call.line;
+        // A called workflow gets its token as a secret.
+        agent.token = call.secrets.iter().flatten().find_map(|(name, value)| {
+            let lower = name.to_ascii_lowercase();
+            (lower.contains("pat") || lower.contains("gh_token") || lower.contains("github_token"))
+                .then(|| value.clone())
+                .filter(|value| value.contains("secrets."))
+        });
+        let mut state = JobRun {
+            git: Credential::Default,
+            checkout: true,
+            agent: None,
+            pull: None,
+        };
+        agent_step(engine, run, job, &agent, names, way, &mut state);
         return;
     }
     let file = call

@@ -187,7 +187,8 @@ impl Names<'_> {
             Actor::Anyone => text("any-account"),
             Actor::Bot(login) => text(login),
             Actor::Actions => text("github-actions[bot]"),
-            Actor::App | Actor::Elsewhere => Value::Open,
+            Actor::App => Value::App,
+            Actor::Elsewhere => Value::Open,
         }
     }
 
@@ -240,7 +241,7 @@ impl Names<'_> {
             },
             "base_ref" => {
                 if run.is_pull_request() {
-                    self.branch_text(false)
+                    self.base_text()
                 } else {
                     text("")
                 }
@@ -324,10 +325,9 @@ impl Names<'_> {
         if rest.ends_with("author_association") {
             return match &event.actor {
                 Actor::Anyone => text("NONE"),
-                Actor::Person | Actor::Machine => Value::Open,
-                Actor::Bot(_) | Actor::Actions | Actor::App | Actor::Clock | Actor::Elsewhere => {
-                    Value::Open
-                }
+                // Apps are no members; those that have committed here are contributors.
+                Actor::Bot(_) | Actor::Actions | Actor::App => text("CONTRIBUTOR"),
+                Actor::Person | Actor::Machine | Actor::Clock | Actor::Elsewhere => Value::Open,
             };
         }
         if matches!(
@@ -390,7 +390,7 @@ impl Names<'_> {
             "merged" => Value::Bool(event.merged),
             "merged_by.login" => Self::login(&event.actor),
             "head.ref" => pull.head.as_deref().map_or(Value::Open, text),
-            "base.ref" => self.branch_text(false),
+            "base.ref" => self.base_text(),
             "base.repo.full_name" => self.run.slug().map_or(Value::Open, text),
             "head.repo.full_name" => {
                 if pull.fork {
@@ -420,13 +420,8 @@ impl Names<'_> {
             "draft" => Value::Bool(false),
             "author_association" => match pull.author {
                 Actor::Anyone => text("NONE"),
-                Actor::Person
-                | Actor::Bot(_)
-                | Actor::Actions
-                | Actor::Machine
-                | Actor::App
-                | Actor::Clock
-                | Actor::Elsewhere => Value::Open,
+                Actor::Bot(_) | Actor::Actions | Actor::App => text("CONTRIBUTOR"),
+                Actor::Person | Actor::Machine | Actor::Clock | Actor::Elsewhere => Value::Open,
             },
             _ if field.starts_with("labels") => {
                 if event.actor == Actor::Person || pull.author == Actor::Person {
@@ -463,6 +458,16 @@ impl Names<'_> {
             }
             _ => Value::Open,
         }
+    }
+
+    /// The branch that the pull request aims at.
+    fn base_text(&self) -> Value {
+        self.run
+            .event
+            .pull_request
+            .as_ref()
+            .and_then(|pull| pull.base.as_deref())
+            .map_or_else(|| text(self.run.default_branch()), text)
     }
 
     fn branch_text(&self, full: bool) -> Value {
@@ -652,7 +657,7 @@ impl Names<'_> {
         }
         if (lower.contains("steps.") || lower.contains("needs.")) && lower.contains("token") {
             let at = lower.find("steps.").or(lower.find("needs.")).unwrap_or(0);
-            offer(at, Credential::App(String::new()));
+            offer(at, self.made_token(&lower));
         }
         if let Some((_, credential)) = found {
             return credential;
@@ -678,6 +683,59 @@ impl Names<'_> {
             return Credential::None;
         }
         Credential::Default
+    }
+
+    /// The token that an earlier step made: an app's, with the rights that the step asks for.
+    fn made_token(&self, lower: &str) -> Credential {
+        let whole = || Credential::App(String::new());
+        let step_of = |job: &'_ Job, id: &str| -> Option<Credential> {
+            let step = job.steps.iter().find(|step| {
+                step.id
+                    .as_deref()
+                    .is_some_and(|known| known.eq_ignore_ascii_case(id))
+            })?;
+            Some(match &step.token_rights {
+                Some(writes) => Credential::Limited(writes.clone()),
+                None => whole(),
+            })
+        };
+        let word = |text: &str| -> String {
+            text.chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+                .collect()
+        };
+        if let Some(at) = lower.find("steps.") {
+            let id = word(lower.get(at + 6..).unwrap_or_default());
+            return self
+                .job
+                .and_then(|job| step_of(job, &id))
+                .unwrap_or_else(whole);
+        }
+        let Some(at) = lower.find("needs.") else {
+            return whole();
+        };
+        let rest = lower.get(at + 6..).unwrap_or_default();
+        let id = word(rest);
+        let output = rest
+            .strip_prefix(id.as_str())
+            .and_then(|rest| rest.strip_prefix(".outputs."))
+            .map(word)
+            .unwrap_or_default();
+        self.run
+            .workflow
+            .jobs
+            .iter()
+            .find(|job| job.id.eq_ignore_ascii_case(&id))
+            .and_then(|job| {
+                let (_, template) = job
+                    .outputs
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(&output))?;
+                let template = template.to_lowercase();
+                let at = template.find("steps.")?;
+                step_of(job, &word(template.get(at + 6..).unwrap_or_default()))
+            })
+            .unwrap_or_else(whole)
     }
 
     /// The credential that an act uses.
@@ -746,6 +804,7 @@ impl Names<'_> {
                 | Value::Bool(_)
                 | Value::Number(_)
                 | Value::Login
+                | Value::App
                 | Value::Open
                 | Value::Fact(_) => {
                     let lower = name.to_lowercase();

@@ -114,13 +114,22 @@ pub(super) fn sow(engine: &mut Engine<'_>, repository: usize) {
         return;
     };
     for bot in &subject.bots {
-        if let Duty::Opens { head, labels, .. } = &bot.duty {
+        if let Duty::Opens {
+            head,
+            labels,
+            base,
+            files,
+            ..
+        } = &bot.duty
+        {
             let pull = PullRequest {
                 author: Actor::Bot(bot.login.clone()),
                 head: Some((*head).to_owned()),
                 labels: labels.clone(),
                 fork: false,
                 release: false,
+                base: base.clone().filter(|base| *base != subject.default_branch),
+                files: files.as_ref().map(|files| files.as_slice().into()),
             };
             let step = PathStep {
                 file: bot.file.clone(),
@@ -173,6 +182,8 @@ pub(super) fn sow(engine: &mut Engine<'_>, repository: usize) {
             labels: Vec::new(),
             fork: true,
             release: false,
+            base: None,
+            files: None,
         };
         let step = PathStep {
             file: String::new(),
@@ -221,6 +232,8 @@ fn unattended(
                 labels: Vec::new(),
                 fork: true,
                 release: false,
+                base: None,
+                files: None,
             };
             for activity in ["opened", "synchronize", "reopened", "edited", "closed"] {
                 let event = Event {
@@ -330,6 +343,8 @@ fn by_people(engine: &mut Engine<'_>, repository: usize, index: usize, trigger: 
                 labels: Vec::new(),
                 fork: false,
                 release: false,
+                base: None,
+                files: None,
             };
             let mut activities = vec!["opened", "synchronize", "closed", "labeled"];
             activities.extend(trigger.types.iter().map(|name| activity_name(name)));
@@ -399,6 +414,8 @@ fn by_people(engine: &mut Engine<'_>, repository: usize, index: usize, trigger: 
                     labels: Vec::new(),
                     fork: false,
                     release: false,
+                    base: None,
+                    files: None,
                 };
                 let event = Event {
                     pull_request: Some(pull),
@@ -437,6 +454,8 @@ fn review_of_bots(engine: &mut Engine<'_>, repository: usize) {
             labels: labels.clone(),
             fork: false,
             release: false,
+            base: None,
+            files: None,
         };
         let event = |actor: Actor| Event {
             pull_request: Some(pull.clone()),

@@ -1,6 +1,6 @@
 //! Whether an event starts a workflow.
 
-use super::{Event, Reference, Subject};
+use super::{Event, Files, Reference, Subject};
 use crate::glob;
 use crate::workflow::{Trigger, Workflow};
 
@@ -37,15 +37,24 @@ pub(super) fn starts(
         return false;
     }
     match event.name {
-        "push" => push_matches(trigger, &event.reference, subject),
+        "push" => {
+            push_matches(trigger, &event.reference, subject)
+                && (matches!(event.reference, Reference::Tag(_))
+                    || paths_match(trigger, &event.files))
+        }
         "pull_request" => {
-            // A fork's or branch's pull request is taken to aim at the default branch.
-            branch_matches(
-                &trigger.branches,
-                &trigger.branches_ignore,
-                &event.reference,
-                subject,
-            )
+            // A pull request aims at the default branch unless it says otherwise.
+            let base = event
+                .pull_request
+                .as_ref()
+                .and_then(|pull| pull.base.clone())
+                .map_or(Reference::Default, Reference::Branch);
+            let files = event
+                .pull_request
+                .as_ref()
+                .map_or(&event.files, |pull| &pull.files);
+            branch_matches(&trigger.branches, &trigger.branches_ignore, &base, subject)
+                && paths_match(trigger, files)
         }
         "workflow_run" => {
             let source = event
@@ -75,6 +84,21 @@ pub(super) fn starts(
         }
         _ => true,
     }
+}
+
+/// Whether a change of these files passes a path filter; where whoever makes the change chooses
+/// the files, it can.
+fn paths_match(trigger: &Trigger, files: &Files) -> bool {
+    let Some(files) = files else { return true };
+    if !trigger.paths.is_empty() {
+        return files.iter().any(|file| glob::any(&trigger.paths, file));
+    }
+    if !trigger.paths_ignore.is_empty() {
+        return files
+            .iter()
+            .any(|file| !glob::any(&trigger.paths_ignore, file));
+    }
+    true
 }
 
 fn push_matches(trigger: &Trigger, reference: &Reference, subject: &Subject) -> bool {
