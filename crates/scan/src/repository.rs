@@ -492,6 +492,10 @@ fn guess_slug(tree: &Tree, shown: &str) -> Option<String> {
             || shown.rsplit('/').next().unwrap_or_default().to_owned(),
             str::to_owned,
         );
+    // Collections of checkouts often name directories `owner__name`.
+    let name = name
+        .rsplit_once("__")
+        .map_or(name.as_str(), |(_, last)| last);
     (!name.is_empty()).then(|| format!("?/{name}"))
 }
 

@@ -824,6 +824,10 @@ fn uses_step(
         "pre-commit/action" | "pre-commit-ci/lite-action" => {}
         _ if uses.starts_with("./") || library.resolve(uses).is_some() => {
             composite(uses, library, state, out, depth);
+            given_script(node, file, library, state, out);
+        }
+        "devcontainers/ci" | "addnab/docker-run-action" | "cachix/devenv-action" => {
+            given_script(node, file, library, state, out);
         }
         _ => {
             out.acts = catalog::acts_of(uses, &with);
@@ -865,6 +869,30 @@ fn uses_step(
         }
         if let Op::Local(why) = act.op {
             state.local = Some(why);
+        }
+    }
+}
+
+/// A script that a step hands to an action to run, by the names that such inputs go by.
+fn given_script(
+    node: &Node,
+    file: &str,
+    library: &Library<'_>,
+    state: &mut JobState,
+    out: &mut Step,
+) {
+    let Some(tree) = library.tree() else { return };
+    for entry in node.get("with").map(Node::entries).unwrap_or_default() {
+        let name: String = entry
+            .key
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .collect::<String>()
+            .to_ascii_lowercase();
+        if matches!(name.as_str(), "run" | "runcmd" | "runcommand" | "runscript")
+            && let Some(text) = entry.value.text()
+        {
+            script_step(text, file, entry.value.line, None, tree, state, out);
         }
     }
 }

@@ -60,9 +60,55 @@ pub(crate) fn read(text: &str, file: &str, line: usize) -> Vec<Act> {
                 file.clone_into(&mut act.file);
             }
         }
-        subprocess(raw, file, at, &mut acts);
+        subprocess(raw, &lines, index, file, at, &mut acts);
     }
     acts
+}
+
+/// Modules of the repository that a JavaScript program takes in under one name and calls by it,
+/// as paths relative to the program. What only offers functions is not among them: which of these
+/// run is not known.
+pub(super) fn called_modules(text: &str) -> Vec<String> {
+    /// Most modules of one program.
+    const MODULES_MAX: usize = 50;
+    let mut out = Vec::new();
+    for line in text.lines().take(LINES_MAX) {
+        let line = line.trim();
+        let (name, rest) = if let Some(rest) = line.strip_prefix("import ") {
+            rest.split_once(" from ").unwrap_or(("", rest))
+        } else if let Some((left, right)) = line.split_once("require(") {
+            let name = left.trim().trim_end_matches('=').trim();
+            let name = ["const ", "let ", "var "]
+                .iter()
+                .find_map(|word| name.strip_prefix(word))
+                .unwrap_or(name);
+            (name, right)
+        } else {
+            continue;
+        };
+        let rest = rest.trim_start();
+        let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) else {
+            continue;
+        };
+        let path = rest
+            .get(1..)
+            .and_then(|inner| inner.split(quote).next())
+            .unwrap_or_default();
+        let name = name.trim();
+        let plain = name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
+        if !(path.starts_with("./") || path.starts_with("../")) || !plain {
+            continue;
+        }
+        let called = name.is_empty()
+            || line.contains(&format!("{path}{quote})("))
+            || text.contains(&format!("{name}("));
+        if called && out.len() < MODULES_MAX {
+            out.push(path.to_owned());
+        }
+    }
+    out
 }
 
 /// A GraphQL request as text.
@@ -203,7 +249,16 @@ fn quoted_after(text: &str, name: &str) -> Option<String> {
 }
 
 /// `execSync('git push')`, `subprocess.run(["npm", "publish"])`, `` await $`npm publish` ``.
-fn subprocess(raw: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
+fn subprocess(
+    raw: &str,
+    lines: &[&str],
+    index: usize,
+    file: &str,
+    line: usize,
+    acts: &mut Vec<Act>,
+) {
+    /// Lines after a call that are looked at for its command.
+    const AHEAD: usize = 6;
     const CALLS: &[&str] = &[
         "execSync(",
         "exec(",
@@ -231,6 +286,21 @@ fn subprocess(raw: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
     };
     let rest = raw.get(at..).unwrap_or_default();
     let Some(open) = rest.find(['\'', '"', '`']) else {
+        // The command stands on the lines that follow, one or several to choose from.
+        if rest.trim_end().ends_with('(') {
+            for (offset, next) in lines.iter().skip(index + 1).take(AHEAD).enumerate() {
+                let next = next.trim().trim_start_matches(['?', ':', ' ']);
+                if next.starts_with(')') || next.starts_with('{') {
+                    break;
+                }
+                let quote = next.chars().next().unwrap_or(' ');
+                if matches!(quote, '\'' | '"' | '`')
+                    && let Some(text) = next.get(1..).and_then(|inner| inner.split(quote).next())
+                {
+                    commands(text, file, line + offset + 1, acts);
+                }
+            }
+        }
         return;
     };
     let rest = rest.get(open..).unwrap_or_default();
@@ -255,8 +325,12 @@ fn subprocess(raw: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
             .unwrap_or_default()
             .to_owned()
     };
+    commands(&text, file, line, acts);
+}
+
+fn commands(text: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
     let tree = crate::tree::Tree::memory(std::collections::BTreeMap::new());
     let mut reader = super::command::Reader::new(&tree, super::command::Shell::default());
-    reader.script(&text, file, line);
+    reader.script(text, file, line);
     acts.append(&mut reader.acts);
 }

@@ -32,6 +32,8 @@ pub(crate) struct Shell {
     pub(crate) variables: Vec<(String, String)>,
     /// Agents started by command.
     pub(crate) agents: Vec<AgentCall>,
+    /// The label by which the pull requests were selected that the script goes through.
+    pub(crate) selected: Option<String>,
 }
 
 /// An agent's program that a script starts.
@@ -179,7 +181,7 @@ impl<'a> Reader<'a> {
                 let acts = git::read(command, &mut self.shell);
                 self.acts.extend(acts);
             }
-            "gh" => self.acts.extend(forge::gh(command, &self.shell)),
+            "gh" => self.acts.extend(forge::gh(command, &mut self.shell)),
             "hub" => self.acts.extend(forge::hub(&words)),
             "glab" => self.acts.extend(forge::glab(command)),
             "curl" | "wget" | "http" | "https" => {
@@ -471,6 +473,13 @@ impl<'a> Reader<'a> {
             {
                 let acts = code::read(&text, &candidate, 1);
                 self.acts.extend(acts);
+                let place = candidate
+                    .rsplit_once('/')
+                    .map_or("", |(place, _)| place)
+                    .to_owned();
+                for module in code::called_modules(&text) {
+                    self.module(&place, &module, depth + 1);
+                }
             } else if shebang
                 || [".sh", ".bash", ".zsh"]
                     .iter()
@@ -478,6 +487,39 @@ impl<'a> Reader<'a> {
                 || !candidate.contains('.')
             {
                 self.script_at(&text, &candidate, 1, depth + 1);
+            }
+            return;
+        }
+    }
+
+    /// Reads a module of the repository that a program calls as a whole.
+    fn module(&mut self, place: &str, module: &str, depth: usize) {
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        let path = if place.is_empty() {
+            module.to_owned()
+        } else {
+            format!("{place}/{module}")
+        };
+        for end in ["", ".js", ".mjs", ".cjs", ".ts", "/index.js", "/index.ts"] {
+            let Some(candidate) = normal(&format!("{path}{end}")) else {
+                return;
+            };
+            if !self.enter(&candidate) {
+                return;
+            }
+            let Ok(text) = self.tree.read(&candidate) else {
+                continue;
+            };
+            let acts = code::read(&text, &candidate, 1);
+            self.acts.extend(acts);
+            let place = candidate
+                .rsplit_once('/')
+                .map_or("", |(place, _)| place)
+                .to_owned();
+            for module in code::called_modules(&text) {
+                self.module(&place, &module, depth + 1);
             }
             return;
         }

@@ -9,7 +9,15 @@ use crate::shell::Command;
 pub(super) const PERMISSION_LOOKUP: &str = "the script looks up the actor's permission";
 
 /// Reads a `gh` command.
-pub(super) fn gh(command: &Command, shell: &Shell) -> Vec<Act> {
+pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
+    if matches!(command.words.get(1..3), Some([pr, list]) if pr == "pr" && list == "list") {
+        shell.selected = command
+            .option(&["--label", "-l"])
+            .map(|label| shell.expand(label))
+            .filter(|label| !label.contains('$'));
+        return Vec::new();
+    }
+    let shell = &*shell;
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
     let what = shorten(&command.text());
     let token = Token::Env(GH_ENV);
@@ -26,7 +34,7 @@ pub(super) fn gh(command: &Command, shell: &Shell) -> Vec<Act> {
             Op::Merge {
                 auto: command.has("--auto"),
                 admin: command.has("--admin"),
-                label: None,
+                label: shell.selected.clone(),
                 any: true,
             }
         }

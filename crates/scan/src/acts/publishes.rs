@@ -1,7 +1,7 @@
 //! Commands that put a package or an image into a registry.
 
 use super::git::shorten;
-use super::{API_ENV, Act, NewPr, Op, Token};
+use super::{API_ENV, Act, NewPr, Op, Target, Token};
 use crate::shell::Command;
 
 const DRY: &str = "a dry run publishes nothing";
@@ -13,15 +13,24 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
     let rest = words.get(1..).unwrap_or_default();
     let what = shorten(&command.text());
-    let dry = command.has("--dry-run")
-        || command.has("--dryrun")
-        || command.has("--dry")
-        || command.has("-n") && name == "cargo";
+    // `--dry-run=${{ … }}`: what stands there decides.
+    let dry_value = words.iter().find_map(|word| {
+        word.strip_prefix("--dry-run=")
+            .or(word.strip_prefix("--dry_run="))
+    });
+    let template = dry_value.filter(|value| value.contains("${{"));
+    let dry = template.is_none()
+        && dry_value != Some("false")
+        && (command.has("--dry-run")
+            || command.has("--dryrun")
+            || command.has("--dry")
+            || command.has("-n") && name == "cargo");
     let publish = || {
         vec![
             Act::publish(what.clone())
                 .benign_if(dry, DRY)
-                .benign_if(is_local(&words), LOCAL),
+                .benign_if(is_local(&words), LOCAL)
+                .unless(template),
         ]
     };
     let plain: Vec<&str> = rest
@@ -46,6 +55,13 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         }
         ("yarn" | "npm" | "pnpm", ["changeset" | "changesets", "publish", ..]) => changeset(&what),
         ("changeset", ["publish", ..]) => changeset(&what),
+        ("lerna", ["version", ..]) | ("yarn" | "npm" | "pnpm", ["lerna", "version", ..])
+            if !command.has("--no-push") && !command.has("--no-git-tag-version") =>
+        {
+            pushes(&what)
+        }
+        ("bumpp", _) if !command.has("--no-push") => pushes(&what),
+        ("changelogen", _) if command.has("--release") && command.has("--push") => pushes(&what),
         ("nx", ["release", ..]) => {
             vec![Act::publish(what.clone()).benign_if(dry || command.has("--skip-publish"), DRY)]
         }
@@ -305,6 +321,11 @@ fn is_gradle_publish(word: &str) -> bool {
                 | "jreleaserFullRelease"
                 | "uploadCrashlyticsMappingFileRelease"
         ) && task != "bootBuildImage"
+}
+
+/// A tool that commits a version, tags it and pushes both.
+fn pushes(what: &str) -> Vec<Act> {
+    vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git)]
 }
 
 /// Whether a registry or host of the job itself is meant.

@@ -239,6 +239,7 @@ fn perform(
             if let Some(label) = label
                 && !super::scope::has_label(run.event, label)
                 && run.event.actor != Actor::Person
+                && !(pull.is_none() && set_by_bots(run, label))
                 && !state
                     .pull
                     .as_ref()
@@ -398,6 +399,14 @@ fn perform(
         }
         Op::Check(_) | Op::Local(_) => {}
     }
+}
+
+/// Whether a bot that opens pull requests here sets a label on them.
+fn set_by_bots(run: &Run<'_>, label: &str) -> bool {
+    run.subject.bots.iter().any(|bot| {
+        matches!(&bot.duty, crate::bots::Duty::Opens { labels, .. }
+            if labels.iter().any(|known| known.eq_ignore_ascii_case(label)))
+    })
 }
 
 /// Which repository of this scan a name means; this one without a name.
