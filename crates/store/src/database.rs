@@ -14,10 +14,12 @@ use crate::faults::{Faults, Step};
 use crate::limits::{BUSY_TIMEOUT_MS, READERS_MAX_IDLE, WAL_KEEP_BYTES};
 use crate::storage::{Commit, LogReader};
 use crate::tree::{TILE_LEVELS, Tile, full_tiles};
+use crate::wal::Mover;
 
 /// The one connection that writes the ledger.
 pub(crate) struct Database {
     connection: Connection,
+    mover: Mover,
     faults: Faults,
 }
 
@@ -54,7 +56,16 @@ impl Database {
     /// Opens the ledger of `dir` for writing, making its tables if there are none.
     pub(crate) fn open(dir: &Path, faults: Faults) -> Result<Self, Refusal> {
         let connection = open_writer(&path(dir), APPLICATION_ID, SCHEMA_VERSION, SCHEMA)?;
-        Ok(Self { connection, faults })
+        let mover = Mover::start(path(dir), open_durable)
+            .map_err(|error| crate::disk::io_refusal("start to move the log", &error))?;
+        connection
+            .pragma_update(None, "wal_autocheckpoint", 0)
+            .map_err(|error| sqlite_refusal("open the ledger", &error))?;
+        Ok(Self {
+            connection,
+            mover,
+            faults,
+        })
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -65,6 +76,7 @@ impl Database {
     pub(crate) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Refusal> {
         let failed = |error: &rusqlite::Error| sqlite_refusal("write the ledger", error);
         let injected = |error: std::io::Error| crate::disk::io_refusal("write the ledger", &error);
+        self.mover.before_commit(&self.connection);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -73,6 +85,8 @@ impl Database {
         insert(&transaction, commit).map_err(|error| failed(&error))?;
         self.faults.at(Step::Inserted).map_err(injected)?;
         transaction.commit().map_err(|error| failed(&error))?;
+        let bytes = commit.entries.iter().map(|entry| entry.bytes.len());
+        self.mover.committed(bytes.sum());
         self.faults.at(Step::Committed).map_err(injected)
     }
 

@@ -245,6 +245,7 @@ fn prepare<F: Fold>(
         waiting,
         checkpoint,
         checkpoint_stored: true,
+        nodes: None,
     };
     Ok((sequencer, report, used))
 }

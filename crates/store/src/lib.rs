@@ -43,6 +43,7 @@ mod snapshot;
 mod storage;
 mod tree;
 mod verify;
+mod wal;
 
 pub mod limits;
 

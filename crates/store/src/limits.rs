@@ -39,6 +39,12 @@ pub const READ_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub const READERS_MAX_IDLE: usize = 8;
 /// How long a connection waits for another's lock, in milliseconds.
 pub const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// Bytes after which what the write-ahead log has is moved into the database (4 MiB).
+pub const WAL_MOVE_BYTES: u64 = 4 * 1024 * 1024;
+/// About what a commit adds to the write-ahead log beside its entries, in bytes: whole pages.
+pub const WAL_COMMIT_BYTES: u64 = 16 * 1024;
+/// Length from which the write-ahead log is long, in pages of 4 KiB (32 MiB).
+pub const WAL_LONG_PAGES: i64 = 8_192;
 /// Size to which the write-ahead log is cut back after a checkpoint, in bytes (64 MiB).
 pub const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
 /// Largest blob in bytes (128 MiB): it is held in memory while it is hashed or sealed.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use portcullis_model::{Fold, LedgerIndex};
+use portcullis_evidence::merkle::inclusion_proof;
+use portcullis_model::{Digest, Fold, LedgerIndex, Refusal};
 
 use crate::checkpoint::SignedCheckpoint;
+use crate::tree::BatchNodes;
 
 /// What became of a command.
 #[derive(Clone, Debug)]
@@ -18,6 +20,28 @@ pub struct Receipt<F: Fold> {
     pub checkpoint: Option<Arc<SignedCheckpoint>>,
     /// Where they are.
     pub recorded: RecordedIn,
+    /// What proves them in that checkpoint's tree.
+    pub(crate) nodes: Option<Arc<BatchNodes>>,
+}
+
+impl<F: Fold> Receipt<F> {
+    /// The proof that the entry at `index`, one of this command's, is in the tree of the receipt's
+    /// checkpoint (RFC 6962 section 2.1.1). Computed from memory, on the caller's thread.
+    ///
+    /// # Errors
+    /// There is no checkpoint over the entries yet (`proof-pending`), or the entry is of another
+    /// batch.
+    pub fn inclusion_proof(&self, index: LedgerIndex) -> Result<Vec<Digest>, Refusal> {
+        match &self.nodes {
+            Some(nodes) if nodes.has(index) => inclusion_proof(&**nodes, index, nodes.size()),
+            Some(_) => Err(Refusal::not_found("entry in the receipt", index)),
+            None => Err(Refusal::unavailable(
+                "proof-pending",
+                "no checkpoint covers these entries yet",
+            )
+            .next("ask the ledger for the proof once its checkpoint covers them")),
+        }
+    }
 }
 
 /// Where the entries of a command are. Only commands that reduce authority are ever answered with

@@ -43,7 +43,7 @@ use crate::queue::Taken;
 use crate::receipt::{Receipt, RecordedIn};
 use crate::reserve::{Record, Reserve};
 use crate::storage::{Commit, Writer};
-use crate::tree::Tree;
+use crate::tree::{BatchNodes, Tree};
 
 /// A command with the one who waits for its answer.
 pub(crate) struct Job<F: Fold> {
@@ -79,6 +79,8 @@ pub(crate) struct Sequencer<F: Fold> {
     pub(crate) checkpoint: Arc<SignedCheckpoint>,
     /// Whether the database has it.
     pub(crate) checkpoint_stored: bool,
+    /// What proves the entries of the newest commit.
+    pub(crate) nodes: Option<Arc<BatchNodes>>,
 }
 
 /// A batch as it would be: the state after it, its entries, and the answer to each command.
@@ -209,8 +211,9 @@ impl<F: Fold> Sequencer<F> {
         }
         let mut tree = self.tree.clone();
         let mut tiles = Vec::new();
+        let mut nodes = BatchNodes::before(&tree);
         for entry in entries {
-            tiles.extend(tree.append(entry.leaf)?);
+            tiles.extend(nodes.append(&mut tree, entry.leaf)?);
         }
         self.database.commit(&Commit {
             size: self.tree.size(),
@@ -219,6 +222,7 @@ impl<F: Fold> Sequencer<F> {
             checkpoint: (!self.checkpoint_stored).then_some(&*self.checkpoint),
         })?;
         self.tree = tree;
+        self.nodes = Some(Arc::new(nodes));
         self.checkpoint_stored = true;
         self.sign();
         Ok(())
@@ -251,7 +255,11 @@ impl<F: Fold> Sequencer<F> {
             let receipt = answer.map(|planned| {
                 let end = planned.first.saturating_add(planned.events.len() as u64);
                 let covered = self.checkpoint.size >= end;
+                let nodes = self.nodes.as_ref().filter(|nodes| {
+                    nodes.size() == self.checkpoint.size && nodes.has(planned.first)
+                });
                 Receipt {
+                    nodes: nodes.map(Arc::clone),
                     first: planned.first,
                     events: planned.events,
                     checkpoint: covered.then(|| Arc::clone(&self.checkpoint)),

@@ -66,8 +66,18 @@ impl Tree {
 
     /// Appends a leaf and gives the tiles that it filled.
     pub(crate) fn append(&mut self, leaf: Digest) -> Result<Vec<Tile>, Refusal> {
+        self.append_noting(leaf, |_, _| {})
+    }
+
+    /// As [`append`](Self::append), and tells each subtree that it completed.
+    pub(crate) fn append_noting(
+        &mut self,
+        leaf: Digest,
+        mut note: impl FnMut(Node, Digest),
+    ) -> Result<Vec<Tile>, Refusal> {
         let mut tiles = Vec::new();
         for (node, hash) in self.frontier.append(leaf)? {
+            note(node, hash);
             if !node.level.is_multiple_of(TILE_HEIGHT) {
                 continue;
             }
@@ -90,6 +100,61 @@ impl Tree {
             }
         }
         Ok(tiles)
+    }
+}
+
+/// The subtrees that prove the leaves of one batch, as they were when it was appended: the peaks
+/// of the tree before it, and what the batch completed. Left siblings on a new leaf's way to the
+/// root are one or the other, and so is all that stands to its right.
+pub(crate) struct BatchNodes {
+    first: u64,
+    size: u64,
+    nodes: HashMap<Node, Digest>,
+}
+
+impl BatchNodes {
+    /// Those of a batch that is about to be appended to `tree`.
+    pub(crate) fn before(tree: &Tree) -> Self {
+        let first = tree.size();
+        let peaks = Frontier::peaks_of(first).into_iter();
+        Self {
+            first,
+            size: first,
+            nodes: peaks.zip(tree.frontier.peaks().iter().copied()).collect(),
+        }
+    }
+
+    /// Appends a leaf of the batch to `tree`.
+    pub(crate) fn append(&mut self, tree: &mut Tree, leaf: Digest) -> Result<Vec<Tile>, Refusal> {
+        let tiles = tree.append_noting(leaf, |node, hash| {
+            self.nodes.insert(node, hash);
+        })?;
+        self.size = tree.size();
+        Ok(tiles)
+    }
+
+    /// Number of leaves with the batch.
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether the leaf is one of the batch.
+    pub(crate) const fn has(&self, index: u64) -> bool {
+        self.first <= index && index < self.size
+    }
+}
+
+impl HashReader for BatchNodes {
+    fn read(&self, nodes: &[Node]) -> Result<Vec<Digest>, Refusal> {
+        let known = |node: &Node| self.nodes.get(node).copied();
+        let found: Option<Vec<Digest>> = nodes.iter().map(known).collect();
+        found.ok_or_else(|| Refusal::internal("a batch does not hold its own proof"))
+    }
+}
+
+impl std::fmt::Debug for BatchNodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BatchNodes({}..{})", self.first, self.size)
     }
 }
 

@@ -31,6 +31,12 @@ fn an_entry_is_recorded_with_a_checkpoint_that_proves_it() {
         let receipt = handle.submit_blocking(grant(nonce)).unwrap();
         assert_eq!((receipt.first, receipt.events.len()), (nonce, 1));
         assert_eq!(receipt.recorded, RecordedIn::Ledger);
+        let size = receipt.checkpoint.as_ref().unwrap().size;
+        assert_eq!(
+            receipt.inclusion_proof(nonce).unwrap(),
+            handle.inclusion_proof(nonce, size).unwrap()
+        );
+        assert!(receipt.inclusion_proof(nonce + 1).is_err());
         signed.push(receipt.checkpoint.unwrap());
     }
     let key = toy::key();
@@ -163,8 +169,12 @@ async fn commands_of_one_batch_see_each_other_and_share_one_commit() {
         match answer.await.unwrap() {
             Ok(receipt) => {
                 won += 1;
+                let proof = receipt.inclusion_proof(receipt.first).unwrap();
                 let checkpoint = receipt.checkpoint.unwrap();
                 assert!(checkpoint.size > receipt.first);
+                let leaf = handle.entry(receipt.first).unwrap().leaf;
+                let (size, root) = (checkpoint.size, checkpoint.root);
+                verify_inclusion(leaf, receipt.first, size, &proof, root).unwrap();
             }
             Err(refusal) => assert_eq!(refusal.code, "nonce-used"),
         }

@@ -274,7 +274,7 @@ fn child_that_works() {
 }
 
 fn work(handle: &LedgerHandle<Toy>, session: u64, writer: u64) {
-    for number in 0..40 {
+    for number in 0..70 {
         let nonce = 2 * (session * 10_000 + number * 4 + writer);
         // The last session trips for good; the reserve needs what reduces authority.
         let command = match (session, number % 5) {

@@ -50,6 +50,11 @@ impl Frontier {
         fold_peaks(&self.peaks).unwrap_or_else(empty_root)
     }
 
+    /// The hashes of [`Frontier::peaks_of`] its size.
+    pub fn peaks(&self) -> &[Digest] {
+        &self.peaks
+    }
+
     /// The subtrees whose hashes are the peaks of a tree of `size` leaves, largest first.
     pub fn peaks_of(size: u64) -> Vec<Node> {
         let mut start = 0_u64;
