@@ -115,6 +115,10 @@ impl Fold for State {
         crate::command::decide(self, command, now)
     }
 
+    fn again(event: &Event) -> Option<Command> {
+        Some(Command::one(event.actor.clone(), event.body.clone()))
+    }
+
     fn reduces_authority(command: &Command) -> bool {
         command.bodies.iter().all(Body::reduces_authority)
     }

@@ -99,6 +99,13 @@ pub trait Fold: Clone + Send + Sync + 'static {
     /// Whether the command only takes authority away, and so must work when nothing else does.
     fn reduces_authority(command: &Self::Command) -> bool;
 
+    /// The command that records `event` anew, as the same act of the same actor, where it could
+    /// not become an entry in its place; `None` for what can't be repeated.
+    fn again(event: &Self::Event) -> Option<Self::Command> {
+        let _ = event;
+        None
+    }
+
     /// Takes one event in. Total: it refuses what it can't take, and never panics; after an
     /// error the state must be dropped.
     ///

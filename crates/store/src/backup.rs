@@ -1,12 +1,14 @@
 //! A copy of a ledger that a server can be started on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use portcullis_model::{Fold, Refusal};
 
 use crate::database;
 use crate::disk::{create_private_directory, io_refusal, sync_directory};
 use crate::handle::LedgerHandle;
+use crate::private::PrivateStore;
 use crate::storage::LogReader;
 use crate::{private, reserve};
 
@@ -34,8 +36,9 @@ impl<F: Fold> LedgerHandle<F> {
         }
         std::fs::copy(reserve::path(self.dir()), reserve::path(to)).map_err(failed)?;
         self.0.readers.copy_to(to)?;
-        self.private().copy_to(&private::path(to))?;
-        self.blobs().copy_to(to).map_err(failed)?;
+        self.private().copy_to(to)?;
+        self.blobs()
+            .copy_to(to, Arc::new(PrivateStore::open(to)?))?;
         for file in [reserve::path(to), private::path(to), database::path(to)] {
             std::fs::File::open(file)
                 .and_then(|file| file.sync_all())

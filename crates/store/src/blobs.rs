@@ -10,6 +10,9 @@
 //! finds a stray file and removes it); the file gets its name and the directory is synced (a
 //! restart finds the blob); for a sealed one the key is stored (before that a restart finds noise
 //! under a name that no entry has). Only then the caller has the digest to put into an entry.
+//!
+//! With PostgreSQL blobs are rows beside their keys, so that every server of a team has them; what
+//! follows about names, keys and order is the same.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -53,6 +56,9 @@ impl Blobs {
     /// Opens the blobs of `dir` for writing, and removes what unfinished puts left behind.
     pub(crate) fn open(dir: &Path, private: Arc<PrivateStore>) -> Result<Self, Refusal> {
         let blobs = Self::at(dir, private);
+        if blobs.private.shared().is_some() {
+            return Ok(blobs);
+        }
         blobs
             .prepare()
             .map_err(|error| io_refusal("prepare the directory of blobs", &error))?;
@@ -80,11 +86,17 @@ impl Blobs {
         check_length(bytes.len())?;
         let digest = Digest::of(bytes);
         let erased = self.private.erased_at(&digest)?.is_some();
-        let target = place(&self.plain, &digest);
-        if !erased && read_bounded(&target).is_ok_and(|found| found == bytes) {
-            // Another put may have given it its name a moment ago, and not have synced that yet.
-            self.sync_name(&self.plain, &target)
-                .map_err(|error| io_refusal("store a blob", &error))?;
+        if !erased
+            && self
+                .file(&self.plain, &digest)
+                .is_ok_and(|found| found == bytes)
+        {
+            if self.private.shared().is_none() {
+                // Another put may have given it its name a moment ago, and not have synced that
+                // yet.
+                self.sync_name(&self.plain, &place(&self.plain, &digest))
+                    .map_err(|error| io_refusal("store a blob", &error))?;
+            }
             return Ok(digest);
         }
         self.write(&self.plain, &digest, bytes)?;
@@ -144,6 +156,9 @@ impl Blobs {
     /// unreadable all the same, and the next call removes it.
     pub fn erase(&self, digest: &Digest, at: Timestamp) -> Result<(), Refusal> {
         self.private.erase_blob(digest, at)?;
+        if self.private.shared().is_some() {
+            return Ok(());
+        }
         for root in [&self.plain, &self.sealed] {
             match std::fs::remove_file(place(root, digest)) {
                 Ok(()) => {}
@@ -158,8 +173,7 @@ impl Blobs {
     /// read.
     pub(crate) fn verify(&self, mut found: impl FnMut(Refusal)) -> Result<u64, Refusal> {
         let mut count = 0;
-        let plain = digests(&self.plain)
-            .map_err(|error| io_refusal("list the directory of blobs", &error))?;
+        let plain = self.plain_digests()?;
         let sealed = self.private.sealed_blobs()?;
         for digest in plain.iter().chain(&sealed) {
             count += 1;
@@ -172,10 +186,39 @@ impl Blobs {
         Ok(count)
     }
 
-    /// Copies every file to the same place below `to`.
-    pub(crate) fn copy_to(&self, to: &Path) -> io::Result<()> {
-        let copy = Self::at(to, Arc::clone(&self.private));
-        copy.prepare()?;
+    fn plain_digests(&self) -> Result<Vec<Digest>, Refusal> {
+        match self.private.shared() {
+            Some(pool) => pool.plain_blobs(),
+            None => digests(&self.plain)
+                .map_err(|error| io_refusal("list the directory of blobs", &error)),
+        }
+    }
+
+    /// Copies every blob to a file below `to`; `private` is that of the copy.
+    pub(crate) fn copy_to(&self, to: &Path, private: Arc<PrivateStore>) -> Result<(), Refusal> {
+        let copy = Self::open(to, private)?;
+        if self.private.shared().is_none() {
+            return self
+                .copy_files(&copy)
+                .map_err(|error| io_refusal("copy the blobs", &error));
+        }
+        for (from, to, names) in [
+            (&self.plain, &copy.plain, self.plain_digests()?),
+            (&self.sealed, &copy.sealed, self.private.sealed_blobs()?),
+        ] {
+            for digest in names {
+                match self.file(from, &digest) {
+                    Ok(bytes) => copy.write(to, &digest, &bytes)?,
+                    // Erased while the copy was made.
+                    Err(refusal) if refusal.code == "blob-missing" => {}
+                    Err(refusal) => return Err(refusal),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_files(&self, copy: &Self) -> io::Result<()> {
         for (from, to) in [(&self.plain, &copy.plain), (&self.sealed, &copy.sealed)] {
             for digest in digests(from)? {
                 let target = place(to, &digest);
@@ -208,6 +251,9 @@ impl Blobs {
     }
 
     fn write(&self, root: &Path, digest: &Digest, bytes: &[u8]) -> Result<(), Refusal> {
+        if let Some(pool) = self.private.shared() {
+            return pool.put_blob(digest, root == self.sealed, bytes);
+        }
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let stray = self.strays.join(number.to_string());
         let target = place(root, digest);
@@ -245,18 +291,27 @@ impl Blobs {
     }
 
     fn file(&self, root: &Path, digest: &Digest) -> Result<Vec<u8>, Refusal> {
+        if let Some(pool) = self.private.shared() {
+            return pool
+                .blob(digest, root == self.sealed)?
+                .ok_or_else(|| missing(digest));
+        }
         read_bounded(&place(root, digest)).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
-                Refusal::new(
-                    portcullis_model::RefusalKind::NotFound,
-                    "blob-missing",
-                    format!("there is no blob {digest}"),
-                )
+                missing(digest)
             } else {
                 io_refusal("read a blob", &error)
             }
         })
     }
+}
+
+fn missing(digest: &Digest) -> Refusal {
+    Refusal::new(
+        portcullis_model::RefusalKind::NotFound,
+        "blob-missing",
+        format!("there is no blob {digest}"),
+    )
 }
 
 fn check_length(length: usize) -> Result<(), Refusal> {

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_evidence::merkle;
-use portcullis_model::{Digest, Fold, LedgerIndex, Recorder, Refusal};
+use portcullis_model::{Digest, Fold, LedgerIndex, Recorder, Refusal, Timestamp};
 use tokio::sync::{oneshot, watch};
 
 use crate::blobs::Blobs;
@@ -31,6 +32,8 @@ pub(crate) struct Shared<F: Fold> {
     pub(crate) queue: Queue<Job<F>>,
     pub(crate) published: ArcSwap<Published<F>>,
     pub(crate) size: watch::Sender<u64>,
+    /// When a standby last looked at the log, on the wall clock; 0 for the process that writes it.
+    pub(crate) looked_ms: AtomicU64,
     pub(crate) readers: Readers,
     pub(crate) private: Arc<PrivateStore>,
     pub(crate) blobs: Blobs,
@@ -114,6 +117,27 @@ impl<F: Fold> LedgerHandle<F> {
     /// The newest signed checkpoint. It covers all entries but those in the reserve.
     pub fn checkpoint(&self) -> Arc<SignedCheckpoint> {
         Arc::clone(&self.0.published.load().checkpoint)
+    }
+
+    /// When this was the newest state, if another process writes the log; `None` where this one
+    /// does, whose state always is.
+    pub fn as_of(&self) -> Option<Timestamp> {
+        match self.0.looked_ms.load(Ordering::Acquire) {
+            0 => None,
+            looked => Some(Timestamp::from_ms(looked)),
+        }
+    }
+
+    /// Waits until the ledger takes no more commands or is not followed any more, and gives the
+    /// reason: `None` where it was closed, `not-leader` where another process leads by now.
+    pub async fn ended(&self) -> Option<Refusal> {
+        let mut size = self.subscribe();
+        while !self.0.queue.is_ended() {
+            if size.changed().await.is_err() {
+                break;
+            }
+        }
+        self.0.queue.why()
     }
 
     /// A receiver of [`size`](Self::size): changed whenever there are new entries to read.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,7 +16,9 @@ use crate::clock::{Clock, ClockGuard, SystemClock};
 use crate::disk::{create_private_directory, io_refusal};
 use crate::entry::Entry;
 use crate::faults::Faults;
+use crate::follow;
 use crate::handle::{LedgerHandle, Published, Shared};
+use crate::helpers::Helpers;
 use crate::limits::SNAPSHOT_EVERY_ENTRIES;
 use crate::lock::DirectoryLock;
 use crate::private::PrivateStore;
@@ -23,7 +26,7 @@ use crate::queue::Queue;
 use crate::reserve::{self, Record, Reserve};
 use crate::sequencer::Sequencer;
 use crate::snapshot::{Claim, Keeper, Keeping, Loaded, Snapshots};
-use crate::storage::{LogReader, Readers, Writer};
+use crate::storage::{self, LogReader, Opened, Readers, StoreOptions};
 use crate::tree::Tree;
 
 /// An open ledger: the lock on its data directory, and the thread that writes it. Dropped, it
@@ -31,8 +34,10 @@ use crate::tree::Tree;
 pub struct Ledger<F: Fold> {
     handle: LedgerHandle<F>,
     thread: Option<JoinHandle<()>>,
-    /// Writes snapshots; ends after the sequencer.
-    keeper: Keeper,
+    /// Writes snapshots; ends after the sequencer. A follower has none.
+    keeper: Option<Keeper>,
+    /// Those that end by themselves once the first one has ended.
+    helpers: Helpers,
     _lock: DirectoryLock,
 }
 
@@ -46,6 +51,8 @@ pub struct LedgerOptions {
     pub faults: Faults,
     /// Entries after which a new snapshot of the fold is written.
     pub snapshot_every: u64,
+    /// The database that keeps the log.
+    pub store: StoreOptions,
 }
 
 impl LedgerOptions {
@@ -56,6 +63,7 @@ impl LedgerOptions {
             clock: Arc::new(SystemClock),
             faults: Faults::default(),
             snapshot_every: SNAPSHOT_EVERY_ENTRIES,
+            store: StoreOptions::Sqlite,
         }
     }
 }
@@ -94,7 +102,9 @@ impl<F: Fold> Ledger<F> {
             .map_err(|error| io_refusal(&format!("make {}", dir.display()), &error))?;
         let lock = DirectoryLock::take(dir)?;
         let every = options.snapshot_every;
-        let (mut sequencer, mut report, used) = prepare::<F>(dir, options)?;
+        let opened = storage::open(dir, &options.store, options.faults.clone())?;
+        let lead = opened.lead.clone();
+        let (mut sequencer, mut report, used) = prepare::<F>(dir, options, opened)?;
         if let Err(refusal) = sequencer.catch_up() {
             report.warnings.push(refusal);
         }
@@ -120,6 +130,10 @@ impl<F: Fold> Ledger<F> {
             used,
         })
         .map_err(|error| io_refusal("start to write snapshots", &error))?;
+        let helpers = match lead {
+            Some(lead) => Helpers::start(&handle, lead)?,
+            None => Helpers::default(),
+        };
         let thread = std::thread::Builder::new()
             .name("ledger-sequencer".to_owned())
             .spawn(move || sequencer.run())
@@ -127,7 +141,51 @@ impl<F: Fold> Ledger<F> {
         let ledger = Self {
             handle,
             thread: Some(thread),
-            keeper,
+            keeper: Some(keeper),
+            helpers,
+            _lock: lock,
+        };
+        Ok((ledger, report))
+    }
+
+    /// Opens a ledger that another process writes, to read it and to follow it: a standby. Its
+    /// handle refuses every command with `not-leader`. Once nobody leads any more, the handle has
+    /// [`ended`](LedgerHandle::ended); close it then, and [`open`](Self::open) to take over.
+    ///
+    /// What an earlier process left in this directory's reserve is handed over to the leader.
+    ///
+    /// # Errors
+    /// Another process holds the directory; the store is SQLite, which has no standbys; PostgreSQL
+    /// can't be reached or holds no ledger; an entry does not hold.
+    pub fn follow(dir: &Path, options: &LedgerOptions) -> Result<(Self, OpenReport), Refusal> {
+        create_private_directory(dir)
+            .map_err(|error| io_refusal(&format!("make {}", dir.display()), &error))?;
+        let lock = DirectoryLock::take(dir)?;
+        let mut follower = follow::prepare::<F>(dir, options)?;
+        follower.follow()?;
+        let handle = LedgerHandle(Arc::clone(&follower.shared));
+        let report = OpenReport {
+            size: handle.size(),
+            checkpoint: (*handle.checkpoint()).clone(),
+            unsigned: 0,
+            from_reserve: 0,
+            from_snapshot: 0,
+            waiting: 0,
+            warnings: Vec::new(),
+        };
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("ledger-follower".to_owned())
+            .spawn(move || follower.run(&stopped))
+            .map_err(|error| io_refusal("start the follower", &error))?;
+        let ledger = Self {
+            handle,
+            thread: Some(thread),
+            keeper: None,
+            helpers: Helpers {
+                stop: Some(stop),
+                ..Helpers::default()
+            },
             _lock: lock,
         };
         Ok((ledger, report))
@@ -149,13 +207,17 @@ impl<F: Fold> Ledger<F> {
     fn stop(&mut self) -> Result<(), Refusal> {
         let shared = &self.handle.0;
         shared.queue.close();
+        self.helpers.stop = None;
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
         let ended = thread
             .join()
             .map_err(|_| Refusal::internal("the sequencer ended by a panic; see the log"));
-        self.keeper.finish();
+        self.helpers.finish();
+        if let Some(keeper) = &mut self.keeper {
+            keeper.finish();
+        }
         ended
     }
 }
@@ -172,19 +234,25 @@ impl<F: Fold> Drop for Ledger<F> {
 fn prepare<F: Fold>(
     dir: &Path,
     options: LedgerOptions,
+    opened: Opened,
 ) -> Result<(Sequencer<F>, OpenReport, Option<Claim>), Refusal> {
     let LedgerOptions {
         signer,
         clock,
         faults,
         snapshot_every: _,
+        store: _,
     } = options;
     let signer: Arc<dyn CheckpointSigner> = Arc::from(signer);
+    let Opened {
+        writer: mut database,
+        readers,
+        private,
+        lead,
+    } = opened;
     let mut warnings = Vec::new();
-    let database = Writer::open(dir, faults.clone())?;
-    let private = Arc::new(PrivateStore::open(dir)?);
     let blobs = Blobs::open(dir, Arc::clone(&private))?;
-    let (reserve, records) = match Reserve::open(dir, faults.clone()) {
+    let (mut reserve, mut records) = match Reserve::open(dir, faults.clone()) {
         Ok((reserve, records)) => (Some(reserve), records),
         Err(refusal) => {
             warnings.push(refusal);
@@ -192,8 +260,20 @@ fn prepare<F: Fold>(
         }
     };
 
+    if let Some(lead) = lead.filter(|lead| !lead.continues)
+        && !records.is_empty()
+    {
+        lead.postgres().hand_over(&records)?;
+        records.clear();
+        if let Some(reserve) = &mut reserve {
+            reserve
+                .reset()
+                .map_err(|error| io_refusal("empty the reserve", &error))?;
+        }
+    }
     let stored = database.reader().size()?;
     let base = where_reserve_begins(database.reader(), stored, &records)?;
+    database.begin(base, stored, dir)?;
     let snapshots = Snapshots::at(dir);
     if let Err(error) = snapshots.prepare() {
         warnings.push(io_refusal("prepare the directory of snapshots", &error));
@@ -215,21 +295,15 @@ fn prepare<F: Fold>(
         warnings,
     };
     let checkpoint = Arc::new(checkpoint.unwrap_or_else(|| unsigned_checkpoint(&Tree::default())));
-    let shared = Arc::new(Shared {
-        dir: PathBuf::from(dir),
-        queue: Queue::new(),
-        published: ArcSwap::from_pointee(Published {
-            state: Arc::new(folded.state.clone()),
-            stored: base,
-            reserved: Vec::new(),
-            checkpoint: Arc::clone(&checkpoint),
-        }),
-        size: watch::Sender::new(base),
-        readers: Readers::new(dir),
+    let shared = share(
+        dir,
+        &folded.state,
+        base,
+        &checkpoint,
+        readers,
         private,
         blobs,
-        doubt: ArcSwapOption::empty(),
-    });
+    );
     let sequencer = Sequencer {
         shared,
         database,
@@ -248,6 +322,34 @@ fn prepare<F: Fold>(
         nodes: None,
     };
     Ok((sequencer, report, used))
+}
+
+/// What handles see.
+pub(crate) fn share<F: Fold>(
+    dir: &Path,
+    state: &F,
+    stored: u64,
+    checkpoint: &Arc<SignedCheckpoint>,
+    readers: Readers,
+    private: Arc<PrivateStore>,
+    blobs: Blobs,
+) -> Arc<Shared<F>> {
+    Arc::new(Shared {
+        dir: PathBuf::from(dir),
+        queue: Queue::new(),
+        published: ArcSwap::from_pointee(Published {
+            state: Arc::new(state.clone()),
+            stored,
+            reserved: Vec::new(),
+            checkpoint: Arc::clone(checkpoint),
+        }),
+        size: watch::Sender::new(stored),
+        looked_ms: AtomicU64::new(0),
+        readers,
+        private,
+        blobs,
+        doubt: ArcSwapOption::empty(),
+    })
 }
 
 /// How many of the database's entries count: all, unless the reserve has another entry for one of
@@ -272,11 +374,12 @@ pub(crate) fn where_reserve_begins(
 }
 
 /// The state and tree after the entries that were read so far.
-struct Folded<F: Fold> {
-    state: F,
-    tree: Tree,
+pub(crate) struct Folded<F: Fold> {
+    pub(crate) state: F,
+    pub(crate) tree: Tree,
     newest: Timestamp,
-    checkpoint: Option<SignedCheckpoint>,
+    /// The newest one that is stored.
+    pub(crate) checkpoint: Option<SignedCheckpoint>,
 }
 
 /// Folds the first `size` entries of the database, those behind a snapshot if there is one.
@@ -331,7 +434,17 @@ fn fold<F: Fold>(
 }
 
 impl<F: Fold> Folded<F> {
-    fn take(&mut self, entry: Entry) -> Result<(), Refusal> {
+    /// Before the first entry.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            state: F::empty(),
+            tree: Tree::default(),
+            newest: Timestamp::from_ms(0),
+            checkpoint: None,
+        }
+    }
+
+    pub(crate) fn take(&mut self, entry: Entry) -> Result<(), Refusal> {
         check_place(&entry, self.tree.size())?;
         self.tree.append(entry.leaf)?;
         if let Some(checkpoint) = &self.checkpoint
@@ -413,7 +526,7 @@ pub(crate) fn at_entry(index: LedgerIndex, mut refusal: Refusal) -> Refusal {
 }
 
 /// Stands for "nothing is signed yet" until the sequencer has signed.
-fn unsigned_checkpoint(tree: &Tree) -> SignedCheckpoint {
+pub(crate) fn unsigned_checkpoint(tree: &Tree) -> SignedCheckpoint {
     SignedCheckpoint {
         size: tree.size(),
         root: tree.root(),

@@ -1,4 +1,4 @@
-//! SQLite behind the sequencer: the only writer of the ledger, and the source of truth.
+//! A database behind the sequencer: the only writer of the ledger, and the source of truth.
 //!
 //! Start at [`Ledger::open`]; everyone else holds a [`LedgerHandle`], which is a
 //! [`portcullis_model::Recorder`]. The ledger is generic over the [`portcullis_model::Fold`] whose
@@ -11,6 +11,8 @@
 //! - `private.db`: what can be erased: people, blob keys, local values (`private.rs`);
 //! - `blobs/`: bodies by digest (`blobs.rs`);
 //! - `snapshots/`: states of the fold, which spare a start most of the log (`snapshot.rs`).
+//!
+//! With PostgreSQL the log, what can be erased and the blobs are there instead (`postgres/mod.rs`).
 //!
 //! How a write gets to the disk, and what a restart finds after each step, is told at the top of
 //! `sequencer.rs`; for the reserve in `reserve.rs`, for a blob in `blobs.rs`, for a snapshot in
@@ -31,9 +33,12 @@ mod database;
 mod disk;
 mod entry;
 mod faults;
+mod follow;
 mod handle;
+mod helpers;
 mod ledger;
 mod lock;
+mod postgres;
 mod private;
 mod queue;
 mod receipt;
@@ -54,7 +59,9 @@ pub use entry::Entry;
 pub use faults::{Faults, Step};
 pub use handle::{LedgerHandle, Tail};
 pub use ledger::{Ledger, LedgerOptions, OpenReport};
+pub use postgres::PostgresOptions;
 pub use private::{Person, PrivateStore};
 pub use queue::QueueDepth;
 pub use receipt::{Receipt, RecordedIn};
+pub use storage::StoreOptions;
 pub use verify::{BlobsNamedBy, Finding, VerifyOptions, VerifyReport, verify};

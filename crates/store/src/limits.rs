@@ -60,3 +60,25 @@ pub const FINDINGS_MAX: usize = 100;
 /// How long the clock may run before the guard compares anew, in milliseconds (one hour): slow
 /// drift is followed, a jump is not.
 pub const CLOCK_ANCHOR_MAX_MS: u64 = 3_600_000;
+/// How long PostgreSQL may take to accept a connection, in milliseconds.
+pub const POSTGRES_CONNECT_MS: u64 = 2_000;
+/// How long one statement may run in PostgreSQL, in milliseconds: whoever has gone holds a row's
+/// lock no longer than that.
+pub const POSTGRES_STATEMENT_MS: u64 = 8_000;
+/// How long an answer of PostgreSQL is waited for, in milliseconds; longer than a statement may
+/// run, so that the server's own refusal comes first.
+pub const POSTGRES_ANSWER_MS: u64 = 10_000;
+/// How long the outcome of a commit is looked for before its callers are refused, in milliseconds:
+/// a restart of PostgreSQL on a small machine.
+pub const POSTGRES_SETTLE_MS: u64 = 3_000;
+/// How long to wait before PostgreSQL is asked again, in milliseconds.
+pub const POSTGRES_RETRY_MS: u64 = 50;
+/// How often a leader shows that it lives, in milliseconds.
+pub const LEAD_BEAT_MS: u64 = 500;
+/// After how long without a sign of life a standby takes over, in milliseconds: several beats, so
+/// that one that is late changes nothing, and still a takeover within seconds.
+pub const LEAD_LEASE_MS: u64 = 3_000;
+/// How often a standby looks, in milliseconds.
+pub const LEAD_LOOK_MS: u64 = 100;
+/// Most events that one look takes from what other processes handed over.
+pub const HANDOVER_MAX_EVENTS: usize = 64;

@@ -11,7 +11,7 @@
 //! copy stays in the data directory. Backups made before keep theirs.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_model::{Digest, HumanId, Refusal, Secret, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
@@ -19,11 +19,18 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::database::{open_writer, sql_integer, unsigned};
 use crate::disk::sqlite_refusal;
 use crate::limits::{LOCAL_KEY_MAX_BYTES, LOCAL_VALUE_MAX_BYTES, PERSON_FIELD_MAX_BYTES};
+use crate::postgres::Pool;
 
 /// The erasable database of a data directory. Calls go to the disk: make them from a blocking
 /// task.
-pub struct PrivateStore {
-    connection: Mutex<Connection>,
+pub struct PrivateStore(Place);
+
+/// Where it is.
+enum Place {
+    /// `private.db` in the data directory.
+    Sqlite(Mutex<Connection>),
+    /// The ledger's database, shared by every server of a team.
+    Postgres(Arc<Pool>),
 }
 
 /// Who a human id stands for.
@@ -59,16 +66,26 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 impl PrivateStore {
     pub(crate) fn open(dir: &Path) -> Result<Self, Refusal> {
         let connection = open_writer(&path(dir), APPLICATION_ID, SCHEMA_VERSION, SCHEMA)?;
-        Ok(Self {
-            connection: Mutex::new(connection),
-        })
+        Ok(Self(Place::Sqlite(Mutex::new(connection))))
     }
 
     /// Opens what is there, for reading alone.
     pub(crate) fn open_reader(dir: &Path) -> Result<Self, Refusal> {
-        Ok(Self {
-            connection: Mutex::new(crate::database::open_reader(&path(dir))?),
-        })
+        let connection = crate::database::open_reader(&path(dir))?;
+        Ok(Self(Place::Sqlite(Mutex::new(connection))))
+    }
+
+    /// What a team's servers share.
+    pub(crate) const fn in_postgres(pool: Arc<Pool>) -> Self {
+        Self(Place::Postgres(pool))
+    }
+
+    /// The database that every server of a team has, if there is one.
+    pub(crate) const fn shared(&self) -> Option<&Arc<Pool>> {
+        match &self.0 {
+            Place::Sqlite(_) => None,
+            Place::Postgres(pool) => Some(pool),
+        }
     }
 
     /// Says who `id` stands for; durable before the entry that first names the id.
@@ -86,6 +103,9 @@ impl PrivateStore {
                     .received(text));
             }
         }
+        if let Some(pool) = self.shared() {
+            return pool.set_person(id, person);
+        }
         self.write("store a person", |connection| {
             connection.execute(
                 "INSERT OR REPLACE INTO people (id, name, mail) VALUES (?1, ?2, ?3)",
@@ -100,6 +120,9 @@ impl PrivateStore {
     /// # Errors
     /// The disk can't be read.
     pub fn person(&self, id: &HumanId) -> Result<Option<Person>, Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.person(id);
+        }
         self.read("read a person", |connection| {
             connection
                 .query_row(
@@ -122,6 +145,9 @@ impl PrivateStore {
     /// # Errors
     /// The disk can't be written.
     pub fn forget_person(&self, id: &HumanId) -> Result<bool, Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.forget_person(id);
+        }
         let forgotten = self.write("forget a person", |connection| {
             connection.execute("DELETE FROM people WHERE id = ?1", [id.as_str()])
         })?;
@@ -134,6 +160,9 @@ impl PrivateStore {
     /// # Errors
     /// The disk can't be read.
     pub fn local(&self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.local(key);
+        }
         self.read("read a local value", |connection| {
             connection
                 .query_row("SELECT value FROM local WHERE key = ?1", [key], |row| {
@@ -159,6 +188,9 @@ impl PrivateStore {
                 "a key of at most {LOCAL_KEY_MAX_BYTES} and a value of at most {LOCAL_VALUE_MAX_BYTES} bytes"
             )));
         }
+        if let Some(pool) = self.shared() {
+            return pool.set_local(key, value);
+        }
         self.write("store a local value", |connection| match value {
             Some(value) => connection.execute(
                 "INSERT OR REPLACE INTO local (key, value) VALUES (?1, ?2)",
@@ -170,6 +202,9 @@ impl PrivateStore {
     }
 
     pub(crate) fn set_blob_key(&self, digest: &Digest, key: &BlobKey) -> Result<(), Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.set_blob_key(digest, key);
+        }
         self.write("store a blob's key", |connection| {
             connection.execute(
                 "INSERT INTO blob_keys (digest, key, salt) VALUES (?1, ?2, ?3)",
@@ -180,6 +215,9 @@ impl PrivateStore {
     }
 
     pub(crate) fn blob_key(&self, digest: &Digest) -> Result<Option<BlobKey>, Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.blob_key(digest);
+        }
         self.read("read a blob's key", |connection| {
             connection
                 .query_row(
@@ -198,6 +236,9 @@ impl PrivateStore {
 
     /// The digests of all sealed blobs that can be read.
     pub(crate) fn sealed_blobs(&self) -> Result<Vec<Digest>, Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.sealed_blobs();
+        }
         self.read("list the sealed blobs", |connection| {
             connection
                 .prepare("SELECT digest FROM blob_keys ORDER BY digest")?
@@ -208,6 +249,9 @@ impl PrivateStore {
 
     /// Destroys a blob's key, if it has one, and notes the erasure.
     pub(crate) fn erase_blob(&self, digest: &Digest, at: Timestamp) -> Result<(), Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.erase_blob(digest, at);
+        }
         self.write("erase a blob", |connection| {
             let transaction = connection.unchecked_transaction()?;
             transaction.execute(
@@ -225,6 +269,9 @@ impl PrivateStore {
 
     /// When a blob was erased.
     pub(crate) fn erased_at(&self, digest: &Digest) -> Result<Option<Timestamp>, Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.erased_at(digest);
+        }
         self.read("look for an erasure", |connection| {
             connection
                 .query_row(
@@ -238,6 +285,9 @@ impl PrivateStore {
 
     /// A blob that is put again is not erased any more.
     pub(crate) fn clear_erasure(&self, digest: &Digest) -> Result<(), Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.clear_erasure(digest);
+        }
         self.write("store a blob", |connection| {
             connection.execute(
                 "DELETE FROM erasures WHERE digest = ?1",
@@ -249,6 +299,10 @@ impl PrivateStore {
 
     /// Writes a compact copy to `to`, without what was erased.
     pub(crate) fn copy_to(&self, to: &Path) -> Result<(), Refusal> {
+        if let Some(pool) = self.shared() {
+            return pool.copy_private_to(&Self::open(to)?);
+        }
+        let to = path(to);
         self.read("copy the private database", |connection| {
             connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])
         })?;
@@ -267,7 +321,13 @@ impl PrivateStore {
         doing: &str,
         call: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Refusal> {
-        call(&self.lock()).map_err(|error| sqlite_refusal(doing, &error))
+        match &self.0 {
+            Place::Sqlite(connection) => {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                call(&connection).map_err(|error| sqlite_refusal(doing, &error))
+            }
+            Place::Postgres(_) => Err(Refusal::internal("the private store is in PostgreSQL")),
+        }
     }
 
     fn write<T>(
@@ -276,12 +336,6 @@ impl PrivateStore {
         call: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Refusal> {
         self.read(doing, call)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,6 +19,8 @@ struct Waiting<T> {
     ordinary: VecDeque<T>,
     refused: u64,
     closed: bool,
+    /// Why it is closed, if not because the server stops.
+    why: Option<Refusal>,
     ended: bool,
 }
 
@@ -51,6 +53,7 @@ impl<T> Queue<T> {
                 ordinary: VecDeque::new(),
                 refused: 0,
                 closed: false,
+                why: None,
                 ended: false,
             }),
             wake: Condvar::new(),
@@ -61,7 +64,7 @@ impl<T> Queue<T> {
     pub(crate) fn put(&self, item: T, urgent: bool) -> Result<(), Refusal> {
         let mut waiting = self.lock();
         if waiting.closed {
-            return Err(stopped());
+            return Err(waiting.why.clone().unwrap_or_else(stopped));
         }
         let (lane, bound) = if urgent {
             (&mut waiting.urgent, URGENT_MAX_COMMANDS)
@@ -130,6 +133,17 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
+    }
+
+    /// As [`close`](Self::close), and says why to whoever still comes.
+    pub(crate) fn close_because(&self, why: Refusal) {
+        self.lock().why = Some(why);
+        self.close();
+    }
+
+    /// Why it is closed, if not because the server stops.
+    pub(crate) fn why(&self) -> Option<Refusal> {
+        self.lock().why.clone()
     }
 
     /// Closes the queue and drops what waits: there is no taker any more.

@@ -18,6 +18,10 @@
 //! 6. *Each caller is answered.* A restart between 3 and 6 finds entries whose callers heard
 //!    nothing; they look, as after any broken connection.
 //!
+//! With PostgreSQL another process may take over (`postgres/lead.rs`). Step 3 fails then, whatever
+//! this process believes; before 4 and 6 it makes sure, where it may have been stopped meanwhile,
+//! and answers no grant if it can't.
+//!
 //! When step 3 fails, commands that reduce authority are planned anew without the rest of the
 //! batch and go to the reserve (see `reserve.rs`); if that fails too, they are in effect in
 //! memory, answered as pending, and tried again every [`RETRY_MS`] and before every batch. While
@@ -118,6 +122,9 @@ impl<F: Fold> Sequencer<F> {
             }
         }
         self.tidy();
+        if self.waiting.is_empty() {
+            self.database.give_back();
+        }
         let pending = self.waiting.len() - self.reserved;
         if pending > 0 {
             tracing::error!(
@@ -230,6 +237,11 @@ impl<F: Fold> Sequencer<F> {
 
     /// Step 4: signs what the database holds.
     pub(crate) fn sign(&mut self) {
+        // Stopped since the commit, it may have a successor, who signs what is there.
+        if let Err(refusal) = self.database.confirm() {
+            tracing::error!(%refusal, "no checkpoint was signed");
+            return;
+        }
         let (size, root) = (self.tree.size(), self.tree.root());
         match self.signer.sign(size, &root) {
             Ok(note) => {
@@ -251,7 +263,16 @@ impl<F: Fold> Sequencer<F> {
             self.publish();
         }
         self.shared.queue.put_back(plan.rest, |job| job.urgent);
+        let superseded = match recorded {
+            RecordedIn::Ledger if !plan.entries.is_empty() => self.database.confirm().err(),
+            RecordedIn::Ledger | RecordedIn::Reserve | RecordedIn::Pending => None,
+        };
         for (job, answer) in plan.answers {
+            let answer = match &superseded {
+                // The entry stands; nothing may follow from it here.
+                Some(refusal) if !job.urgent => answer.and(Err(refusal.clone())),
+                Some(_) | None => answer,
+            };
             let receipt = answer.map(|planned| {
                 let end = planned.first.saturating_add(planned.events.len() as u64);
                 let covered = self.checkpoint.size >= end;

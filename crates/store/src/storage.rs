@@ -10,6 +10,7 @@
 //! directory, the reserve and the clock's guard.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use portcullis_model::{Digest, LedgerIndex, Refusal};
 
@@ -18,7 +19,52 @@ use crate::database::{Database, SqliteReaders};
 use crate::entry::Entry;
 use crate::faults::Faults;
 use crate::limits::{READ_MAX_BYTES, READ_MAX_ENTRIES};
-use crate::tree::Tile;
+use crate::postgres::{Led, Pool, Postgres, PostgresOptions, PostgresWriter};
+use crate::private::PrivateStore;
+use crate::tree::{Tile, Tree};
+
+/// The database that keeps a log.
+#[derive(Clone, Debug, Default)]
+pub enum StoreOptions {
+    /// SQLite, embedded, in the data directory.
+    #[default]
+    Sqlite,
+    /// PostgreSQL, for a team: one server writes, others stand by.
+    Postgres(PostgresOptions),
+}
+
+/// A store that this process writes.
+pub(crate) struct Opened {
+    pub(crate) writer: Writer,
+    pub(crate) readers: Readers,
+    pub(crate) private: Arc<PrivateStore>,
+    /// With PostgreSQL, the lead that was taken.
+    pub(crate) lead: Option<Arc<Led>>,
+}
+
+/// Opens the store of `dir` for writing, making its tables if there are none; with PostgreSQL,
+/// takes the lead.
+pub(crate) fn open(dir: &Path, store: &StoreOptions, faults: Faults) -> Result<Opened, Refusal> {
+    match store {
+        StoreOptions::Sqlite => Ok(Opened {
+            writer: Writer::Sqlite(Database::open(dir, faults)?),
+            readers: Readers::Sqlite(SqliteReaders::new(dir)),
+            private: Arc::new(PrivateStore::open(dir)?),
+            lead: None,
+        }),
+        StoreOptions::Postgres(options) => {
+            let postgres = Postgres::open(dir, options, true)?;
+            let pool = Arc::clone(postgres.pool());
+            let (lead, writer) = postgres.lead(dir, faults)?;
+            Ok(Opened {
+                writer: Writer::Postgres(writer),
+                readers: Readers::Postgres(Arc::clone(&pool)),
+                private: Arc::new(PrivateStore::in_postgres(pool)),
+                lead: Some(Arc::new(lead)),
+            })
+        }
+    }
+}
 
 /// What one commit writes.
 pub(crate) struct Commit<'a> {
@@ -85,18 +131,16 @@ pub(crate) trait LogReader {
 pub(crate) enum Writer {
     /// SQLite in the data directory.
     Sqlite(Database),
+    /// PostgreSQL, of a process that leads.
+    Postgres(PostgresWriter),
 }
 
 impl Writer {
-    /// Opens the log of `dir` for writing, making its tables if there are none.
-    pub(crate) fn open(dir: &Path, faults: Faults) -> Result<Self, Refusal> {
-        Ok(Self::Sqlite(Database::open(dir, faults)?))
-    }
-
     /// Reads through the writer's connection: what it has committed, and nothing of another.
     pub(crate) fn reader(&self) -> &dyn LogReader {
         match self {
             Self::Sqlite(database) => database.connection(),
+            Self::Postgres(writer) => writer.link(),
         }
     }
 
@@ -106,6 +150,7 @@ impl Writer {
     pub(crate) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Refusal> {
         match self {
             Self::Sqlite(database) => database.commit(commit),
+            Self::Postgres(writer) => writer.commit(commit),
         }
     }
 
@@ -116,6 +161,35 @@ impl Writer {
     ) -> Result<(), Refusal> {
         match self {
             Self::Sqlite(database) => database.store_checkpoint(checkpoint),
+            Self::Postgres(writer) => writer.store_checkpoint(checkpoint),
+        }
+    }
+
+    /// The log has `stored` entries, of which the first `base` count; the reserve of `dir` has
+    /// what follows.
+    pub(crate) fn begin(&mut self, base: u64, stored: u64, dir: &Path) -> Result<(), Refusal> {
+        match self {
+            // The first commit removes what doesn't count.
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(writer) => writer.begin(base, stored, dir),
+        }
+    }
+
+    /// Makes sure that this process is the one that writes, where that can change: before it signs,
+    /// and before it says that something was granted.
+    pub(crate) fn confirm(&self) -> Result<(), Refusal> {
+        match self {
+            // The lock on the data directory is held until the process ends.
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(writer) => writer.confirm(),
+        }
+    }
+
+    /// Nothing more will be written: another process may.
+    pub(crate) fn give_back(&self) {
+        match self {
+            Self::Sqlite(_) => {}
+            Self::Postgres(writer) => writer.give_back(),
         }
     }
 }
@@ -124,14 +198,11 @@ impl Writer {
 pub(crate) enum Readers {
     /// SQLite in the data directory.
     Sqlite(SqliteReaders),
+    /// PostgreSQL.
+    Postgres(Arc<Pool>),
 }
 
 impl Readers {
-    /// Readers of the log in `dir`; opened when they are needed.
-    pub(crate) fn new(dir: &Path) -> Self {
-        Self::Sqlite(SqliteReaders::new(dir))
-    }
-
     /// Calls `read` with a connection. Each of its reads sees what is committed by then.
     pub(crate) fn with<T>(
         &self,
@@ -139,6 +210,7 @@ impl Readers {
     ) -> Result<T, Refusal> {
         match self {
             Self::Sqlite(readers) => readers.with(|connection| read(connection)),
+            Self::Postgres(pool) => pool.read(read),
         }
     }
 
@@ -149,13 +221,47 @@ impl Readers {
     ) -> Result<T, Refusal> {
         match self {
             Self::Sqlite(readers) => readers.at_one_moment(|connection| read(connection)),
+            Self::Postgres(pool) => pool.read_one_moment(read),
         }
     }
 
-    /// Writes a copy of the log of one moment to a new data directory.
+    /// Writes a copy of the log of one moment to a new data directory, as SQLite keeps it.
     pub(crate) fn copy_to(&self, to: &Path) -> Result<(), Refusal> {
         match self {
             Self::Sqlite(readers) => readers.copy_to(to),
+            Self::Postgres(pool) => pool.read(|reader| copy(reader, to)),
         }
     }
+}
+
+/// Writes what `reader` has to the data directory `to`. Entries never change, so the log up to a
+/// size is of one moment whatever is added meanwhile.
+fn copy(reader: &dyn LogReader, to: &Path) -> Result<(), Refusal> {
+    let size = reader.last_checkpoint()?.map_or(0, |signed| signed.size);
+    let mut database = Database::open(to, Faults::default())?;
+    let mut tree = Tree::default();
+    while tree.size() < size {
+        let first = tree.size();
+        let entries = reader.entries(first, size, READ_MAX_ENTRIES)?;
+        if entries.is_empty() {
+            return Err(
+                Refusal::conflict("entry-missing", "entries are missing from the ledger")
+                    .received(&format!("none at {first} of {size}")),
+            );
+        }
+        let mut tiles = Vec::new();
+        for entry in &entries {
+            tiles.extend(tree.append(entry.leaf)?);
+        }
+        database.commit(&Commit {
+            size: first,
+            entries: &entries,
+            tiles: &tiles,
+            checkpoint: reader.checkpoint(tree.size())?.as_ref(),
+        })?;
+    }
+    if let Some(newest) = reader.checkpoint(size)? {
+        database.store_checkpoint(&newest)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 use portcullis_evidence::merkle::{MemoryTree, consistency_proof, inclusion_proof, root_at};
 
 use super::{StoredTree, Tree, full_tiles};
+use crate::database::Database;
 use crate::entry::Entry;
 use crate::faults::Faults;
 use crate::storage::{Commit, Writer};
@@ -11,7 +12,7 @@ const LEAVES: u64 = 65_536 + 256 * 3 + 77;
 #[test]
 fn stored_tiles_prove_what_a_tree_in_memory_proves() {
     let dir = tempfile::tempdir().unwrap();
-    let mut database = Writer::open(dir.path(), Faults::default()).unwrap();
+    let mut database = Writer::Sqlite(Database::open(dir.path(), Faults::default()).unwrap());
     let mut tree = Tree::default();
     let mut memory = MemoryTree::default();
     let mut roots = vec![memory.root()];

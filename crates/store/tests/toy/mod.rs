@@ -115,6 +115,13 @@ impl Fold for Toy {
         }
     }
 
+    fn again(event: &Event) -> Option<Command> {
+        match event {
+            Event::Granted { .. } => None,
+            Event::Tripped { why, .. } => Some(Command::Trip { why: why.clone() }),
+        }
+    }
+
     fn reduces_authority(command: &Command) -> bool {
         matches!(command, Command::Trip { .. })
     }
