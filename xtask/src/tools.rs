@@ -12,7 +12,7 @@ struct Tool {
     purpose: &'static str,
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 8] = [
     Tool {
         program: "cc",
         package: "build-essential",
@@ -48,7 +48,15 @@ const TOOLS: [Tool; 7] = [
         package: "strace",
         purpose: "records what the ledger writes and syncs, so that a power failure can be made of it",
     },
+    Tool {
+        program: "postgres",
+        package: "postgresql",
+        purpose: "is the other database that the ledger's tests run on",
+    },
 ];
+
+/// Where Debian puts PostgreSQL, one folder per version, off the search path.
+const POSTGRES_FOLDER: &str = "/usr/lib/postgresql";
 
 /// What runs the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,10 +140,13 @@ fn packages(missing: &[&Tool]) -> Vec<&'static str> {
     packages
 }
 
-/// The program's place on the search path.
+/// The program's place on the search path, or where Debian puts a server that is not on it.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
+    let versions = std::fs::read_dir(POSTGRES_FOLDER).into_iter().flatten();
+    let servers = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
     std::env::split_paths(&path)
+        .chain(servers)
         .map(|folder| folder.join(program))
         .find(|candidate| is_program(candidate))
 }

@@ -35,7 +35,10 @@ impl<F: Fold> LedgerHandle<F> {
             .next("name a directory that does not exist"));
         }
         std::fs::copy(reserve::path(self.dir()), reserve::path(to)).map_err(failed)?;
-        self.0.readers.copy_to(to)?;
+        let published = self.0.published.load_full();
+        self.0
+            .readers
+            .copy_to(to, published.stored, &published.checkpoint)?;
         self.private().copy_to(to)?;
         self.blobs()
             .copy_to(to, Arc::new(PrivateStore::open(to)?))?;

@@ -64,4 +64,4 @@ pub use private::{Person, PrivateStore};
 pub use queue::QueueDepth;
 pub use receipt::{Receipt, RecordedIn};
 pub use storage::StoreOptions;
-pub use verify::{BlobsNamedBy, Finding, VerifyOptions, VerifyReport, verify};
+pub use verify::{BlobsNamedBy, Finding, VerifyOptions, VerifyReport, verify, verify_store};

@@ -226,18 +226,28 @@ impl Readers {
     }
 
     /// Writes a copy of the log of one moment to a new data directory, as SQLite keeps it.
-    pub(crate) fn copy_to(&self, to: &Path) -> Result<(), Refusal> {
+    /// With PostgreSQL: the first `size` entries, and `newest` if it is signed.
+    pub(crate) fn copy_to(
+        &self,
+        to: &Path,
+        size: u64,
+        newest: &SignedCheckpoint,
+    ) -> Result<(), Refusal> {
         match self {
             Self::Sqlite(readers) => readers.copy_to(to),
-            Self::Postgres(pool) => pool.read(|reader| copy(reader, to)),
+            Self::Postgres(pool) => pool.read(|reader| copy(reader, to, size, newest)),
         }
     }
 }
 
 /// Writes what `reader` has to the data directory `to`. Entries never change, so the log up to a
 /// size is of one moment whatever is added meanwhile.
-fn copy(reader: &dyn LogReader, to: &Path) -> Result<(), Refusal> {
-    let size = reader.last_checkpoint()?.map_or(0, |signed| signed.size);
+fn copy(
+    reader: &dyn LogReader,
+    to: &Path,
+    size: u64,
+    newest: &SignedCheckpoint,
+) -> Result<(), Refusal> {
     let mut database = Database::open(to, Faults::default())?;
     let mut tree = Tree::default();
     while tree.size() < size {
@@ -260,8 +270,8 @@ fn copy(reader: &dyn LogReader, to: &Path) -> Result<(), Refusal> {
             checkpoint: reader.checkpoint(tree.size())?.as_ref(),
         })?;
     }
-    if let Some(newest) = reader.checkpoint(size)? {
-        database.store_checkpoint(&newest)?;
+    if newest.size <= size && !newest.note.is_empty() {
+        database.store_checkpoint(newest)?;
     }
     Ok(())
 }

@@ -16,10 +16,11 @@ use crate::entry::Entry;
 use crate::handle::LedgerHandle;
 use crate::ledger::{apply, at_entry, check_place, where_reserve_begins, wrong_root};
 use crate::limits::FINDINGS_MAX;
+use crate::postgres::Postgres;
 use crate::private::PrivateStore;
-use crate::reserve;
+use crate::reserve::{self, Record};
 use crate::snapshot::{Claim, Snapshots};
-use crate::storage::LogReader;
+use crate::storage::{LogReader, Readers, StoreOptions};
 use crate::tree::{Tile, Tree};
 
 /// What to verify against.
@@ -82,7 +83,43 @@ impl<F: Fold> LedgerHandle<F> {
     /// # Errors
     /// As [`verify`].
     pub fn verify(&self, options: &VerifyOptions<'_, F>) -> Result<VerifyReport, Refusal> {
-        verify(self.dir(), options)
+        match &self.0.readers {
+            Readers::Sqlite(_) => verify(self.dir(), options),
+            Readers::Postgres(pool) => {
+                let snapshots = Snapshots::at(self.dir()).claims::<F>(options.key);
+                let beside = (reserve::read(self.dir())?, snapshots);
+                pool.read(|reader| run(reader, beside, self.blobs(), options))
+            }
+        }
+    }
+}
+
+/// As [`verify`], wherever the ledger of `dir` is kept. With PostgreSQL `dir` is the data directory
+/// of one of its servers, whose reserve counts if it continues the log.
+///
+/// # Errors
+/// As [`verify`], or PostgreSQL can't be reached.
+pub fn verify_store<F: Fold>(
+    dir: &Path,
+    store: &StoreOptions,
+    options: &VerifyOptions<'_, F>,
+) -> Result<VerifyReport, Refusal> {
+    match store {
+        StoreOptions::Sqlite => verify(dir, options),
+        StoreOptions::Postgres(place) => {
+            let snapshots = Snapshots::at(dir).claims::<F>(options.key);
+            let postgres = Postgres::open_reader(place)?;
+            let records = if postgres.continues(dir, &postgres.look()?) {
+                reserve::read(dir)?
+            } else {
+                Vec::new()
+            };
+            let private = Arc::new(PrivateStore::in_postgres(Arc::clone(postgres.pool())));
+            let blobs = Blobs::at(dir, private);
+            postgres
+                .pool()
+                .read(|reader| run(reader, (records, snapshots), &blobs, options))
+        }
     }
 }
 
@@ -96,10 +133,6 @@ pub fn verify<F: Fold>(
     dir: &Path,
     options: &VerifyOptions<'_, F>,
 ) -> Result<VerifyReport, Refusal> {
-    let held = options
-        .held
-        .map(|note| SignedCheckpoint::verify(note, options.key))
-        .transpose()?;
     // Before the database: a snapshot is of entries that are there already.
     let snapshots = Snapshots::at(dir).claims::<F>(options.key);
     // Before the database: entries move from here to there, never back.
@@ -110,11 +143,26 @@ pub fn verify<F: Fold>(
     let moment = connection
         .unchecked_transaction()
         .map_err(|error| sqlite_refusal("read the ledger", &error))?;
+    let beside = (records, snapshots);
+    run(&*moment, beside, &blobs, options)
+}
+
+/// Verifies what `reader` reads, with the reserve's records behind it and the snapshots beside.
+fn run<F: Fold>(
+    reader: &dyn LogReader,
+    (records, snapshots): (Vec<Record>, Vec<Claim>),
+    blobs: &Blobs,
+    options: &VerifyOptions<'_, F>,
+) -> Result<VerifyReport, Refusal> {
+    let held = options
+        .held
+        .map(|note| SignedCheckpoint::verify(note, options.key))
+        .transpose()?;
     let mut verifier = Verifier::<F> {
-        reader: &*moment,
+        reader,
         options,
         held: held.as_ref(),
-        blobs: &blobs,
+        blobs,
         snapshots,
         state: F::empty(),
         tree: Tree::default(),
@@ -123,8 +171,8 @@ pub fn verify<F: Fold>(
         checkpoints: 0,
         findings: Vec::new(),
     };
-    let stored = moment.size()?;
-    let base = where_reserve_begins(&*moment, stored, &records)?;
+    let stored = reader.size()?;
+    let base = where_reserve_begins(reader, stored, &records)?;
     verifier.database(base)?;
     let mut reserved = 0;
     if verifier.findings.is_empty() {

@@ -14,8 +14,7 @@ use std::path::Path;
 use portcullis_evidence::merkle::leaf_hash;
 use portcullis_model::{Digest, Refusal};
 use portcullis_store::{CheckpointSigner, Faults, Ledger, VerifyOptions, verify};
-use rusqlite::Connection;
-use toy::{Event, Toy, check, grant, open, options, trip};
+use toy::{Event, Toy, check, grant, literal, open, options_in, sql, trip};
 
 /// Enough for two full tiles and a partial one.
 const ENTRIES: u64 = 600;
@@ -38,15 +37,8 @@ fn fill(dir: &Path) {
     });
 }
 
-fn sql(dir: &Path, statement: &str) {
-    Connection::open(dir.join("ledger.db"))
-        .unwrap()
-        .execute_batch(statement)
-        .unwrap();
-}
-
 fn start(dir: &Path) -> Refusal {
-    Ledger::<Toy>::open(dir, options(Faults::default()))
+    Ledger::<Toy>::open(dir, options_in(dir, Faults::default()))
         .err()
         .expect("it must not start")
 }
@@ -59,20 +51,17 @@ fn forge(dir: &Path, index: u64, leaf: bool) {
         time: toy::START,
     };
     let bytes = portcullis_model::canonical::to_vec(&event).unwrap();
-    let connection = Connection::open(dir.join("ledger.db")).unwrap();
-    connection
-        .execute(
-            "UPDATE entries SET bytes = ?1 WHERE idx = ?2",
-            (&bytes, i64::try_from(index).unwrap()),
-        )
-        .unwrap();
+    let forged = literal(&bytes);
+    sql(
+        dir,
+        &format!("UPDATE entries SET bytes = {forged} WHERE idx = {index}"),
+    );
     if leaf {
-        connection
-            .execute(
-                "UPDATE entries SET leaf = ?1 WHERE idx = ?2",
-                (leaf_hash(&bytes).as_bytes(), i64::try_from(index).unwrap()),
-            )
-            .unwrap();
+        let forged = literal(leaf_hash(&bytes).as_bytes());
+        sql(
+            dir,
+            &format!("UPDATE entries SET leaf = {forged} WHERE idx = {index}"),
+        );
     }
 }
 
@@ -163,13 +152,11 @@ fn an_entry_of_an_unknown_type_keeps_the_server_from_starting() {
     ledger.handle().submit_blocking(grant(1)).unwrap();
     drop(ledger);
     let bytes = br#"{"type":"from-the-future"}"#;
-    Connection::open(dir.path().join("ledger.db"))
-        .unwrap()
-        .execute(
-            "INSERT INTO entries VALUES (1, ?1, ?2, ?3)",
-            (1, leaf_hash(bytes).as_bytes(), bytes),
-        )
-        .unwrap();
+    let (leaf, entry) = (literal(leaf_hash(bytes).as_bytes()), literal(bytes));
+    sql(
+        dir.path(),
+        &format!("INSERT INTO entries VALUES (1, 1, {leaf}, {entry})"),
+    );
     let refusal = start(dir.path());
     assert_eq!(refusal.code, "malformed-event");
     assert!(refusal.message.starts_with("entry 1:"), "{refusal}");

@@ -28,7 +28,7 @@ use portcullis_model::Fold;
 use portcullis_store::{
     CheckpointSigner, Faults, Ledger, LedgerOptions, RecordedIn, SignedCheckpoint, Step,
 };
-use toy::{Event, Toy, check, grant, options, trip};
+use toy::{Event, Toy, check, grant, options_in, trip};
 
 /// Kills at random moments in the ordinary test run.
 const ROUNDS: u64 = 12;
@@ -57,7 +57,7 @@ fn a_kill_at_any_step_loses_and_halves_nothing() {
     for step in Step::ALL {
         let dir = tempfile::tempdir().unwrap();
         for count in [1, 3] {
-            let before = Ledger::<Toy>::open(dir.path(), options(Faults::default()))
+            let before = Ledger::<Toy>::open(dir.path(), options_in(dir.path(), Faults::default()))
                 .map(|(ledger, _)| ledger.handle().size())
                 .unwrap();
             let mut child = start(dir.path(), before, Some((step, count)));
@@ -96,17 +96,18 @@ fn a_kill_while_a_ledger_is_made_leaves_one_that_opens() {
         child.kill().unwrap();
         let acknowledged = collect(&mut child, Some(Duration::ZERO));
         child.wait().unwrap();
-        let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(Faults::default())).unwrap();
+        let (ledger, _) =
+            Ledger::<Toy>::open(dir.path(), options_in(dir.path(), Faults::default())).unwrap();
         drop(ledger);
         examine(dir.path(), &acknowledged, &format!("start {round}"));
     }
 }
 
 /// With snapshots every few entries.
-fn often(faults: Faults) -> LedgerOptions {
+fn often(dir: &Path, faults: Faults) -> LedgerOptions {
     LedgerOptions {
         snapshot_every: 8,
-        ..options(faults)
+        ..options_in(dir, faults)
     }
 }
 
@@ -118,12 +119,18 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The child's name in this binary, where this file may be a module.
+fn child_test() -> String {
+    let module = module_path!().split_once("::");
+    module.map_or_else(String::new, |(_, module)| format!("{module}::")) + "child_that_appends"
+}
+
 fn start(dir: &Path, nonce: u64, die: Option<(Step, u64)>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([
             "--exact",
-            "child_that_appends",
+            &child_test(),
             "--ignored",
             "--nocapture",
             "--test-threads=1",
@@ -204,7 +211,7 @@ fn describe(event: &Event) -> String {
 fn examine(dir: &Path, acknowledged: &[Acknowledged], case: &str) {
     let report = check(dir);
     assert!(report.is_sound(), "{case}: {report:?}");
-    let (ledger, opened) = Ledger::<Toy>::open(dir, options(Faults::default())).unwrap();
+    let (ledger, opened) = Ledger::<Toy>::open(dir, options_in(dir, Faults::default())).unwrap();
     assert!(opened.warnings.is_empty(), "{case}: {opened:?}");
     let handle = ledger.handle();
     let last = handle.checkpoint();
@@ -247,7 +254,8 @@ fn examine(dir: &Path, acknowledged: &[Acknowledged], case: &str) {
 fn child_that_appends() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let first: u64 = std::env::var(NONCE).unwrap().parse().unwrap();
-    let (ledger, _) = Ledger::<Toy>::open(Path::new(&dir), often(deadly())).unwrap();
+    let dir = Path::new(&dir);
+    let (ledger, _) = Ledger::<Toy>::open(dir, often(dir, deadly())).unwrap();
     let handle = ledger.handle();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {

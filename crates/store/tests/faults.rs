@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_model::RefusalKind;
 use portcullis_store::{Faults, Ledger, LedgerHandle, RecordedIn, Step};
-use toy::{Event, Toy, check, grant, open, options, trip};
+use toy::{Event, Toy, check, grant, open, options_in, trip};
 
 /// Steps that fail, switched by the test while the ledger runs.
 #[derive(Clone, Default)]
@@ -36,7 +36,7 @@ impl Failing {
                 Ok(())
             }
         });
-        Ledger::open(dir, options(faults)).unwrap()
+        Ledger::open(dir, options_in(dir, faults)).unwrap()
     }
 }
 
@@ -215,7 +215,7 @@ fn a_disk_that_comes_and_goes_keeps_the_order() {
             Err(io::Error::from(io::ErrorKind::StorageFull))
         }
     });
-    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(faults)).unwrap();
+    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options_in(dir.path(), faults)).unwrap();
     let handle = ledger.handle();
     for index in 0..200_u64 {
         let receipt = handle.submit_blocking(trip(&index.to_string())).unwrap();
@@ -259,6 +259,11 @@ fn a_reserve_that_can_not_be_emptied_does_no_harm() {
 
 #[test]
 fn entries_missing_before_the_reserve_keep_the_server_from_starting() {
+    if toy::POSTGRES {
+        // There the reserve says under which lead it was written; what doesn't continue the log is
+        // handed over (see the tests of standbys).
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let failing = Failing::default();
     let (ledger, _) = failing.open(dir.path());
@@ -277,7 +282,7 @@ fn entries_missing_before_the_reserve_keep_the_server_from_starting() {
         dir.path().join("ledger.db"),
     )
     .unwrap();
-    let refusal = Ledger::<Toy>::open(dir.path(), options(Faults::default()))
+    let refusal = Ledger::<Toy>::open(dir.path(), options_in(dir.path(), Faults::default()))
         .err()
         .unwrap();
     assert_eq!(refusal.code, "reserve-gap");

@@ -18,7 +18,7 @@ use portcullis_store::{
     CheckpointSigner, Faults, Ledger, LedgerOptions, ManualClock, RecordedIn, SignedCheckpoint,
     Step,
 };
-use toy::{Command, START, Toy, check, grant, open, options, trip};
+use toy::{Command, START, Toy, check, grant, open, options_in, trip};
 
 #[test]
 fn an_entry_is_recorded_with_a_checkpoint_that_proves_it() {
@@ -88,7 +88,7 @@ fn a_restart_folds_to_exactly_the_same_state() {
 fn the_second_server_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = open(dir.path());
-    let refusal = Ledger::<Toy>::open(dir.path(), options(Faults::default()))
+    let refusal = Ledger::<Toy>::open(dir.path(), options_in(dir.path(), Faults::default()))
         .err()
         .unwrap();
     assert_eq!(refusal.code, "data-directory-held");
@@ -142,7 +142,7 @@ fn gated(step: Step) -> (Arc<Gate>, Arc<AtomicUsize>, Faults) {
 async fn commands_of_one_batch_see_each_other_and_share_one_commit() {
     let dir = tempfile::tempdir().unwrap();
     let (gate, commits, faults) = gated(Step::Planned);
-    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(faults)).unwrap();
+    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options_in(dir.path(), faults)).unwrap();
     let handle = ledger.handle();
     let first = tokio::spawn({
         let handle = handle.clone();
@@ -189,7 +189,7 @@ async fn commands_of_one_batch_see_each_other_and_share_one_commit() {
 fn a_full_queue_is_refused_and_the_breaker_still_gets_in() {
     let dir = tempfile::tempdir().unwrap();
     let (gate, _, faults) = gated(Step::Planned);
-    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options(faults)).unwrap();
+    let (ledger, _) = Ledger::<Toy>::open(dir.path(), options_in(dir.path(), faults)).unwrap();
     let handle = ledger.handle();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -354,7 +354,7 @@ fn a_clock_that_jumps_stops_grants_and_not_the_breaker() {
         dir.path(),
         LedgerOptions {
             clock: Arc::clone(&clock) as Arc<dyn portcullis_store::Clock>,
-            ..LedgerOptions::new(toy::key())
+            ..options_in(dir.path(), Faults::default())
         },
     )
     .unwrap();

@@ -281,7 +281,7 @@ pub(crate) fn not_leader(address: Option<&str>) -> Refusal {
     match address.filter(|address| !address.is_empty()) {
         Some(address) => refusal
             .expected(&format!("the server that leads, {address}"))
-            .next(&format!("ask it instead: --server {address}")),
+            .next(format!("ask it instead: --server {address}")),
         None => refusal
             .expected("the server that leads")
             .next("repeat it in a few seconds, when one has taken the lead"),

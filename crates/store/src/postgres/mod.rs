@@ -102,7 +102,7 @@ impl Postgres {
 
     /// Who leads.
     pub(crate) fn look(&self) -> Result<Lead, Refusal> {
-        self.pool.with("ask who leads", |link| Lead::look(link))
+        self.pool.with("ask who leads", Lead::look)
     }
 
     pub(crate) fn may_take(&self, watch: &mut Watch, lead: &Lead) -> bool {

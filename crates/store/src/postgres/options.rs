@@ -138,7 +138,7 @@ pub(crate) fn check_server(link: &super::link::Link) -> Result<(), Refusal> {
                 )
                 .expected(&format!("{name} = on"))
                 .received(&format!("{name} = off"))
-                .next(&format!(
+                .next(format!(
                     "set `{name} = on` in postgresql.conf (and for the role and the database, if it is set there), and reload the server"
                 )));
             }

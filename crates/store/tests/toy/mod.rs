@@ -7,13 +7,17 @@
     reason = "shared by test binaries that each use a part, and may panic"
 )]
 
+#[path = "../postgres_server/mod.rs"]
+pub(crate) mod postgres_server;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_evidence::signer::Signer;
 use portcullis_model::{Digest, Fold, LedgerIndex, Refusal, Secret, Timestamp};
 use portcullis_store::{
-    CheckpointSigner, Faults, Ledger, LedgerOptions, LogKey, ManualClock, OpenReport, VerifyOptions,
+    CheckpointSigner, Faults, Ledger, LedgerOptions, LogKey, ManualClock, OpenReport,
+    PostgresOptions, StoreOptions, VerifyOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +205,24 @@ pub(crate) fn key() -> LogKey {
     )
 }
 
-/// Options with a clock that stands still.
+/// Whether the suites run over PostgreSQL: in the binary of that name.
+pub(crate) const POSTGRES: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"postgres");
+
+/// The store of `dir`: a database of its own, or SQLite in the directory, where backups are, too.
+pub(crate) fn store(dir: &Path) -> StoreOptions {
+    if !POSTGRES || dir.join("ledger.db").exists() {
+        return StoreOptions::Sqlite;
+    }
+    let server = postgres_server::shared();
+    StoreOptions::Postgres(PostgresOptions {
+        url: server.url(&server.database_of(dir)),
+        password: None,
+        authorities: None,
+        address: "http://127.0.0.1:1".to_owned(),
+    })
+}
+
+/// Options for a ledger in SQLite, with a clock that stands still.
 pub(crate) fn options(faults: Faults) -> LedgerOptions {
     LedgerOptions {
         clock: Arc::new(ManualClock::new(START)),
@@ -210,8 +231,42 @@ pub(crate) fn options(faults: Faults) -> LedgerOptions {
     }
 }
 
+/// Options for a ledger in `dir`, with a clock that stands still.
+pub(crate) fn options_in(dir: &Path, faults: Faults) -> LedgerOptions {
+    LedgerOptions {
+        store: store(dir),
+        ..options(faults)
+    }
+}
+
 pub(crate) fn open(dir: &Path) -> (Ledger<Toy>, OpenReport) {
-    Ledger::open(dir, options(Faults::default())).unwrap()
+    Ledger::open(dir, options_in(dir, Faults::default())).unwrap()
+}
+
+/// Changes the ledger of `dir` behind its back.
+pub(crate) fn sql(dir: &Path, statements: &str) {
+    if POSTGRES {
+        let server = postgres_server::shared();
+        let prelude = "SET search_path = portcullis;
+             CREATE OR REPLACE FUNCTION zeroblob(n integer) RETURNS bytea LANGUAGE sql
+             AS $$ SELECT decode(repeat('00', n), 'hex') $$;";
+        server.sql(&server.database_of(dir), &format!("{prelude}{statements}"));
+    } else {
+        rusqlite::Connection::open(dir.join("ledger.db"))
+            .unwrap()
+            .execute_batch(statements)
+            .unwrap();
+    }
+}
+
+/// Bytes as they stand in a statement for [`sql`].
+pub(crate) fn literal(bytes: &[u8]) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if POSTGRES {
+        format!("decode('{hex}', 'hex')")
+    } else {
+        format!("x'{hex}'")
+    }
 }
 
 pub(crate) fn grant(nonce: u64) -> Command {
@@ -230,8 +285,9 @@ pub(crate) fn trip(why: &str) -> Command {
 /// Verifies `dir` with nothing held.
 pub(crate) fn check(dir: &Path) -> portcullis_store::VerifyReport {
     let key = key();
-    portcullis_store::verify::<Toy>(
+    portcullis_store::verify_store::<Toy>(
         dir,
+        &store(dir),
         &VerifyOptions {
             key: key.verifier(),
             held: None,
