@@ -164,7 +164,80 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
     {
         bots.extend(renovate_value("package.json", &text, inner));
     }
+    let named = automation_accounts(&bots);
+    bots.extend(named);
     bots
+}
+
+/// Accounts that a bot's rule merges for and whose names say that they are automation: they open
+/// pull requests here, though no file of the repository configures them.
+fn automation_accounts(bots: &[Bot]) -> Vec<Bot> {
+    let mut out: Vec<Bot> = Vec::new();
+    for bot in bots {
+        let Duty::Merges {
+            authors: Authors::Only(list),
+            ..
+        } = &bot.duty
+        else {
+            continue;
+        };
+        for name in list {
+            let lower = name.to_ascii_lowercase();
+            let automation = [
+                "bot",
+                "steward",
+                "renovate",
+                "greenkeeper",
+                "snyk",
+                "depfu",
+                "pyup",
+                "robot",
+                "machine",
+                "automation",
+                "jx-",
+                "-ci",
+                "weblate",
+                "crowdin",
+                "transifex",
+                "github-actions",
+            ]
+            .iter()
+            .any(|mark| lower.contains(mark));
+            let stem = lower.trim_end_matches("[bot]");
+            let known = |other: &Bot| {
+                matches!(other.duty, Duty::Opens { .. })
+                    && other.login.to_ascii_lowercase().starts_with(stem)
+            };
+            if !automation
+                || stem.is_empty()
+                || bots.iter().any(known)
+                || out.iter().any(known)
+                || lower.contains(['*', '(', '+'])
+            {
+                continue;
+            }
+            out.push(match stem {
+                "dependabot" | "dependabot-preview" => {
+                    dependabot_bot(&bot.file, bot.line, vec!["dependencies".to_owned()])
+                }
+                "renovate" | "renovate-bot" => renovate_bot(&bot.file, bot.line, Vec::new()),
+                _ => Bot {
+                    product: "An automation account",
+                    login: name.clone(),
+                    file: bot.file.clone(),
+                    line: bot.line,
+                    duty: Duty::Opens {
+                        head: "update/x",
+                        labels: Vec::new(),
+                        runs_held: false,
+                        base: None,
+                        files: None,
+                    },
+                },
+            });
+        }
+    }
+    out
 }
 
 fn with_yaml(

@@ -130,6 +130,8 @@ pub(crate) struct Job {
     pub(crate) steps: Vec<Step>,
     pub(crate) call: Option<Call>,
     pub(crate) outputs: Pairs,
+    /// The label by which the job's scripts select pull requests, for the jobs that need it.
+    pub(crate) selects: Option<String>,
     /// A person must start or confirm the job; the text says how.
     pub(crate) manual: Option<(&'static str, usize)>,
 }
@@ -409,6 +411,7 @@ fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option
         steps,
         call,
         outputs: pairs(node.get("outputs")),
+        selects: state.shell.selected.take(),
         manual: None,
     }
 }
@@ -851,6 +854,16 @@ fn uses_step(
         file.clone_into(&mut agent.file);
         agent.line = line;
         out.agents.push(agent);
+    }
+    // An action that pushes the branch at hand pushes the one that was checked out by name.
+    if let Some(branch) = &state.shell.branch {
+        for act in &mut out.acts {
+            if act.token == Token::Git
+                && let Op::Push(target @ Target::Current) = &mut act.op
+            {
+                *target = Target::Branch(branch.clone());
+            }
+        }
     }
     // An action that pushes the workspace pushes whatever repository is checked out there.
     if let Some(other) = &state.root_foreign {

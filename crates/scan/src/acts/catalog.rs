@@ -159,6 +159,14 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
             base: with.first(&["base", "target_branch"]).map(str::to_owned),
             release: false,
         })),
+        "simple-icons/release-action" => forge(Op::CreatePr(NewPr {
+            release: true,
+            ..NewPr::default()
+        })),
+        "home-assistant/builder" => {
+            let args = with.get("args").unwrap_or_default();
+            one(Act::publish(what).benign_if(args.contains("--test"), "a test build is not pushed"))
+        }
         "google-github-actions/release-please-action" | "googleapis/release-please-action" => {
             let mut release = Act::new(
                 Op::Release {
@@ -494,7 +502,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
                 .or(with.get("dry-run"))
                 .or(with.get("noop"))
                 .map(str::to_owned);
-            vec![
+            let acts = vec![
                 Act::new(
                     Op::Release {
                         draft: None,
@@ -505,7 +513,12 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
                 )
                 .unless(dry.as_deref()),
                 Act::publish(what).unless(dry.as_deref()),
-            ]
+            ];
+            if what.contains("semantic-release") {
+                super::publishes::on_release_branches(acts)
+            } else {
+                acts
+            }
         }
         "goreleaser/goreleaser-action" => {
             if with.says("install-only", "true") {

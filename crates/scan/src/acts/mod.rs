@@ -31,6 +31,9 @@ pub(crate) struct Act {
     pub(crate) benign: Option<&'static str>,
     /// Happens only when a release pull request has been merged (release-please, changesets).
     pub(crate) after_release_pr: bool,
+    /// Does nothing but on the branches that releases are made from, and nothing for a pull
+    /// request (semantic-release).
+    pub(crate) release_branches: bool,
     /// The commit's message tells the forge to start nothing (`[skip ci]`).
     pub(crate) silent: bool,
 }
@@ -167,6 +170,7 @@ impl Act {
             unless: Vec::new(),
             benign: None,
             after_release_pr: false,
+            release_branches: false,
             silent: false,
         }
     }

@@ -197,11 +197,11 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             if dry {
                 Vec::new()
             } else {
-                release_and_publish(&what, false)
+                on_release_branches(release_and_publish(&what, false))
             }
         }
         ("python-semantic-release", ["publish" | "version", ..]) => {
-            release_and_publish(&what, false)
+            on_release_branches(release_and_publish(&what, false))
         }
         ("release-it" | "np", _) => release_and_publish(&what, false),
         ("auto", ["shipit" | "release" | "latest", ..]) => release_and_publish(&what, false),
@@ -254,6 +254,13 @@ fn release_and_publish(what: &str, after_release_pr: bool) -> Vec<Act> {
     ];
     for act in &mut acts {
         act.after_release_pr = after_release_pr;
+    }
+    acts
+}
+
+pub(super) fn on_release_branches(mut acts: Vec<Act>) -> Vec<Act> {
+    for act in &mut acts {
+        act.release_branches = true;
     }
     acts
 }

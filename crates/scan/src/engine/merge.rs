@@ -224,8 +224,10 @@ pub(super) fn push(
             let gate = push_gate(engine, repository, credential);
             let way = engine.step(way, step("push to the default branch".to_owned()), &gate);
             landed(engine, repository, place, &way, None);
-            if fires {
+            let heard = !how.silent && engine.has_other_systems(repository);
+            if fires || heard {
                 let event = Event {
+                    quiet: !fires,
                     releases: how.by_agent,
                     ..Event::new(repository, "push", "", credential.actor())
                 };
@@ -403,17 +405,18 @@ fn merged(
         ),
         Some(_) => {}
     }
-    if !fires {
+    if !fires && !engine.has_other_systems(repository) {
         return;
     }
     let push = Event {
+        quiet: !fires,
         reference: base.map_or(Reference::Default, Reference::Branch),
         files: pull.and_then(|pull| pull.files.clone()),
         releases: pull.is_some_and(|pull| pull.release),
         ..Event::new(repository, "push", "", actor.clone())
     };
     engine.happens(push, way.clone());
-    if let Some(pull) = pull {
+    if let Some(pull) = pull.filter(|_| fires) {
         let closed = Event {
             merged: true,
             pull_request: Some(pull.clone()),

@@ -201,6 +201,8 @@ pub(crate) struct Event {
     pub(crate) kind: Option<String>,
     /// For path filters of pushes; a pull request knows its own.
     pub(crate) files: Files,
+    /// Made with the default workflow token: GitHub Actions starts nothing, other systems do.
+    pub(crate) quiet: bool,
 }
 
 impl Event {
@@ -226,6 +228,7 @@ impl Event {
             chained: 0,
             kind: None,
             files: None,
+            quiet: false,
         }
     }
 
@@ -542,6 +545,16 @@ impl<'a> Engine<'a> {
         self.heap
             .push(Reverse((cost.0, cost.1, cost.2, self.queue.len())));
         self.queue.push(Some((event, way)));
+    }
+
+    /// Whether another system than GitHub Actions listens here.
+    pub(crate) fn has_other_systems(&self, repository: usize) -> bool {
+        self.subject(repository).is_some_and(|subject| {
+            subject
+                .workflows
+                .iter()
+                .any(|workflow| workflow.system != crate::workflow::System::GitHub)
+        })
     }
 
     /// Extends a way by a step.

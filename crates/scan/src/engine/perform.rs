@@ -39,7 +39,9 @@ pub(super) fn one_act(
             Truth::Depends(fact) => way = way.gated(&Gate::Fact(fact)),
         }
     }
-    if act.after_release_pr && !run.event.releases {
+    if act.after_release_pr && !run.event.releases
+        || act.release_branches && !on_release_branch(run)
+    {
         return;
     }
     if act.benign.is_some() {
@@ -56,6 +58,14 @@ pub(super) fn one_act(
         *job_way = job_way.gated(&gate);
         return;
     }
+    // Pull requests that an earlier job selected by a label are landed because someone set it.
+    if matches!(act.op, Op::Push(_) | Op::Merge { .. })
+        && run.event.pull_request.is_none()
+        && let Some(label) = selected_before(run, job)
+        && !set_by_bots(run, label)
+    {
+        way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
+    }
     // Later steps carry on what an agent wrote: its work, so its way.
     let carries = matches!(act.op, Op::Push(_) | Op::Merge { .. } | Op::CreatePr(_));
     if carries
@@ -66,6 +76,25 @@ pub(super) fn one_act(
     }
     let credential = names.credential(&act.token, &state.git);
     perform(engine, run, job, act, names, &way, &credential, state);
+}
+
+/// Whether a tool that releases from certain branches only would do so in this run.
+fn on_release_branch(run: &Run<'_>) -> bool {
+    if run.is_pull_request() {
+        return false;
+    }
+    match &run.event.reference {
+        Reference::Default => true,
+        Reference::Branch(name) => {
+            is_production_branch(name)
+                || matches!(
+                    name.as_str(),
+                    "next" | "next-major" | "beta" | "alpha" | "rc"
+                )
+                || name.ends_with(".x")
+        }
+        Reference::Other | Reference::Tag(_) => false,
+    }
 }
 
 fn flag(template: &str, names: &Names<'_>) -> Value {
@@ -401,6 +430,15 @@ fn perform(
     }
 }
 
+/// The label by which a job that this one needs selected pull requests.
+fn selected_before<'r>(run: &Run<'r>, job: &Job) -> Option<&'r str> {
+    run.workflow
+        .jobs
+        .iter()
+        .find(|before| job.needs.contains(&before.id) && before.selects.is_some())
+        .and_then(|before| before.selects.as_deref())
+}
+
 /// Whether a bot that opens pull requests here sets a label on them.
 fn set_by_bots(run: &Run<'_>, label: &str) -> bool {
     run.subject.bots.iter().any(|bot| {
@@ -659,8 +697,10 @@ fn tag(
         (&act.file, act.line),
         &way,
     );
-    if credential.fires() {
+    let fires = credential.fires();
+    if fires || engine.has_other_systems(run.repository) {
         let event = Event {
+            quiet: !fires,
             reference: Reference::Tag(name),
             releases: true,
             ..Event::new(run.repository, "push", "", credential.actor())

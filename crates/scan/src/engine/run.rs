@@ -94,7 +94,7 @@ pub(super) fn event(engine: &mut Engine<'_>, event: &Event, way: &Way) {
             .active
             .get(event.repository)
             .and_then(|list| list.get(index));
-        if active == Some(&false) {
+        if active == Some(&false) || event.quiet && workflow.system == System::GitHub {
             continue;
         }
         for trigger in &workflow.triggers {
@@ -269,6 +269,14 @@ fn job_way(
             .iter()
             .any(|word| condition.text.contains(word))
     });
+    // CircleCI drops what its filters leave out from what a job waits for.
+    let others_run = |job: &Job| {
+        run.workflow.system == System::CircleCi
+            && job
+                .needs
+                .iter()
+                .any(|need| matches!(done.get(need.as_str()), Some(Some(_))))
+    };
     for need in &job.needs {
         match done.get(need.as_str()) {
             Some(Some(before)) => {
@@ -276,7 +284,7 @@ fn job_way(
                     base = before.clone();
                 }
             }
-            Some(None) if !ignores_needs => return None,
+            Some(None) if !ignores_needs && !others_run(job) => return None,
             Some(None) | None => {}
         }
     }

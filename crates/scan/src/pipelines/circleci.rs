@@ -79,13 +79,37 @@ fn job(file: &str, item: &Node, root: &Node, tree: &Tree) -> Job {
     if options.str_of("type") == Some("approval") {
         draft.job.manual = Some(("a person approves the job", item.line));
     }
-    let filters = filters(options);
+    let filters = match options.get("filters").and_then(Node::text) {
+        Some(text) => written_filter(text),
+        None => filters(options),
+    };
     draft.only_if(Some(filters), "filters", item.line);
     match root.at(&["jobs", name]) {
         Some(body) => steps(&mut draft, body.get("steps"), root, 0),
         None => orb(&mut draft, name, item.line),
     }
     draft.done()
+}
+
+/// A filter as an expression, `pipeline.git.branch == "main"`; what is more than one comparison
+/// of the branch can hold.
+fn written_filter(text: &str) -> Expr {
+    let Some((left, right)) = text.split_once("==").or_else(|| text.split_once("!=")) else {
+        return flag(true);
+    };
+    let name = right.trim().trim_matches(['"', '\'']);
+    let plain = left.trim() == "pipeline.git.branch"
+        && !name.is_empty()
+        && !name.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '(' | ')'));
+    if !plain {
+        return flag(true);
+    }
+    let branch = both(not(is_tag()), branch_is(name));
+    if text.contains("!=") {
+        not(branch)
+    } else {
+        branch
+    }
 }
 
 /// Branches run unless filtered; tags only where a filter names them.
@@ -170,7 +194,22 @@ fn orb(draft: &mut Draft<'_>, name: &str, line: usize) {
         | "aws-ecr/push-image"
         | "gcp-gcr/push-image"
         | "npm-publisher/publish-from-package-json" => Act::publish(name),
-        _ => return,
+        _ => {
+            let Some((_, job)) = name.split_once('/') else {
+                return;
+            };
+            let job = job.to_ascii_lowercase().replace('_', "-");
+            if crate::acts::is_rehearsal(&job) {
+                return;
+            }
+            if job == "deploy" || job.contains("deploy-prod") || job.ends_with("-deploy") {
+                Act::deploy(name)
+            } else if job == "publish" {
+                Act::publish(name)
+            } else {
+                return;
+            }
+        }
     };
     draft.act(act, line);
 }

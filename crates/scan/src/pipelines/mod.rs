@@ -124,6 +124,7 @@ impl<'a> Draft<'a> {
                 steps: Vec::new(),
                 call: None,
                 outputs: Vec::new(),
+                selects: None,
                 manual: None,
             },
             state: JobState::new(None),
