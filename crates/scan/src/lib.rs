@@ -14,14 +14,18 @@ mod agents;
 mod baseline;
 mod blast;
 mod bots;
+mod checkout;
 pub mod command;
 mod engine;
 mod expr;
 pub mod findings;
+#[cfg(test)]
+mod fuzz;
 mod glob;
 mod history;
 pub mod inventory;
 mod manifests;
+mod outside;
 mod pipelines;
 mod remedy;
 pub mod render;
@@ -42,7 +46,7 @@ use portcullis_model::Refusal;
 pub use report::Report;
 pub use settings::Settings;
 
-use report::{Assumed, REPORT_VERSION, RepositoryReport};
+use report::{Assumed, Problem, REPORT_VERSION, RepositoryReport};
 use tree::Tree;
 
 /// What to scan and how.
@@ -74,19 +78,38 @@ pub fn scan(options: &Options) -> Result<Report, Refusal> {
         .map(|(_, _, tree)| tree.root().map(Path::to_path_buf))
         .collect();
     let mut report = scan_trees(trees, &options.settings);
-    if options.history_commits > 0 {
-        for (repository, root) in report.repositories.iter_mut().zip(roots) {
-            let declared: Vec<String> = repository
-                .agents
-                .iter()
-                .map(|agent| agent.name.clone())
-                .chain(repository.declared.iter().cloned())
-                .collect();
-            repository.history =
-                root.and_then(|root| history::read(&root, &declared, options.history_commits));
-        }
+    for (repository, root) in report.repositories.iter_mut().zip(roots) {
+        let Some(root) = root else { continue };
+        add_checkout(repository, &root, options.history_commits);
     }
     Ok(report)
+}
+
+/// What git's data tell beside the files.
+fn add_checkout(repository: &mut RepositoryReport, root: &Path, history_commits: u64) {
+    let mut tell = |message: String| {
+        repository.problems.push(Problem {
+            file: String::new(),
+            line: 0,
+            message,
+        });
+    };
+    for caution in checkout::cautions(root, repository.pipelines) {
+        tell(caution);
+    }
+    if history_commits == 0 {
+        return;
+    }
+    let declared: Vec<String> = repository
+        .agents
+        .iter()
+        .map(|agent| agent.name.clone())
+        .chain(repository.declared.iter().cloned())
+        .collect();
+    match history::read(root, &declared, history_commits) {
+        Ok(read) => repository.history = read,
+        Err(why) => tell(format!("the git history was not read: {why}")),
+    }
 }
 
 /// Scans files that exist only in memory: for tests and for trying an edit. Each repository is a
@@ -143,7 +166,7 @@ fn scan_trees(trees: Vec<(String, Option<String>, Tree)>, settings: &[Settings])
                 facts: outcome.assumed.clone(),
             });
             if outcome.truncated {
-                report.problems.push(report::Problem {
+                report.problems.push(Problem {
                     file: String::new(),
                     line: 0,
                     message: "too many events to follow them all; the answers may miss ways"

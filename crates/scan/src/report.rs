@@ -241,6 +241,9 @@ pub struct Remedy {
 pub struct HistoryReport {
     /// Commits that were read.
     pub commits: u64,
+    /// Pull requests that merge commits and squashed subjects tell of.
+    #[serde(default)]
+    pub pull_requests: u64,
     /// Whether the reading stopped at its bound.
     pub truncated: bool,
     /// Agents by their marks.
@@ -260,6 +263,12 @@ pub struct HistoryAgent {
     pub commits: u64,
     /// Share of all commits, in thousandths.
     pub share_per_mille: u32,
+    /// Pull requests that its marks or branches tell of.
+    #[serde(default)]
+    pub pull_requests: u64,
+    /// Share of all pull requests told, in thousandths.
+    #[serde(default)]
+    pub pull_requests_share_per_mille: u32,
     /// Kinds of marks: `author`, `trailer`, `branch`, `body`.
     pub marks: Vec<String>,
     /// A commit as an example.

@@ -1,11 +1,14 @@
 //! One repository, read: its pipelines, bots, owners, agents' files, and what could not be read.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::acts::Op;
 use crate::bots::{self, Bot, Duty};
+use crate::checkout;
 use crate::engine::Subject;
 use crate::expr;
 use crate::settings::Settings;
-use crate::tree::Tree;
+use crate::tree::{Tree, is_interesting};
 use crate::workflow::{self, Job, Library, Step, Workflow};
 use crate::{pipelines, report::Problem};
 
@@ -32,7 +35,9 @@ pub(crate) fn read_all(
     let shelf: Shelf = trees
         .iter()
         .map(|(shown, slug, tree)| {
-            let slug = slug.clone().or_else(|| guess_slug(tree, shown));
+            let slug = slug
+                .clone()
+                .or_else(|| checkout::guess_slug(tree.root(), shown));
             (slug, tree.clone())
         })
         .collect();
@@ -103,12 +108,22 @@ fn read(
 ) -> Repository {
     let library = Library { repositories, here };
     let mut problems: Vec<Problem> = tree
-        .notes
+        .notes()
         .iter()
-        .map(|note| Problem {
-            file: String::new(),
-            line: 0,
-            message: note.clone(),
+        .map(|note| {
+            // Only what could hold a pipeline is a file that was not read.
+            let (file, message) = if is_interesting(&note.file) {
+                (note.file.clone(), note.message.clone())
+            } else if note.file.is_empty() {
+                (String::new(), note.message.clone())
+            } else {
+                (String::new(), format!("{}: {}", note.file, note.message))
+            };
+            Problem {
+                file,
+                line: 0,
+                message,
+            }
         })
         .collect();
     let (workflows, mut unread) = read_workflows(&tree, &library);
@@ -125,7 +140,7 @@ fn read(
     let default_branch = settings
         .as_ref()
         .and_then(|settings| settings.default_branch.clone())
-        .or_else(|| head_branch(&tree))
+        .or_else(|| tree.root().and_then(checkout::head_branch))
         .unwrap_or_else(|| guess_default(&workflows));
     let codeowners = tree
         .files()
@@ -164,79 +179,104 @@ fn owns_everything(text: &str) -> bool {
     })
 }
 
-fn read_workflows(tree: &Tree, library: &Library<'_>) -> (Vec<Workflow>, Vec<Problem>) {
-    /// Files that one thread takes at a time.
-    const CHUNK: usize = 16;
-    let files: Vec<&String> = tree
+/// What one pipeline file gave.
+type FileRead = (Vec<Workflow>, Vec<Problem>);
+
+fn read_workflows(tree: &Tree, library: &Library<'_>) -> FileRead {
+    /// Fewer files than this are not worth a second thread.
+    const FILES_MIN: usize = 32;
+    /// More threads than this only wait for one another.
+    const THREADS_MAX: usize = 8;
+    let mut files: Vec<&String> = tree
         .files()
         .iter()
         .filter(|file| pipelines::is_pipeline(file))
-        .take(WORKFLOWS_MAX)
         .collect();
-    let read_one = |file: &String| -> (Vec<Workflow>, Vec<Problem>) {
-        let problem = |line: usize, message: String| Problem {
-            file: file.clone(),
-            line,
-            message,
-        };
-        match tree.read(file) {
-            Err(error) => (Vec::new(), vec![problem(0, error.words())]),
-            Ok(text) => {
-                let read = if is_github_workflow(file) {
-                    workflow::read(file, &text, library).map(|found| found.into_iter().collect())
-                } else {
-                    pipelines::read(file, &text, library)
-                };
-                match read {
-                    Ok(found) => (found, Vec::new()),
-                    Err(error) => (
-                        Vec::new(),
-                        vec![problem(
-                            error.line,
-                            format!("not readable as YAML: {}", error.message),
-                        )],
-                    ),
-                }
-            }
-        }
-    };
+    let mut out = (Vec::new(), Vec::new());
+    if files.len() > WORKFLOWS_MAX {
+        out.1.push(Problem {
+            file: String::new(),
+            line: 0,
+            message: format!(
+                "{} pipeline files, more than the {WORKFLOWS_MAX} that are read: the rest was passed over",
+                files.len()
+            ),
+        });
+        files.truncate(WORKFLOWS_MAX);
+    }
     let threads = std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)
-        .min(8);
-    if files.len() < CHUNK * 2 || threads < 2 {
-        let mut out = (Vec::new(), Vec::new());
-        for file in files {
-            let (mut found, mut unread) = read_one(file);
-            out.0.append(&mut found);
-            out.1.append(&mut unread);
-        }
-        return out;
+        .min(THREADS_MAX);
+    let mut read: Vec<(usize, FileRead)> = if files.len() < FILES_MIN || threads < 2 {
+        files
+            .iter()
+            .map(|file| read_pipeline(file, tree, library))
+            .enumerate()
+            .collect()
+    } else {
+        // Each thread takes the next file, so that one large file holds up one thread only.
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let work = || {
+                let mut mine = Vec::new();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(file) = files.get(index) else {
+                        return mine;
+                    };
+                    mine.push((index, read_pipeline(file, tree, library)));
+                }
+            };
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            handles
+                .into_iter()
+                .flat_map(|handle| handle.join().unwrap_or_default())
+                .collect()
+        })
+    };
+    read.sort_by_key(|(index, _)| *index);
+    for (_, (mut found, mut unread)) in read {
+        out.0.append(&mut found);
+        out.1.append(&mut unread);
     }
-    let size = files.len().div_ceil(threads).max(CHUNK);
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = files
-            .chunks(size)
-            .map(|chunk| {
-                scope.spawn(move || {
-                    let mut out = (Vec::new(), Vec::new());
-                    for file in chunk {
-                        let (mut found, mut unread) = read_one(file);
-                        out.0.append(&mut found);
-                        out.1.append(&mut unread);
-                    }
-                    out
-                })
-            })
-            .collect();
-        let mut out = (Vec::new(), Vec::new());
-        for handle in handles {
-            if let Ok((mut found, mut unread)) = handle.join() {
-                out.0.append(&mut found);
-                out.1.append(&mut unread);
-            }
+    out
+}
+
+fn read_pipeline(file: &str, tree: &Tree, library: &Library<'_>) -> FileRead {
+    let problem = |line: usize, message: String| {
+        let file = file.to_owned();
+        (
+            Vec::new(),
+            vec![Problem {
+                file,
+                line,
+                message,
+            }],
+        )
+    };
+    let text = match tree.read(file) {
+        Ok(text) => text,
+        Err(error) => return problem(0, error.words()),
+    };
+    let read = || {
+        if is_github_workflow(file) {
+            workflow::read(file, &text, library).map(|found| found.into_iter().collect())
+        } else {
+            pipelines::read(file, &text, library)
         }
-        out
-    })
+    };
+    // A defect of a reader costs the file that shows it, not the rest of the scan.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(Ok(found)) => (found, Vec::new()),
+        Ok(Err(error)) => problem(
+            error.line,
+            format!("not readable as YAML: {}", error.message),
+        ),
+        Err(_) => problem(
+            0,
+            "the scanner failed on this file, which is its own defect: please report it".to_owned(),
+        ),
+    }
 }
 
 pub(crate) fn is_github_workflow(file: &str) -> bool {
@@ -385,37 +425,6 @@ fn negated(expr: &expr::Expr, text: &str) -> bool {
     !asks(expr, text, true)
 }
 
-/// The branch that `HEAD` of the remote names, from git's own files.
-fn head_branch(tree: &Tree) -> Option<String> {
-    let root = tree.root()?;
-    let git = root.join(".git");
-    let read = |name: &str| std::fs::read_to_string(git.join(name)).ok();
-    let remote = read("refs/remotes/origin/HEAD").and_then(|text| {
-        text.trim()
-            .strip_prefix("ref: refs/remotes/origin/")
-            .map(str::to_owned)
-    });
-    remote.or_else(|| {
-        let name = read("HEAD")?
-            .trim()
-            .strip_prefix("ref: refs/heads/")?
-            .to_owned();
-        matches!(
-            name.as_str(),
-            "main"
-                | "master"
-                | "develop"
-                | "trunk"
-                | "dev"
-                | "mainline"
-                | "next"
-                | "canary"
-                | "devel"
-        )
-        .then_some(name)
-    })
-}
-
 fn guess_default(workflows: &[Workflow]) -> String {
     let mut counts: Vec<(&str, usize)> = [
         ("main", 0),
@@ -474,52 +483,6 @@ fn guess_default(workflows: &[Workflow]) -> String {
             .to_owned();
     }
     if master > main { "master" } else { "main" }.to_owned()
-}
-
-/// The repository's `owner/name`, else `?/directory`.
-fn guess_slug(tree: &Tree, shown: &str) -> Option<String> {
-    if let Some(root) = tree.root()
-        && let Ok(config) = std::fs::read_to_string(root.join(".git/config"))
-        && let Some(slug) = remote_slug(&config)
-    {
-        return Some(slug);
-    }
-    let name = tree
-        .root()
-        .and_then(|root| root.file_name())
-        .and_then(|name| name.to_str())
-        .map_or_else(
-            || shown.rsplit('/').next().unwrap_or_default().to_owned(),
-            str::to_owned,
-        );
-    // Collections of checkouts often name directories `owner__name`.
-    let name = name
-        .rsplit_once("__")
-        .map_or(name.as_str(), |(_, last)| last);
-    (!name.is_empty()).then(|| format!("?/{name}"))
-}
-
-fn remote_slug(config: &str) -> Option<String> {
-    let mut origin = false;
-    for line in config.lines() {
-        let line = line.trim();
-        if line.starts_with('[') {
-            origin = line == "[remote \"origin\"]";
-        } else if origin
-            && let Some(url) = line
-                .strip_prefix("url")
-                .map(|rest| rest.trim_start_matches([' ', '=']))
-        {
-            let path = url.trim_end_matches('/').trim_end_matches(".git");
-            let mut parts = path.rsplit(['/', ':']);
-            let (name, owner) = (parts.next()?, parts.next()?);
-            let remote = url.contains("://") && !url.starts_with("file:") || url.contains('@');
-            if remote && !name.is_empty() && !owner.is_empty() && !owner.contains('.') {
-                return Some(format!("{owner}/{name}"));
-            }
-        }
-    }
-    None
 }
 
 /// Every step of a workflow, those of composite actions included.

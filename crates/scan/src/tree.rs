@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_model::Refusal;
+
+use crate::outside;
+pub(crate) use crate::outside::ReadProblem;
 
 /// Largest file that is read, in bytes. GitHub's own limit for a workflow is 512 KiB.
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -42,29 +44,15 @@ pub(crate) struct Tree {
     root: Option<PathBuf>,
     overlay: Arc<BTreeMap<String, String>>,
     files: Arc<Vec<String>>,
-    pub(crate) notes: Vec<String>,
+    notes: Arc<Vec<Note>>,
 }
 
-/// Why one file could not be read.
+/// What was passed over while listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ReadProblem {
-    Missing,
-    TooLarge(u64),
-    Binary,
-    Failed(String),
-}
-
-impl ReadProblem {
-    pub(crate) fn words(&self) -> String {
-        match self {
-            Self::Missing => "there is no such file".to_owned(),
-            Self::TooLarge(bytes) => {
-                format!("the file has {bytes} bytes, more than the {FILE_BYTES_MAX} that are read")
-            }
-            Self::Binary => "the file is binary".to_owned(),
-            Self::Failed(text) => text.clone(),
-        }
-    }
+pub(crate) struct Note {
+    /// The path; empty for the whole repository.
+    pub(crate) file: String,
+    pub(crate) message: String,
 }
 
 impl Tree {
@@ -87,14 +75,26 @@ impl Tree {
         }
         let root = fs::canonicalize(path)
             .map_err(|error| Refusal::unavailable("path-unreadable", error.to_string()))?;
+        if !root.join(".git").exists()
+            && root.join("objects").is_dir()
+            && root.join("refs").is_dir()
+            && root.join("HEAD").is_file()
+        {
+            return Err(Refusal::malformed("checkout")
+                .expected("a directory with the repository's files")
+                .received(&format!(
+                    "{shown}, git's own data without files (a bare repository)"
+                ))
+                .next("check it out first: git clone PATH checkout"));
+        }
         let mut walk = Walk::default();
         walk.directory(&root, "", 0);
         walk.files.sort();
         Ok(Self {
+            notes: Arc::new(walk.notes),
             root: Some(root),
             overlay: Arc::new(BTreeMap::new()),
             files: Arc::new(walk.files),
-            notes: walk.notes,
         })
     }
 
@@ -109,7 +109,7 @@ impl Tree {
             root: None,
             overlay: Arc::new(files),
             files: Arc::new(names),
-            notes: Vec::new(),
+            notes: Arc::new(Vec::new()),
         }
     }
 
@@ -126,13 +126,18 @@ impl Tree {
             root: self.root.clone(),
             overlay: Arc::new(overlay),
             files: Arc::new(files),
-            notes: self.notes.clone(),
+            notes: Arc::clone(&self.notes),
         }
     }
 
     /// Names of the files that may matter, sorted, with `/` between parts.
     pub(crate) fn files(&self) -> &[String] {
         &self.files
+    }
+
+    /// What was passed over while listing.
+    pub(crate) fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     pub(crate) fn root(&self) -> Option<&Path> {
@@ -144,55 +149,23 @@ impl Tree {
         let path = normal(path).ok_or(ReadProblem::Missing)?;
         if let Some(text) = self.overlay.get(&path) {
             if text.len() as u64 > FILE_BYTES_MAX {
-                return Err(ReadProblem::TooLarge(text.len() as u64));
+                return Err(ReadProblem::TooLarge(FILE_BYTES_MAX));
             }
             return Ok(text.clone());
         }
         let root = self.root.as_ref().ok_or(ReadProblem::Missing)?;
-        let full = fs::canonicalize(root.join(&path)).map_err(|_| ReadProblem::Missing)?;
+        let full = fs::canonicalize(root.join(&path)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => ReadProblem::Missing,
+            _ => ReadProblem::Failed(error.to_string()),
+        })?;
         if !full.starts_with(root) {
             return Err(ReadProblem::Failed(
                 "the file is a link that leaves the repository".to_owned(),
             ));
         }
-        let meta = fs::metadata(&full).map_err(|_| ReadProblem::Missing)?;
-        if !meta.is_file() {
-            return Err(ReadProblem::Missing);
-        }
-        if meta.len() > FILE_BYTES_MAX {
-            return Err(ReadProblem::TooLarge(meta.len()));
-        }
-        let file = fs::File::open(&full).map_err(|error| ReadProblem::Failed(error.to_string()))?;
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(|error| ReadProblem::Failed(error.to_string()))?;
-        decode(&bytes).ok_or(ReadProblem::Binary)
+        let bytes = outside::read(&full, FILE_BYTES_MAX)?;
+        outside::decode(&bytes).ok_or(ReadProblem::Binary)
     }
-}
-
-/// Bytes as text: UTF-8, UTF-16 with a byte order mark, else Latin-1; `None` for binary.
-pub(crate) fn decode(bytes: &[u8]) -> Option<String> {
-    match bytes {
-        [0xEF, 0xBB, 0xBF, rest @ ..] => Some(String::from_utf8_lossy(rest).into_owned()),
-        [0xFF, 0xFE, rest @ ..] => Some(utf16(rest, u16::from_le_bytes)),
-        [0xFE, 0xFF, rest @ ..] => Some(utf16(rest, u16::from_be_bytes)),
-        _ if bytes.contains(&0) => None,
-        _ => Some(match std::str::from_utf8(bytes) {
-            Ok(text) => text.to_owned(),
-            Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
-        }),
-    }
-}
-
-fn utf16(bytes: &[u8], join: fn([u8; 2]) -> u16) -> String {
-    let units = bytes.chunks_exact(2).map(|pair| match pair {
-        [low, high] => join([*low, *high]),
-        _ => 0xFFFD,
-    });
-    char::decode_utf16(units)
-        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect()
 }
 
 /// A relative path without `.` and `..`; `None` where it leaves the repository.
@@ -213,63 +186,125 @@ pub(crate) fn normal(path: &str) -> Option<String> {
 #[derive(Default)]
 struct Walk {
     files: Vec<String>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     entries: usize,
 }
 
 impl Walk {
     fn directory(&mut self, path: &Path, prefix: &str, depth: usize) {
         if depth > DEPTH_MAX {
-            self.note(format!(
-                "{prefix}: deeper than {DEPTH_MAX} directories, not read"
-            ));
+            self.note(
+                prefix,
+                format!("deeper than {DEPTH_MAX} directories: not looked into"),
+            );
             return;
         }
         let listing = match fs::read_dir(path) {
             Ok(listing) => listing,
             Err(error) => {
-                self.note(format!("{prefix}: the directory can't be listed: {error}"));
+                self.note(prefix, format!("the directory can't be listed: {error}"));
                 return;
             }
         };
-        for entry in listing.flatten() {
+        for entry in listing {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.note(prefix, format!("the directory can't be listed: {error}"));
+                    return;
+                }
+            };
             self.entries += 1;
             if self.entries > ENTRIES_MAX || self.files.len() >= FILES_MAX {
-                self.note(format!(
-                    "more than {ENTRIES_MAX} entries or {FILES_MAX} pipeline files: the rest is not read"
-                ));
+                self.note(
+                    "",
+                    format!(
+                        "more than {ENTRIES_MAX} entries or {FILES_MAX} pipeline files: the rest is not read"
+                    ),
+                );
                 return;
             }
-            // Links are not followed as directories, so a loop of links has no effect.
             let Ok(kind) = entry.file_type() else {
                 continue;
             };
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let joined = if prefix.is_empty() {
+            self.entry(&entry, kind, prefix, depth);
+        }
+    }
+
+    fn entry(&mut self, entry: &fs::DirEntry, kind: fs::FileType, prefix: &str, depth: usize) {
+        let name = entry.file_name();
+        let joined = |name: &str| {
+            if prefix.is_empty() {
                 name.to_owned()
             } else {
                 format!("{prefix}/{name}")
-            };
-            if kind.is_dir() {
-                let skipped = SKIPPED.contains(&name);
-                if !skipped && !entry.path().join(".git").exists() {
-                    self.directory(&entry.path(), &joined, depth + 1);
-                }
-            } else if is_interesting(&joined) {
-                self.files.push(joined);
+            }
+        };
+        let Some(name) = name.to_str() else {
+            let lossy = joined(&name.to_string_lossy());
+            if kind.is_dir() || is_interesting(&lossy) {
+                self.note(&lossy, "the name is not UTF-8: not read".to_owned());
+            }
+            return;
+        };
+        let path = joined(name);
+        if kind.is_dir() {
+            if SKIPPED.contains(&name) {
+                return;
+            }
+            if entry.path().join(".git").exists() {
+                self.note(
+                    &path,
+                    "a repository of its own, perhaps a submodule: not read; name it with --with"
+                        .to_owned(),
+                );
+                return;
+            }
+            self.directory(&entry.path(), &path, depth + 1);
+        } else if kind.is_symlink() && entry.path().is_dir() {
+            // Links are not followed as directories, so a loop of links has no effect.
+            if PIPELINE_DIRECTORIES.contains(&path.as_str()) {
+                self.note(&path, "a link to a directory: not followed".to_owned());
+            }
+        } else if is_interesting(&path) {
+            if kind.is_file() || kind.is_symlink() {
+                self.files.push(path);
+            } else {
+                self.note(
+                    &path,
+                    "a pipe, socket or device, no file: not read".to_owned(),
+                );
             }
         }
     }
 
-    fn note(&mut self, text: String) {
-        /// Most notes about unreadable directories.
+    fn note(&mut self, file: &str, message: String) {
+        /// Most notes about what was passed over.
         const NOTES_MAX: usize = 50;
-        if self.notes.len() < NOTES_MAX && !self.notes.contains(&text) {
-            self.notes.push(text);
+        let note = Note {
+            file: file.to_owned(),
+            message,
+        };
+        if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
+            self.notes.push(note);
         }
     }
 }
+
+/// Directories that pipelines and agents' settings live in: a link there is worth a word.
+const PIPELINE_DIRECTORIES: &[&str] = &[
+    ".github",
+    ".github/workflows",
+    ".github/actions",
+    ".gitlab",
+    ".circleci",
+    ".azure-pipelines",
+    ".tekton",
+    ".claude",
+    ".cursor",
+    ".codex",
+    ".gemini",
+];
 
 /// Whether a file may hold a pipeline, a bot's or an agent's configuration, or ownership.
 pub(crate) fn is_interesting(path: &str) -> bool {
@@ -375,13 +410,5 @@ mod tests {
         assert_eq!(normal("./a/../b/c"), Some("b/c".to_owned()));
         assert_eq!(normal("../etc/passwd"), None);
         assert_eq!(normal("/etc/passwd"), Some("etc/passwd".to_owned()));
-    }
-
-    #[test]
-    fn encodings_are_read_and_binaries_are_not() {
-        assert_eq!(decode(b"\xEF\xBB\xBFon: push").unwrap(), "on: push");
-        assert_eq!(decode(b"\xFF\xFEo\0n\0").unwrap(), "on");
-        assert_eq!(decode(b"caf\xE9").unwrap(), "caf\u{e9}");
-        assert_eq!(decode(b"\x7fELF\0\0"), None);
     }
 }

@@ -11,6 +11,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 /// Most nodes of one file after aliases are expanded. Real pipelines stay below 20,000; an alias
 /// bomb passes any number.
 pub(crate) const NODES_MAX: usize = 200_000;
+/// Most bytes of text of one file after aliases are expanded; a file itself has at most 1 MiB.
+const TEXT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Deepest nesting; GitHub's own reader stops far earlier.
 const DEPTH_MAX: usize = 96;
 
@@ -20,8 +22,29 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// First line, counted from 1. For block scalars the first line of the text.
     pub(crate) line: usize,
-    /// Number of nodes in here, itself included.
-    size: usize,
+    /// What is in here, itself included.
+    size: Size,
+}
+
+/// What a value costs: an alias repeats all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Size {
+    /// One node with a text of so many bytes.
+    fn of(bytes: usize) -> Self {
+        Self { nodes: 1, bytes }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            nodes: self.nodes.saturating_add(other.nodes),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +114,7 @@ impl Node {
         Self {
             kind: Kind::Map(Vec::new()),
             line: 1,
-            size: 1,
+            size: Size::of(0),
         }
     }
 
@@ -176,7 +199,10 @@ struct Builder {
     documents: Vec<Node>,
     stack: Vec<Open>,
     anchors: HashMap<usize, Node>,
-    nodes: usize,
+    /// Placed so far, copies by alias included.
+    placed: Size,
+    /// Kept under anchors so far.
+    kept: Size,
 }
 
 struct Open {
@@ -201,24 +227,28 @@ impl Builder {
             Event::DocumentEnd => self.anchors.clear(),
             Event::StreamEnd => return Ok(true),
             Event::Alias(id) => {
+                let size = self.anchors.get(&id).map_or(Size::of(0), |node| node.size);
+                self.placed = within(self.placed.and(size), line)?;
                 let node = self.anchors.get(&id).cloned().unwrap_or_else(|| Node {
                     kind: Kind::Scalar {
                         text: String::new(),
                         plain: true,
                     },
                     line,
-                    size: 1,
+                    size,
                 });
                 self.place(node, 0)?;
             }
             Event::Scalar(text, style, anchor, _) => {
+                let size = Size::of(text.len());
+                self.placed = within(self.placed.and(size), line)?;
                 let node = Node {
                     kind: Kind::Scalar {
                         text: text.into_owned(),
                         plain: style == ScalarStyle::Plain,
                     },
                     line,
-                    size: 1,
+                    size,
                 };
                 self.place(node, anchor)?;
             }
@@ -234,9 +264,9 @@ impl Builder {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.stack.pop() {
-                    let (node, anchor) = close(open);
                     // Its children were counted when they were placed.
-                    self.nodes = self.nodes.saturating_sub(node.size.saturating_sub(1));
+                    self.placed = within(self.placed.and(Size::of(0)), line)?;
+                    let (node, anchor) = close(open);
                     self.place(node, anchor)?;
                 }
             }
@@ -260,14 +290,9 @@ impl Builder {
     }
 
     fn place(&mut self, node: Node, anchor: usize) -> Result<(), YamlError> {
-        self.nodes = self.nodes.saturating_add(node.size);
-        if self.nodes > NODES_MAX {
-            return Err(YamlError {
-                line: node.line,
-                message: format!("aliases expand to more than {NODES_MAX} values"),
-            });
-        }
         if anchor != 0 {
+            // Anchors inside anchors keep their content once each.
+            self.kept = within(self.kept.and(node.size), node.line)?;
             self.anchors.insert(anchor, node.clone());
         }
         match self.stack.last_mut() {
@@ -291,15 +316,33 @@ impl Builder {
     }
 }
 
+fn within(size: Size, line: usize) -> Result<Size, YamlError> {
+    let too_much = if size.nodes > NODES_MAX {
+        format!("aliases expand to more than {NODES_MAX} values")
+    } else if size.bytes > TEXT_BYTES_MAX {
+        format!("aliases expand to more than {TEXT_BYTES_MAX} bytes of text")
+    } else {
+        return Ok(size);
+    };
+    Err(YamlError {
+        line,
+        message: too_much,
+    })
+}
+
 fn close(open: Open) -> (Node, usize) {
     let kind = match open.shape {
         Shape::List(items) => Kind::List(items),
         Shape::Map { entries, .. } => Kind::Map(merge(entries)),
     };
-    let size = 1 + match &kind {
-        Kind::Scalar { .. } => 0,
-        Kind::List(items) => items.iter().map(|item| item.size).sum::<usize>(),
-        Kind::Map(entries) => entries.iter().map(|entry| entry.value.size).sum(),
+    let size = match &kind {
+        Kind::Scalar { .. } => Size::of(0),
+        Kind::List(items) => items
+            .iter()
+            .fold(Size::of(0), |sum, item| sum.and(item.size)),
+        Kind::Map(entries) => entries.iter().fold(Size::of(0), |sum, entry| {
+            sum.and(Size::of(entry.key.len())).and(entry.value.size)
+        }),
     };
     let line = open.line;
     (Node { kind, line, size }, open.anchor)
@@ -356,6 +399,26 @@ mod tests {
         }
         let error = parse(&text).unwrap_err();
         assert!(error.message.contains("aliases"), "{error:?}");
+    }
+
+    #[test]
+    fn bombs_of_text_and_of_anchors_are_errors_too() {
+        let long = "x".repeat(500_000);
+        let text = format!("a: &a {long}\nb: [{}]\n", vec!["*a"; 1_000].join(","));
+        let error = parse(&text).unwrap_err();
+        assert!(error.message.contains("bytes of text"), "{error:?}");
+        // Every anchor keeps what is below it: without a bound, this would keep 90 copies.
+        let items = vec!["x"; 100_000].join(",");
+        let nested: String = (0..90).map(|n| format!("&n{n} [")).collect();
+        let text = format!("a: {nested}{items}{}", "]".repeat(90));
+        assert!(parse(&text).unwrap_err().message.contains("values"));
+        // Merges of merges.
+        let mut text = String::from("a0: &a0 {x: 1, y: 2, z: 3}\n");
+        for n in 1..60 {
+            let p = n - 1;
+            text.push_str(&format!("a{n}: &a{n} {{<<: [*a{p}, *a{p}, *a{p}]}}\n"));
+        }
+        assert!(parse(&text).is_err());
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn the_picture_is_well_formed_and_the_page_loads_nothing() {
     }
     assert!(page.contains("Content-Security-Policy"));
     let body = page
-        .split("<main>")
+        .split("<main id=\"main\">")
         .nth(1)
         .unwrap()
         .split("</main>")
@@ -225,7 +225,7 @@ fn exit_codes_are_those_that_are_documented() {
     let empty = tempfile::tempdir().unwrap();
     let output = binary(&[empty.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("No way was found"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("No pipeline was found"));
 }
 
 #[test]

@@ -125,11 +125,7 @@ fn of_verdict(verdict: &Verdict) -> Value {
 
 fn step_location(step: &PathStep) -> Value {
     let mut out = location(&step.file, step.line);
-    let with = if step.credential.is_empty() {
-        String::new()
-    } else {
-        format!(" with {}", step.credential)
-    };
+    let with = super::with_credential(&step.credential);
     put(
         &mut out,
         "message",

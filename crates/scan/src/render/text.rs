@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use portcullis_model::refusal::visible;
+use serde_json::Value;
+
 use crate::report::{Decision, Finding, PathStep, Report, RepositoryReport, Verdict};
 
 /// How the text looks.
@@ -16,10 +19,54 @@ pub struct Style {
 /// The report as text.
 pub fn render(report: &Report, style: Style) -> String {
     let mut out = String::new();
-    for repository in &report.repositories {
+    for repository in &printable(report).repositories {
         let _ = one(&mut out, repository, style);
     }
     out
+}
+
+/// The same report with everything made visible that a terminal would obey or hide: names of files
+/// and branches come from whoever wrote the repository.
+fn printable(report: &Report) -> Report {
+    fn make(value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                let shown = |line: &str| -> String { line.chars().flat_map(visible).collect() };
+                // Line ends stay where texts have lines (patches) and are escaped in names, which
+                // have none by nature: those are printed through `single`.
+                *text = text.split('\n').map(shown).collect::<Vec<_>>().join("\n");
+            }
+            Value::Array(items) => items.iter_mut().for_each(make),
+            Value::Object(map) => {
+                for (key, value) in map.iter_mut() {
+                    make(value);
+                    if key != "patch" {
+                        single(value);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    fn single(value: &mut Value) {
+        match value {
+            Value::String(text) if text.contains('\n') => *text = text.replace('\n', "\\n"),
+            Value::Array(items) => items.iter_mut().for_each(single),
+            Value::String(_)
+            | Value::Object(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Number(_) => {}
+        }
+    }
+    let mut value = serde_json::to_value(report).unwrap_or_default();
+    make(&mut value);
+    // It was made from a report a line above, and only its texts changed.
+    serde_json::from_value(value).unwrap_or_else(|_| Report {
+        version: report.version,
+        scanner: report.scanner.clone(),
+        repositories: Vec::new(),
+    })
 }
 
 struct Paint(bool);
@@ -49,9 +96,9 @@ fn one(out: &mut String, repository: &RepositoryReport, style: Style) -> std::fm
     let name = repository.name.as_deref().unwrap_or(&repository.path);
     writeln!(
         out,
-        "{}  {} pipelines, default branch {}",
+        "{}  {}, default branch {}",
         paint.dress("1", name),
-        repository.pipelines,
+        counted(repository.pipelines as u64, "pipeline"),
         repository.default_branch
     )?;
     writeln!(out)?;
@@ -60,7 +107,12 @@ fn one(out: &mut String, repository: &RepositoryReport, style: Style) -> std::fm
         .iter()
         .filter(|verdict| verdict.verdict == Decision::Reachable)
         .collect();
-    if reachable.is_empty() {
+    if reachable.is_empty() && repository.pipelines == 0 && repository.verdicts.is_empty() {
+        writeln!(
+            out,
+            "No pipeline was found here, so there was nothing to decide on. docs/scan.md lists what is read."
+        )?;
+    } else if reachable.is_empty() {
         writeln!(
             out,
             "No way was found on which automation reaches production with no person deciding."
@@ -115,13 +167,18 @@ fn one(out: &mut String, repository: &RepositoryReport, style: Style) -> std::fm
     for problem in &repository.problems {
         writeln!(
             out,
-            "not read: {}{}: {}",
+            "not read: {}{}{}{}",
             problem.file,
             line(problem.line),
+            if problem.file.is_empty() { "" } else { ": " },
             problem.message
         )?;
     }
     Ok(())
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn line(line: usize) -> String {
@@ -139,11 +196,7 @@ fn path(out: &mut String, steps: &[PathStep], paint: &Paint) -> std::fmt::Result
         } else {
             format!("{}{}", step.file, line(step.line))
         };
-        let with = if step.credential.is_empty() {
-            String::new()
-        } else {
-            format!(" with {}", step.credential)
-        };
+        let with = super::with_credential(&step.credential);
         writeln!(
             out,
             "  {}. {} — {}{}",
@@ -250,9 +303,9 @@ fn remedies(out: &mut String, repository: &RepositoryReport, paint: &Paint) -> s
         };
         writeln!(
             out,
-            "  {} ({} verdicts{checked})",
+            "  {} ({}{checked})",
             remedy.what,
-            remedy.cuts.len()
+            counted(remedy.cuts.len() as u64, "verdict")
         )?;
         if let Some(setting) = &remedy.setting {
             writeln!(out, "    setting: {setting}")?;
@@ -268,33 +321,55 @@ fn history(out: &mut String, repository: &RepositoryReport, paint: &Paint) -> st
     let Some(history) = &repository.history else {
         return Ok(());
     };
+    let read = counted(history.commits, "commit");
+    let told = counted(history.pull_requests, "pull request");
+    let bound = if history.truncated {
+        ", the newest; --history reads all"
+    } else {
+        ""
+    };
     writeln!(
         out,
         "{}",
         paint.dress(
             "1",
-            &format!("Agents in the history ({} commits read)", history.commits)
+            &format!("Agents in the history ({read} read{bound}; {told} told of)")
         )
     )?;
+    if history.agents.is_empty() {
+        writeln!(out, "  No commit carries the mark of an agent.")?;
+    }
     for agent in &history.agents {
         let declared = if agent.declared {
             "declared"
         } else {
             "declared nowhere"
         };
+        let pull_requests = if agent.pull_requests > 0 {
+            format!(
+                ", {} ({})",
+                counted(agent.pull_requests, "pull request"),
+                percent(agent.pull_requests_share_per_mille)
+            )
+        } else {
+            String::new()
+        };
         writeln!(
             out,
-            "  {}: {} commits ({}.{} %), by {}; {declared}; for example {}",
+            "  {}: {} ({}){pull_requests}, by {}; {declared}; for example {}",
             agent.name,
-            agent.commits,
-            agent.share_per_mille / 10,
-            agent.share_per_mille % 10,
+            counted(agent.commits, "commit"),
+            percent(agent.share_per_mille),
             agent.marks.join(", "),
             agent.example
         )?;
     }
     writeln!(out, "  {}", history.caution)?;
     writeln!(out)
+}
+
+fn percent(per_mille: u32) -> String {
+    format!("{}.{} %", per_mille / 10, per_mille % 10)
 }
 
 fn assumed(out: &mut String, repository: &RepositoryReport) -> std::fmt::Result {
@@ -309,4 +384,44 @@ fn assumed(out: &mut String, repository: &RepositoryReport) -> std::fmt::Result 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Problem, RepositoryReport};
+
+    #[test]
+    fn names_cannot_speak_to_the_terminal() {
+        let repository = RepositoryReport {
+            path: "a\u{1b}]0;title\u{7}b".to_owned(),
+            name: None,
+            default_branch: "main\u{202e}niam".to_owned(),
+            verdicts: Vec::new(),
+            assumed: Vec::new(),
+            approvals: Vec::new(),
+            agents: Vec::new(),
+            findings: Vec::new(),
+            remedies: Vec::new(),
+            history: None,
+            declared: Vec::new(),
+            pipelines: 0,
+            problems: vec![Problem {
+                file: "two\nlines\r.yml".to_owned(),
+                line: 1,
+                message: "\u{9b}31m".to_owned(),
+            }],
+        };
+        let report = Report {
+            version: 1,
+            scanner: String::new(),
+            repositories: vec![repository],
+        };
+        let text = render(&report, Style::default());
+        assert!(text.contains("two\\nlines\\u{d}.yml"), "{text}");
+        assert!(
+            text.chars().all(|c| c == '\n' || !c.is_control()) && !text.contains('\u{202e}'),
+            "{text:?}"
+        );
+    }
 }
