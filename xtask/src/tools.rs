@@ -12,7 +12,7 @@ struct Tool {
     purpose: &'static str,
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool {
         program: "cc",
         package: "build-essential",
@@ -52,6 +52,11 @@ const TOOLS: [Tool; 8] = [
         program: "postgres",
         package: "postgresql",
         purpose: "is the other database that the ledger's tests run on",
+    },
+    Tool {
+        program: "chromium",
+        package: "chromium",
+        purpose: "looks at the page that the scanner makes",
     },
 ];
 
