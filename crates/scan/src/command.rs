@@ -57,6 +57,10 @@ pub struct ScanArgs {
     #[arg(long, conflicts_with = "history")]
     pub no_history: bool,
 
+    /// Prints the page of a rule (example, fix, reason) and ends.
+    #[arg(long, value_name = "RULE")]
+    pub explain: Option<String>,
+
     /// Shows the paths of cut and benign sinks too.
     #[arg(long, short)]
     pub verbose: bool,
@@ -115,6 +119,11 @@ pub fn run(args: &ScanArgs, out: &mut dyn Write, err: &mut dyn Write) -> i32 {
 }
 
 fn perform(args: &ScanArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<i32, Refusal> {
+    if let Some(rule) = &args.explain {
+        let page = crate::rules::page(rule).ok_or_else(|| unknown_rule(rule))?;
+        print(out, page)?;
+        return Ok(0);
+    }
     let settings = match &args.settings {
         Some(path) => Settings::parse(&read_bounded(path)?)?,
         None => Vec::new(),
@@ -172,15 +181,29 @@ fn perform(args: &ScanArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<
         Output::Html => render::html::render(&report),
         Output::Svg => render::svg::render(&report),
     };
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| {
+    print(out, &text)?;
+    Ok(if fails(&report, &args.fail_on) { 3 } else { 0 })
+}
+
+fn print(out: &mut dyn Write, text: &str) -> Result<(), Refusal> {
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        // Whoever reads no further (`| head`) has seen enough; the exit code still tells.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| {
             Refusal::unavailable(
                 "output-failed",
                 format!("the report could not be written: {error}"),
             )
-        })?;
-    Ok(if fails(&report, &args.fail_on) { 3 } else { 0 })
+        }),
+    }
+}
+
+fn unknown_rule(rule: &str) -> Refusal {
+    let ids: Vec<&str> = crate::rules::PAGES.iter().map(|(id, _)| *id).collect();
+    Refusal::malformed("rule")
+        .expected(&ids.join(", "))
+        .received(rule)
 }
 
 /// Whether the report holds something that `--fail-on` names and no baseline knows.

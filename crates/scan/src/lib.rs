@@ -31,6 +31,7 @@ mod remedy;
 pub mod render;
 pub mod report;
 mod repository;
+pub mod rules;
 mod settings;
 mod shell;
 mod tree;

@@ -404,7 +404,22 @@ fn every_rule_is_documented() {
         for part in ["## Example", "## Fix", "## Why"] {
             assert!(text.contains(part), "{id}: {part} is missing");
         }
+        assert!(text.starts_with(&format!("# {id}\n")), "{id}");
+        let output = binary(&["--explain", id]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        let linked = std::fs::read_to_string(root().join("../../docs/scan.md")).unwrap();
+        assert!(
+            linked.contains(&format!("[{id}](scan/rules/{id}.md)")),
+            "{id}"
+        );
     }
+    let output = binary(&["--explain", "no-such-rule"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("agent-unpinned"));
+    assert_eq!(
+        portcullis_scan::rules::PAGES.len(),
+        findings::RULES.len() + 2
+    );
     for entry in std::fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let id = name.trim_end_matches(".md").to_owned();

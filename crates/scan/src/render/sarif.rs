@@ -28,6 +28,10 @@ pub fn render(report: &Report) -> String {
             "id": id,
             "shortDescription": {"text": text},
             "defaultConfiguration": {"level": severity.word()},
+            "help": {
+                "text": crate::rules::page(id).unwrap_or(text),
+                "markdown": crate::rules::page(id).unwrap_or(text),
+            },
         })
     })
     .collect();
@@ -39,8 +43,11 @@ pub fn render(report: &Report) -> String {
     let runs: Vec<Value> = report
         .repositories
         .iter()
-        .map(|repository| {
+        .enumerate()
+        .map(|(index, repository)| {
             json!({
+                // One run per repository: an upload tells them apart by this.
+                "automationDetails": {"id": format!("portcullis-scan/{index}/{}", repository.name.as_deref().unwrap_or(&repository.path))},
                 "tool": {"driver": {
                     "name": "portcullis scan",
                     "version": report.scanner,

@@ -37,6 +37,7 @@ nav ul{list-style:none;padding:0;margin:16px 0 0;display:flex;flex-wrap:wrap;gap
 .card,figure{background:var(--paper);border:1px solid var(--rule);border-radius:10px;padding:14px 18px;margin:12px 0}
 figure{padding:8px}
 .scroll{overflow:auto;max-height:85vh}.card.scroll{max-height:34rem}
+@media (min-width:1100px){svg.fit{max-width:100%;height:auto}}
 @media (min-width:1240px){figure{width:fit-content;min-width:100%;max-width:96vw;margin-left:50%;transform:translateX(-50%)}}
 figcaption{padding:6px 10px;color:var(--soft);font-size:.9rem}
 .badge{display:inline-block;border-radius:5px;padding:0 9px;font-weight:600;font-size:.88rem;line-height:1.65;color:#fff;background:var(--badge-gray);white-space:nowrap}

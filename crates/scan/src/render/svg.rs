@@ -16,6 +16,8 @@ const COLUMN: f64 = 278.0;
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 34.0;
 const LEGEND: f64 = 40.0;
+/// Up to so many columns a wide window shows the picture whole: its text stays readable.
+const FIT_MAX: usize = 6;
 /// Widest text in a box, in the widths of a digit.
 const TEXT_MAX: f64 = 33.0;
 
@@ -47,7 +49,7 @@ fn document(out: &mut String, report: &Report) -> std::fmt::Result {
         .collect();
     let width = pictures.iter().map(Picture::width).fold(640.0, f64::max);
     let height = pictures.iter().map(Picture::height).sum::<f64>() + LEGEND;
-    open(out, width, height)?;
+    open(out, width, height, false)?;
     writeln!(
         out,
         "<title>Ways to production</title>\n<desc>{}</desc>\n<style>{STYLE}\nsvg{{background:var(--paper)}}</style>",
@@ -70,7 +72,12 @@ pub(super) fn inline(
     index: usize,
 ) -> std::fmt::Result {
     let picture = Picture::of(repository, index, true);
-    open(out, picture.width(), picture.height())?;
+    open(
+        out,
+        picture.width(),
+        picture.height(),
+        picture.columns <= FIT_MAX,
+    )?;
     let _ = writeln!(out, "<title>Ways to production</title>");
     markers(out)?;
     picture.write(out, 0.0)?;
@@ -86,10 +93,11 @@ pub(super) fn left_out(repository: &RepositoryReport) -> usize {
         .saturating_sub(SINKS_MAX)
 }
 
-fn open(out: &mut String, width: f64, height: f64) -> std::fmt::Result {
+fn open(out: &mut String, width: f64, height: f64, fit: bool) -> std::fmt::Result {
     writeln!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"picture\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"graphics-document document\" aria-label=\"Ways to production\">"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"picture{}\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"graphics-document document\" aria-label=\"Ways to production\">",
+        if fit { " fit" } else { "" }
     )
 }
 

@@ -19,12 +19,17 @@ impl Way<'_> {
         })
     }
 
-    /// The answers in a line: `reachable (unprotected), cut (protected)`.
+    /// The answers in a line: `reachable; cut if protected`.
     pub(super) fn answers(&self) -> String {
         match self.verdicts.as_slice() {
             [one, other] if one.verdict == other.verdict => {
                 format!("{} either way", one.verdict.word())
             }
+            [one, other] => format!(
+                "{}; {} if protected",
+                one.verdict.word(),
+                other.verdict.word()
+            ),
             all => all
                 .iter()
                 .map(|one| format!("{} ({})", one.verdict.word(), one.assumption.word()))
