@@ -143,6 +143,9 @@ fn perform(args: &ScanArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<
         },
     };
     let mut report = scan(&options)?;
+    if args.settings.is_some() {
+        heard(&options.settings, &report)?;
+    }
     if let Some(baseline) = &baseline {
         baseline.mark(&mut report);
     }
@@ -183,6 +186,39 @@ fn perform(args: &ScanArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<
     };
     print(out, &text)?;
     Ok(if fails(&report, &args.fail_on) { 3 } else { 0 })
+}
+
+/// Refuses settings that speak of none of the repositories: an answer that ignores them would look
+/// like one that used them.
+fn heard(settings: &[Settings], report: &Report) -> Result<(), Refusal> {
+    let names: Vec<&str> = report
+        .repositories
+        .iter()
+        .map(|one| one.name.as_deref().unwrap_or("(no origin remote)"))
+        .collect();
+    let speaks = |one: &Settings| match &one.repository {
+        None => true,
+        Some(name) => names.iter().any(|known| known.eq_ignore_ascii_case(name)),
+    };
+    if settings.iter().any(speaks) {
+        return Ok(());
+    }
+    let given: Vec<&str> = settings
+        .iter()
+        .filter_map(|one| one.repository.as_deref())
+        .collect();
+    Err(Refusal::new(
+        RefusalKind::Malformed,
+        "settings-of-others",
+        "the settings speak of none of the repositories that were scanned",
+    )
+    .expected(&names.join(", "))
+    .received(&if given.is_empty() {
+        "an empty list".to_owned()
+    } else {
+        given.join(", ")
+    })
+    .next("set `repository` to the checkout's name, or leave it out for the first path"))
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<(), Refusal> {

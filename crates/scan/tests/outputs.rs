@@ -222,6 +222,15 @@ fn exit_codes_are_those_that_are_documented() {
     let output = binary(&[path, "--settings", settings.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("rulez"));
+    for others in ["[]", "{\"repository\": \"other/thing\"}"] {
+        std::fs::write(&settings, others).unwrap();
+        let output = binary(&[path, "--settings", settings.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{others}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("speak of none"));
+    }
+    std::fs::write(&settings, "{\"rules\": []}").unwrap();
+    let output = binary(&[path, "--settings", settings.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3));
     let empty = tempfile::tempdir().unwrap();
     let output = binary(&[empty.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
@@ -389,6 +398,42 @@ fn the_history_tells_of_agents_that_nobody_declared() {
         (1, false, 333)
     );
     assert!(history.caution.contains("lower bound"));
+}
+
+#[test]
+fn the_documented_commands_work_in_an_empty_directory() {
+    let page = std::fs::read_to_string(root().join("../../docs/scan.md")).unwrap();
+    let script = page
+        .split("<!-- try:")
+        .nth(1)
+        .and_then(|rest| rest.split("```sh\n").nth(1))
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let bin = directory.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    // `portcullis scan` is the scanner's command line under another name.
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portcullis-scan"), bin.join("scanner")).unwrap();
+    let shim = format!(
+        "portcullis() {{ shift; {}/scanner \"$@\"; echo \"exit $?\"; }}\n",
+        bin.display()
+    );
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{shim}{script}"))
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let codes: Vec<&str> = said
+        .lines()
+        .filter(|line| line.starts_with("exit "))
+        .collect();
+    assert_eq!(codes, ["exit 3", "exit 0", "exit 0"], "{said}");
+    assert!(said.contains("npm publish"), "{said}");
+    let page = std::fs::read_to_string(directory.path().join("try/ways.html")).unwrap();
+    assert!(page.contains("Yes: automation reaches 1 place"), "{page}");
+    assert!(page.ends_with("exit 3\n"), "{page}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn one(out: &mut String, repository: &RepositoryReport, style: Style) -> std::fm
     if reachable.is_empty() && repository.pipelines == 0 && repository.verdicts.is_empty() {
         writeln!(
             out,
-            "No pipeline was found here, so there was nothing to decide on. docs/scan.md lists what is read."
+            "No pipeline was found here, so there was nothing to decide on. Read are GitHub Actions, GitLab CI, Azure Pipelines, CircleCI, Jenkinsfiles, Tekton, Argo and the bots' files."
         )?;
     } else if reachable.is_empty() {
         writeln!(
