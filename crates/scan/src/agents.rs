@@ -125,6 +125,9 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
     let name = match name.split_once('/') {
         Some((_, "claude-code-action")) => "anthropics/claude-code-action".to_owned(),
         Some((_, "claude-code-base-action")) => "anthropics/claude-code-base-action".to_owned(),
+        Some((_, rest)) if rest.ends_with("/.github/workflows/openhands-resolver.yml") => {
+            "openhands/openhands/.github/workflows/openhands-resolver.yml".to_owned()
+        }
         _ => name,
     };
     match name.as_str() {

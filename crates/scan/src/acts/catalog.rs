@@ -117,6 +117,9 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
             }
             if what == "ahmadnassri/action-dependabot-auto-merge" {
                 acts = comment_command(with);
+                if !with.says("approve", "false") {
+                    acts.extend(forge(Op::Approve));
+                }
             }
             for act in &mut acts {
                 act.only_if.extend(dependabot_only(what));

@@ -183,7 +183,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             publish()
         }
         ("conan", ["upload", ..])
-        | ("anaconda", ["upload", ..])
+        | ("anaconda", ["upload", ..] | [_, "upload", ..])
         | ("conda", ["upload", ..])
         | ("luarocks", ["upload", ..]) => publish(),
         ("snapcraft", ["upload" | "push" | "release", ..]) => publish(),

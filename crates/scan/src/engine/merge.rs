@@ -51,13 +51,14 @@ fn merge_gate(
         }
         Assumption::Protected => {
             engine.assume("the default branch takes only pull requests with one approving review");
-            if manner.admin && credential.fires() {
+            let review = review_gate(engine, repository, author);
+            if review != Gate::Clear && manner.admin && credential.fires() {
                 return Gate::Fact(format!(
                     "whether {} may step over the branch's protection",
                     credential.words()
                 ));
             }
-            review_gate(engine, repository, author)
+            review
         }
         Assumption::Settings => {
             let Some(subject) = engine.subject(repository) else {

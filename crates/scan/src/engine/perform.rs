@@ -67,7 +67,8 @@ pub(super) fn one_act(
         way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
     }
     // Later steps carry on what an agent wrote: its work, so its way.
-    let carries = matches!(act.op, Op::Push(_) | Op::Merge { .. } | Op::CreatePr(_));
+    let carries = matches!(act.op, Op::Merge { .. } | Op::CreatePr(_))
+        || matches!(&act.op, Op::Push(target) if !matches!(target, Target::Tags(_)));
     if carries
         && let Some(agent) = &state.agent
         && agent.level < way.level
