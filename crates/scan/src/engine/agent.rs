@@ -1,6 +1,6 @@
 //! Agents' steps: what they hold, and what they could do with it.
 
-use super::perform::token_writes;
+use super::rights::token_writes;
 use super::run::{JobRun, Restriction, Run};
 use super::scope::Names;
 use super::{

@@ -7,8 +7,12 @@
 //! *clear* is reachable, *fact* depends, *human* is cut, and the way is the witness.
 
 mod agent;
+mod credentials;
 mod merge;
 mod perform;
+mod places;
+mod pushes;
+mod rights;
 mod run;
 mod scope;
 pub(crate) mod seeds;

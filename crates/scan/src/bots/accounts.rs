@@ -1,0 +1,161 @@
+//! Accounts that open pull requests here though no file of theirs says so.
+
+use super::{Authors, Bot, Duty, dependabot_bot, renovate_bot};
+use crate::workflow::Workflow;
+
+/// Accounts that a bot's rule merges for and whose names say that they are automation: they open
+/// pull requests here, though no file of the repository configures them.
+pub(super) fn automation_accounts(bots: &[Bot]) -> Vec<Bot> {
+    let mut out: Vec<Bot> = Vec::new();
+    for bot in bots {
+        let Duty::Merges {
+            authors: Authors::Only(list),
+            ..
+        } = &bot.duty
+        else {
+            continue;
+        };
+        for name in list {
+            let lower = name.to_ascii_lowercase();
+            let automation = [
+                "bot",
+                "steward",
+                "renovate",
+                "greenkeeper",
+                "snyk",
+                "depfu",
+                "pyup",
+                "robot",
+                "machine",
+                "automation",
+                "jx-",
+                "-ci",
+                "weblate",
+                "crowdin",
+                "transifex",
+                "github-actions",
+            ]
+            .iter()
+            .any(|mark| lower.contains(mark));
+            let stem = lower.trim_end_matches("[bot]");
+            let known = |other: &Bot| {
+                matches!(other.duty, Duty::Opens { .. })
+                    && other.login.to_ascii_lowercase().starts_with(stem)
+            };
+            if !automation
+                || stem.is_empty()
+                || bots.iter().any(known)
+                || out.iter().any(known)
+                || lower.contains(['*', '(', '+'])
+            {
+                continue;
+            }
+            out.push(match stem {
+                "dependabot" | "dependabot-preview" => {
+                    dependabot_bot(&bot.file, bot.line, vec!["dependencies".to_owned()])
+                }
+                "renovate" | "renovate-bot" => renovate_bot(&bot.file, bot.line, Vec::new()),
+                _ => Bot {
+                    product: "An automation account",
+                    login: name.clone(),
+                    file: bot.file.clone(),
+                    line: bot.line,
+                    duty: Duty::Opens {
+                        head: "update/x",
+                        labels: Vec::new(),
+                        runs_held: false,
+                        base: None,
+                        files: None,
+                    },
+                },
+            });
+        }
+    }
+    out
+}
+
+/// Coding agents that a pipeline's scripts start elsewhere: by their services' interfaces, or by
+/// assigning an issue to them. They open pull requests here.
+pub(crate) fn launched(workflows: &[Workflow], bots: &mut Vec<Bot>) {
+    /// Marks in a script, the product, its login, its branch, and whether its runs are held.
+    const MARKS: &[(&[&str], &str, &str, &str, bool)] = &[
+        (
+            &["api.cursor.com/v0/agents", "api.cursor.com/v1/agents"],
+            "Cursor",
+            "cursor[bot]",
+            "cursor/x",
+            false,
+        ),
+        (
+            &["jules.googleapis.com"],
+            "Jules",
+            "google-labs-jules[bot]",
+            "jules/x",
+            false,
+        ),
+        (
+            &["api.devin.ai"],
+            "Devin",
+            "devin-ai-integration[bot]",
+            "devin/x",
+            false,
+        ),
+        (
+            &["app.all-hands.dev/api"],
+            "OpenHands",
+            "openhands-agent",
+            "openhands/x",
+            false,
+        ),
+        (
+            &[
+                "gh agent-task create",
+                "copilot-swe-agent",
+                "--add-assignee @copilot",
+                "--add-assignee \"@copilot\"",
+                "--assignee @copilot",
+                "--assignee \"@copilot\"",
+            ],
+            "Copilot coding agent",
+            "Copilot",
+            "copilot/fix",
+            true,
+        ),
+    ];
+    for workflow in workflows {
+        for step in workflow.jobs.iter().flat_map(|job| &job.steps) {
+            let script = step.run.as_ref().map(|(text, line)| (text, *line));
+            let code = step
+                .with
+                .iter()
+                .find(|(name, _)| name == "script")
+                .map(|(_, text)| (text, step.line));
+            for (text, line) in script.into_iter().chain(code) {
+                for (marks, product, login, head, runs_held) in MARKS {
+                    let Some(at) = marks.iter().find_map(|mark| text.find(mark)) else {
+                        continue;
+                    };
+                    if bots.iter().any(|bot| {
+                        bot.product == *product && matches!(bot.duty, Duty::Opens { .. })
+                    }) {
+                        continue;
+                    }
+                    let before = text.get(..at).unwrap_or_default();
+                    bots.push(Bot {
+                        product,
+                        login: (*login).to_owned(),
+                        file: workflow.file.clone(),
+                        line: line + before.matches('\n').count(),
+                        duty: Duty::Opens {
+                            head,
+                            labels: Vec::new(),
+                            runs_held: *runs_held,
+                            base: None,
+                            files: None,
+                        },
+                    });
+                }
+            }
+        }
+    }
+}

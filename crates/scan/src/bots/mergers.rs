@@ -1,0 +1,246 @@
+//! Bots that merge, by their own configuration: Mergify, Kodiak, Bulldozer.
+
+use super::{Authors, Bot, Duty, Need, line_of, merger};
+use crate::yaml::Node;
+
+pub(super) fn mergify(file: &str, root: &Node) -> Vec<Bot> {
+    let mut bots = Vec::new();
+    let queue_conditions: Vec<String> = root
+        .get("queue_rules")
+        .map(Node::items)
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|rule| {
+            ["queue_conditions", "merge_conditions", "conditions"]
+                .iter()
+                .flat_map(|key| conditions(rule.get(key)))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    for rule in root
+        .get("pull_request_rules")
+        .map(Node::items)
+        .unwrap_or_default()
+    {
+        let Some(actions) = rule.get("actions") else {
+            continue;
+        };
+        let merges = actions.get("merge").is_some() || actions.get("queue").is_some();
+        let approves = actions.get("review").is_some_and(|review| {
+            review
+                .str_of("type")
+                .is_none_or(|kind| kind.eq_ignore_ascii_case("approve"))
+        });
+        if !merges && !approves {
+            continue;
+        }
+        let mut all = conditions(rule.get("conditions"));
+        if actions.get("queue").is_some() {
+            all.extend(queue_conditions.iter().cloned());
+        }
+        let (authors, needs) = demands(&all);
+        let mut bot = merger(
+            "Mergify",
+            "mergify[bot]",
+            file,
+            rule.line,
+            authors,
+            needs,
+            approves,
+        );
+        if !merges {
+            // Only approves; merging is another rule's business.
+            if let Duty::Merges { needs, .. } = &mut bot.duty {
+                needs.push(Need::Command("a person merges".to_owned()));
+            }
+        }
+        bots.push(bot);
+    }
+    // Rules that approve help the rules that merge, for the same authors.
+    let approving: Vec<Authors> = bots
+        .iter()
+        .filter_map(|bot| match &bot.duty {
+            Duty::Merges {
+                authors,
+                approves: true,
+                ..
+            } => Some(authors.clone()),
+            Duty::Merges { .. } | Duty::Opens { .. } | Duty::Serves | Duty::Syncs => None,
+        })
+        .collect();
+    for bot in &mut bots {
+        if let Duty::Merges {
+            authors, approves, ..
+        } = &mut bot.duty
+        {
+            *approves |= approving.contains(authors);
+        }
+    }
+    bots
+}
+
+fn conditions(node: Option<&Node>) -> Vec<String> {
+    let Some(node) = node else { return Vec::new() };
+    let mut out = Vec::new();
+    for item in node.items() {
+        if let Some(text) = item.text() {
+            out.push(text.to_owned());
+        } else if let Some(all) = item.get("and") {
+            out.extend(conditions(Some(all)));
+        } else if let Some(any) = item.get("or") {
+            let inner = conditions(Some(any));
+            // The easiest of the alternatives: one that names authors, else any.
+            if inner.iter().all(|text| text.starts_with("author")) {
+                out.extend(inner);
+            } else if inner.iter().all(|text| is_gate(text)) {
+                out.extend(inner.into_iter().next());
+            }
+        }
+    }
+    out
+}
+
+fn is_gate(text: &str) -> bool {
+    text.contains("approved-reviews-by") || text.starts_with("label")
+}
+
+fn demands(all: &[String]) -> (Authors, Vec<Need>) {
+    let mut logins = Vec::new();
+    let mut needs = Vec::new();
+    for condition in all {
+        let text = condition.trim();
+        if let Some(rest) = text.strip_prefix("author") {
+            let name = rest
+                .trim_start_matches(['~', '=', ' ', '^', '('])
+                .trim_end_matches(['$', ')']);
+            if !rest.trim_start().starts_with('!') {
+                logins.extend(name.split('|').map(|part| part.replace('\\', "")));
+            }
+        } else if text.starts_with("-author") {
+        } else if text.contains("approved-reviews-by")
+            && !text.starts_with('-')
+            && !text.ends_with(">=0")
+            && !text.starts_with("#changes")
+        {
+            needs.push(Need::Review(text.to_owned()));
+        } else if let Some(rest) = text.strip_prefix("label") {
+            let name = rest
+                .trim_start_matches(['~', '=', ' ', '^'])
+                .trim_end_matches('$');
+            if !rest.trim_start().starts_with('!') {
+                needs.push(Need::Label(name.to_owned()));
+            }
+        }
+    }
+    let authors = if logins.is_empty() {
+        Authors::Any
+    } else {
+        Authors::Only(logins)
+    };
+    (authors, needs)
+}
+
+pub(super) fn kodiak(file: &str, text: &str) -> Result<Vec<Bot>, String> {
+    let value: toml::Value = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let merge = value.get("merge");
+    let get = |key: &str| merge.and_then(|table| table.get(key));
+    let label = get("automerge_label").and_then(|label| match label {
+        toml::Value::Array(list) => list.first().and_then(toml::Value::as_str),
+        other => other.as_str(),
+    });
+    let label = label.unwrap_or("automerge").to_owned();
+    let required = get("require_automerge_label")
+        .and_then(toml::Value::as_bool)
+        .unwrap_or(true);
+    let line = line_of(text, "merge");
+    let logins = |value: Option<&toml::Value>| -> Vec<String> {
+        value
+            .and_then(toml::Value::as_array)
+            .map(|list| {
+                list.iter()
+                    .filter_map(toml::Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default()
+    };
+    let approved = logins(
+        value
+            .get("approve")
+            .and_then(|table| table.get("auto_approve_usernames")),
+    );
+    let mut bots = vec![merger(
+        "Kodiak",
+        "kodiakhq[bot]",
+        file,
+        line,
+        Authors::Any,
+        if required {
+            vec![Need::Label(label)]
+        } else {
+            Vec::new()
+        },
+        false,
+    )];
+    let dependencies =
+        logins(get("automerge_dependencies").and_then(|table| table.get("usernames")));
+    if !dependencies.is_empty() {
+        let approves = dependencies.iter().any(|name| approved.contains(name));
+        bots.push(merger(
+            "Kodiak",
+            "kodiakhq[bot]",
+            file,
+            line_of(text, "automerge_dependencies"),
+            Authors::Only(dependencies),
+            Vec::new(),
+            approves,
+        ));
+    }
+    if !approved.is_empty()
+        && let Some(Bot {
+            duty: Duty::Merges { needs, .. },
+            ..
+        }) = bots.first()
+    {
+        let needs = needs.clone();
+        bots.push(merger(
+            "Kodiak",
+            "kodiakhq[bot]",
+            file,
+            line_of(text, "auto_approve_usernames"),
+            Authors::Only(approved),
+            needs,
+            true,
+        ));
+    }
+    Ok(bots)
+}
+
+pub(super) fn bulldozer(file: &str, root: &Node) -> Vec<Bot> {
+    let trigger = root
+        .at(&["merge", "trigger"])
+        .or_else(|| root.at(&["merge", "whitelist"]))
+        .or_else(|| root.at(&["merge", "allowlist"]));
+    let mut needs = Vec::new();
+    if let Some(trigger) = trigger {
+        if let Some(label) = trigger
+            .get("labels")
+            .and_then(|list| list.texts().first().map(|label| (*label).to_owned()))
+        {
+            needs.push(Need::Label(label));
+        } else if trigger.get("comments").is_some() || trigger.get("comment_substrings").is_some() {
+            needs.push(Need::Fact(
+                "whether Bulldozer takes its comment from accounts without rights".to_owned(),
+            ));
+        }
+    }
+    vec![merger(
+        "Bulldozer",
+        "bulldozer[bot]",
+        file,
+        1,
+        Authors::Any,
+        needs,
+        false,
+    )]
+}

@@ -1,0 +1,228 @@
+//! Words and grammar of an expression.
+
+use super::{Comparison, DEPTH_MAX, Expr, Value};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Token {
+    Text(String),
+    Number(f64),
+    Word(String),
+    Mark(&'static str),
+}
+
+/// Marks, longest first.
+const MARKS: &[&str] = &[
+    "==", "!=", "=~", "!~", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ",", ".",
+    "*",
+];
+
+pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
+    let mut out = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        if first == '\'' || first == '"' {
+            let (literal, after) = quoted(rest, first)?;
+            out.push(Token::Text(literal));
+            rest = after;
+        } else if first == '/' {
+            // A pattern of GitLab.
+            let body = rest.get(1..)?;
+            let end = body.find('/')? + 2;
+            let flags = rest
+                .get(end..)?
+                .chars()
+                .take_while(char::is_ascii_lowercase)
+                .count();
+            out.push(Token::Text(rest.get(..end + flags)?.to_owned()));
+            rest = rest.get(end + flags..)?;
+        } else if first.is_ascii_digit()
+            || (first == '-' && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
+        {
+            let end = rest
+                .char_indices()
+                .skip(1)
+                .find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '.'))
+                .map_or(rest.len(), |(index, _)| index);
+            out.push(Token::Number(rest.get(..end)?.parse().unwrap_or(f64::NAN)));
+            rest = rest.get(end..)?;
+        } else if first.is_alphabetic() || first == '_' || first == '$' {
+            let end = rest
+                .char_indices()
+                .skip(1)
+                .find(|(_, c)| !(c.is_alphanumeric() || matches!(c, '_' | '-')))
+                .map_or(rest.len(), |(index, _)| index);
+            out.push(Token::Word(rest.get(..end)?.to_owned()));
+            rest = rest.get(end..)?;
+        } else {
+            let mark = MARKS.iter().find(|mark| rest.starts_with(**mark))?;
+            out.push(Token::Mark(mark));
+            rest = rest.get(mark.len()..)?;
+        }
+        rest = rest.trim_start();
+    }
+    Some(out)
+}
+
+fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut out = String::new();
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((index, character)) = characters.next() {
+        if character != quote {
+            out.push(character);
+        } else if characters.peek().is_some_and(|(_, next)| *next == quote) {
+            out.push(quote);
+            characters.next();
+        } else {
+            return Some((out, text.get(index + quote.len_utf8()..)?));
+        }
+    }
+    None
+}
+
+pub(super) struct Reader<'a> {
+    pub(super) tokens: &'a [Token],
+    pub(super) at: usize,
+    pub(super) depth: usize,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, mark: &str) -> bool {
+        let found = matches!(self.tokens.get(self.at), Some(Token::Mark(next)) if *next == mark);
+        self.at += usize::from(found);
+        found
+    }
+
+    pub(super) fn either(&mut self) -> Option<Expr> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return None;
+        }
+        let mut left = self.both()?;
+        while self.take("||") {
+            left = Expr::Either(Box::new(left), Box::new(self.both()?));
+        }
+        self.depth -= 1;
+        Some(left)
+    }
+
+    fn both(&mut self) -> Option<Expr> {
+        let mut left = self.compared()?;
+        while self.take("&&") {
+            left = Expr::Both(Box::new(left), Box::new(self.compared()?));
+        }
+        Some(left)
+    }
+
+    fn compared(&mut self) -> Option<Expr> {
+        let mut left = self.unary()?;
+        while let Some(comparison) = self.comparison() {
+            let right = self.unary()?;
+            left = Expr::Compare(Box::new(left), comparison, Box::new(right));
+        }
+        Some(left)
+    }
+
+    fn comparison(&mut self) -> Option<Comparison> {
+        let Some(Token::Mark(mark)) = self.tokens.get(self.at) else {
+            return None;
+        };
+        let comparison = match *mark {
+            "==" => Comparison::Equal,
+            "!=" => Comparison::Unequal,
+            "<" => Comparison::Less,
+            "<=" => Comparison::LessOrEqual,
+            ">" => Comparison::Greater,
+            ">=" => Comparison::GreaterOrEqual,
+            "=~" => Comparison::Matches,
+            "!~" => Comparison::Differs,
+            _ => return None,
+        };
+        self.at += 1;
+        Some(comparison)
+    }
+
+    fn unary(&mut self) -> Option<Expr> {
+        let mut negated = false;
+        while self.take("!") {
+            negated = !negated;
+        }
+        let inner = self.primary()?;
+        Some(if negated {
+            Expr::Not(Box::new(inner))
+        } else {
+            inner
+        })
+    }
+
+    fn primary(&mut self) -> Option<Expr> {
+        if self.take("(") {
+            let inner = self.either()?;
+            return self.take(")").then_some(inner);
+        }
+        let token = self.tokens.get(self.at)?.clone();
+        self.at += 1;
+        match token {
+            Token::Text(text) => Some(Expr::Literal(Value::Text(text))),
+            Token::Number(number) => Some(Expr::Literal(Value::Number(number))),
+            Token::Mark(_) => None,
+            Token::Word(word) => match word.as_str() {
+                "true" => Some(Expr::Literal(Value::Bool(true))),
+                "false" => Some(Expr::Literal(Value::Bool(false))),
+                "null" => Some(Expr::Literal(Value::Null)),
+                _ if self.take("(") => {
+                    let mut arguments = Vec::new();
+                    if !self.take(")") {
+                        loop {
+                            arguments.push(self.either()?);
+                            if self.take(")") {
+                                break;
+                            }
+                            if !self.take(",") {
+                                return None;
+                            }
+                        }
+                    }
+                    // `fromJSON(x).y`: what follows can't be named.
+                    let call = Expr::Call(word.to_lowercase(), arguments);
+                    let before = self.at;
+                    let _ = self.tail(String::new())?;
+                    Some(if self.at == before {
+                        call
+                    } else {
+                        Expr::Literal(Value::Open)
+                    })
+                }
+                _ => Some(Expr::Path(self.tail(word.to_lowercase())?)),
+            },
+        }
+    }
+
+    /// `.part`, `['part']`, `[0]`, `.*` after a word.
+    fn tail(&mut self, mut path: String) -> Option<String> {
+        loop {
+            if self.take(".") {
+                if self.take("*") {
+                    path.push_str(".*");
+                } else if let Some(Token::Word(part)) = self.tokens.get(self.at) {
+                    self.at += 1;
+                    path.push('.');
+                    path.push_str(&part.to_lowercase());
+                } else {
+                    return None;
+                }
+            } else if self.take("[") {
+                let inner = self.either()?;
+                if !self.take("]") {
+                    return None;
+                }
+                path.push('.');
+                match inner {
+                    Expr::Literal(Value::Text(text)) => path.push_str(&text.to_lowercase()),
+                    _ => path.push('*'),
+                }
+            } else {
+                return Some(path);
+            }
+        }
+    }
+}

@@ -1,0 +1,597 @@
+//! The steps of a job: actions, scripts and composite actions, and what one leaves for the next.
+
+use super::{Checkout, Inner, Library, Step, condition, pairs};
+use crate::acts::catalog::{self, With, name_of};
+use crate::acts::command::{Reader, Shell};
+use crate::acts::{Act, Op, Target, Token};
+use crate::agents::{self, Agent};
+use crate::tree::Tree;
+use crate::yaml::{self, Node};
+
+/// Deepest chain of actions that use actions.
+const COMPOSITE_DEPTH_MAX: usize = 6;
+/// Most steps of one job, those of its composite actions included.
+const STEPS_MAX: usize = 1_000;
+
+/// What one job's steps leave for the next.
+pub(crate) struct JobState {
+    pub(crate) shell: Shell,
+    /// The workspace itself is another repository.
+    pub(crate) root_foreign: Option<String>,
+    /// The job made its own cluster or cloud.
+    pub(crate) local: Option<&'static str>,
+    pub(super) steps: usize,
+    pub(super) directory: Option<String>,
+}
+
+impl JobState {
+    pub(crate) fn new(slug: Option<&str>) -> Self {
+        Self {
+            shell: Shell {
+                slug: slug.map(str::to_owned),
+                ..Shell::default()
+            },
+            root_foreign: None,
+            local: None,
+            steps: 0,
+            directory: None,
+        }
+    }
+}
+
+/// Whether a step writes a commit message at which GitHub starts no workflow for the push
+/// (GitHub Docs, "Skipping workflow runs").
+pub(super) fn asks_for_silence(step: &Step) -> bool {
+    let silent = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        [
+            "[skip ci]",
+            "[ci skip]",
+            "[no ci]",
+            "[skip actions]",
+            "[actions skip]",
+            "skip-checks: true",
+            "skip-checks:true",
+        ]
+        .iter()
+        .any(|mark| lower.contains(mark))
+    };
+    step.run
+        .as_ref()
+        .is_some_and(|(text, _)| text.contains("commit") && silent(text))
+        || step
+            .with
+            .iter()
+            .any(|(key, value)| key.contains("message") && silent(value))
+}
+
+pub(super) fn silence(steps: &mut [Step]) {
+    for act in steps.iter_mut().flat_map(|step| &mut step.acts) {
+        act.silent |= matches!(act.op, Op::Push(_));
+    }
+}
+
+/// Clusters and clouds of the job itself are not production.
+pub(crate) fn localise(steps: &mut [Step], why: &'static str) {
+    for step in steps {
+        for act in &mut step.acts {
+            if matches!(act.op, Op::Deploy { .. }) && act.benign.is_none() {
+                act.benign = Some(why);
+            }
+        }
+        if let Some(inner) = &mut step.inner {
+            localise(&mut inner.steps, why);
+        }
+    }
+}
+
+pub(super) fn step(
+    file: &str,
+    node: &Node,
+    library: &Library<'_>,
+    state: &mut JobState,
+    depth: usize,
+) -> Step {
+    state.steps += 1;
+    let mut out = Step {
+        line: node.line,
+        id: node.str_of("id").map(str::to_owned),
+        condition: condition(node.get("if")),
+        env: pairs(node.get("env")),
+        with: pairs(node.get("with")),
+        ..Step::default()
+    };
+    if state.steps > STEPS_MAX {
+        return out;
+    }
+    if let Some(uses) = node.get("uses")
+        && let Some(name) = uses.text()
+    {
+        out.uses = Some(name.trim().to_owned());
+        out.line = uses.line;
+        uses_step(
+            file,
+            name.trim(),
+            uses.line,
+            node,
+            library,
+            state,
+            &mut out,
+            depth,
+        );
+    } else if let Some(run) = node.get("run")
+        && let Some(text) = run.text()
+    {
+        out.run = Some((text.to_owned(), run.line));
+        let directory = node
+            .str_of("working-directory")
+            .map(str::to_owned)
+            .or_else(|| state.directory.clone());
+        let shell_name = node.str_of("shell").unwrap_or_default();
+        if shell_name.contains("python") || shell_name.contains("node") {
+            out.acts = catalog_code(text, file, run.line);
+        } else if let Some(tree) = library.tree() {
+            script_step(
+                text,
+                file,
+                run.line,
+                directory.as_deref(),
+                tree,
+                state,
+                &mut out,
+            );
+        }
+    }
+    out.agents.extend(generic_agent(file, &out));
+    for agent in &mut out.agents {
+        for (_, line) in &mut agent.prompt {
+            if *line == 0 {
+                *line = out.line;
+            }
+        }
+    }
+    out
+}
+
+/// A program that gets a model's key and the forge's token in one environment is taken for an
+/// agent, whatever it is called.
+fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
+    if !step.agents.is_empty() || step.run.is_none() {
+        return None;
+    }
+    let has = |names: &[&str]| {
+        step.env
+            .iter()
+            .any(|(name, value)| names.contains(&name.as_str()) && value.contains("${{"))
+    };
+    let model = has(&[
+        "ANTHROPIC_API_KEY",
+        "CLAUDE_CODE_OAUTH_TOKEN",
+        "OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+        "OPENROUTER_API_KEY",
+        "CURSOR_API_KEY",
+    ]);
+    if !model || !has(&["GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PAT"]) {
+        return None;
+    }
+    let (text, line) = step.run.as_ref()?;
+    Some(Agent {
+        name: "a program with a model's key",
+        file: file.to_owned(),
+        line: *line,
+        token: None,
+        own_app: None,
+        tools: None,
+        shell: true,
+        reviewer: false,
+        prompt: vec![(text.chars().take(2_000).collect(), *line)],
+        checks: agents::ActorCheck::Never,
+        bots: agents::Bots::All,
+        uses: None,
+        generic: true,
+    })
+}
+
+fn catalog_code(text: &str, file: &str, line: usize) -> Vec<Act> {
+    crate::acts::code::read(text, file, line)
+}
+
+/// Reads a script as one step; used for every system.
+pub(crate) fn script_step(
+    text: &str,
+    file: &str,
+    line: usize,
+    directory: Option<&str>,
+    tree: &Tree,
+    state: &mut JobState,
+    out: &mut Step,
+) {
+    let mut shell = state.shell.clone();
+    shell.directory = directory
+        .map(|place| {
+            place
+                .trim_start_matches("./")
+                .trim_end_matches('/')
+                .to_owned()
+        })
+        .filter(|place| !place.is_empty() && place != ".");
+    shell.foreign = shell
+        .directory
+        .as_deref()
+        .and_then(|place| shell.foreign_of(place))
+        .or_else(|| state.root_foreign.clone());
+    let mut reader = Reader::new(tree, shell);
+    reader.script(text, file, line);
+    let lower = text.to_ascii_lowercase();
+    if [
+        "kind create cluster",
+        "minikube start",
+        "k3d cluster create",
+        "localstack start",
+        "awslocal",
+        "tflocal",
+        "ctlptl create",
+        "microk8s start",
+        "kwokctl create",
+    ]
+    .iter()
+    .any(|mark| lower.contains(mark))
+    {
+        state.local = Some("the cluster or cloud belongs to the job");
+    }
+    let calls = std::mem::take(&mut reader.shell.agents);
+    for call in calls {
+        out.agents.push(Agent {
+            name: call.name,
+            file: call.file,
+            line: call.line,
+            token: None,
+            own_app: None,
+            shell: call
+                .tools
+                .as_ref()
+                .is_none_or(|tools| agents::may_push(tools)),
+            tools: call.tools,
+            reviewer: false,
+            prompt: vec![(call.command, call.line)],
+            checks: agents::ActorCheck::Never,
+            bots: agents::Bots::All,
+            uses: None,
+            generic: false,
+        });
+    }
+    out.acts.append(&mut reader.acts);
+    state.shell = reader.shell;
+    state.shell.directory = None;
+    state.shell.foreign = None;
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller; the parts are what a step consists of"
+)]
+fn uses_step(
+    file: &str,
+    uses: &str,
+    line: usize,
+    node: &Node,
+    library: &Library<'_>,
+    state: &mut JobState,
+    out: &mut Step,
+    depth: usize,
+) {
+    let with_pairs = out.with.clone();
+    let with = With(&with_pairs);
+    let name = name_of(uses);
+    match name.as_str() {
+        "actions/checkout" => {
+            let repository = with.get("repository").filter(|repository| {
+                !repository.contains("github.repository")
+                    && !repository.contains("head.repo")
+                    && !state.shell.is_self(repository)
+                    && !repository.is_empty()
+            });
+            let path = with.get("path").map(|path| {
+                path.trim_start_matches("./")
+                    .trim_end_matches('/')
+                    .to_owned()
+            });
+            match (repository, path) {
+                (Some(other), Some(path)) => state.shell.clones.push((path, other.to_owned())),
+                (Some(other), None) => state.root_foreign = Some(other.to_owned()),
+                (None, Some(path)) => {
+                    if let Some(reference) = with.get("ref") {
+                        state.shell.worktrees.push((path, reference.to_owned()));
+                    }
+                }
+                (None, None) => {
+                    state.root_foreign = None;
+                    state.shell.branch = with
+                        .get("ref")
+                        .filter(|reference| !reference.is_empty())
+                        .map(str::to_owned);
+                }
+            }
+            out.checkout = Some(Checkout {
+                token: with.get("token").map(str::to_owned),
+                ssh_key: with.get("ssh-key").map(str::to_owned),
+                persist: with
+                    .get("persist-credentials")
+                    .is_none_or(|value| value.trim() != "false"),
+                reference: with.get("ref").map(str::to_owned),
+                aside: with.get("path").is_some(),
+            });
+        }
+        "actions/create-github-app-token"
+        | "tibdex/github-app-token"
+        | "getsentry/action-github-app-token"
+        | "peter-murray/workflow-application-token-action"
+        | "navikt/github-app-token-generator"
+        | "jamestrousdale/github-app-jwt-token"
+        | "electron/github-app-auth-action"
+        | "wow-actions/use-app-token"
+        | "machine-learning-apps/actions-app-token" => {
+            out.token_rights = token_rights(&with);
+        }
+        "webfactory/ssh-agent" => {
+            out.checkout = Some(Checkout {
+                token: None,
+                ssh_key: with.get("ssh-private-key").map(str::to_owned),
+                persist: true,
+                reference: None,
+                aside: false,
+            });
+        }
+        "actions/github-script" => {
+            if let Some(script) = node.at(&["with", "script"])
+                && let Some(text) = script.text()
+            {
+                if let Some(mut acts) =
+                    crate::agentic::acts(text, &out.env, with.get("github-token"))
+                {
+                    for act in &mut acts {
+                        act.line = line;
+                        file.clone_into(&mut act.file);
+                    }
+                    out.acts = acts;
+                    return;
+                }
+                let mut acts = crate::acts::code::read(text, file, script.line);
+                if let Some(token) = with.get("github-token") {
+                    for act in &mut acts {
+                        act.token = Token::Value(token.to_owned());
+                    }
+                }
+                // `require('./scripts/x.js')`.
+                if let Some(tree) = library.tree()
+                    && let Some(path) = text
+                        .split("require(")
+                        .nth(1)
+                        .and_then(|rest| rest.split(['\'', '"', '`', ')']).nth(1))
+                    && (path.starts_with('.') || path.starts_with("${process"))
+                {
+                    let mut reader = Reader::new(tree, Shell::default());
+                    reader.follow(&path.replace("${process.env.GITHUB_WORKSPACE}", "."), 0);
+                    acts.append(&mut reader.acts);
+                }
+                out.acts = acts;
+            }
+        }
+        "nick-fields/retry" | "nick-invision/retry" | "wandalen/wretry.action" => {
+            if let Some(command) = node.at(&["with", "command"])
+                && let Some(text) = command.text()
+                && let Some(tree) = library.tree()
+            {
+                script_step(text, file, command.line, None, tree, state, out);
+            }
+        }
+        "borales/actions-yarn" | "bahmutov/npm-install" => {
+            if let Some(command) = with.get("cmd")
+                && let Some(tree) = library.tree()
+            {
+                script_step(
+                    &format!("yarn {command}"),
+                    file,
+                    line,
+                    None,
+                    tree,
+                    state,
+                    out,
+                );
+            }
+        }
+        "gradle/gradle-build-action"
+        | "burrunan/gradle-cache-action"
+        | "eskatos/gradle-command-action" => {
+            if let Some(arguments) = with.get("arguments")
+                && let Some(tree) = library.tree()
+            {
+                script_step(
+                    &format!("gradle {}", arguments.replace('\n', " ")),
+                    file,
+                    line,
+                    None,
+                    tree,
+                    state,
+                    out,
+                );
+            }
+        }
+        "changesets/action" => {
+            out.acts = catalog::acts_of(uses, &with);
+        }
+        "pre-commit/action" | "pre-commit-ci/lite-action" => {}
+        _ if uses.starts_with("./") || library.resolve(uses).is_some() => {
+            composite(uses, library, state, out, depth);
+            given_script(node, file, library, state, out);
+        }
+        "devcontainers/ci" | "addnab/docker-run-action" | "cachix/devenv-action" => {
+            given_script(node, file, library, state, out);
+        }
+        _ => {
+            out.acts = catalog::acts_of(uses, &with);
+        }
+    }
+    if name == "pascalgw/automerge-action"
+        && let Some(labels) = node.at(&["env", "MERGE_LABELS"]).and_then(Node::text)
+    {
+        let wanted = labels
+            .split(',')
+            .map(str::trim)
+            .find(|label| !label.is_empty() && !label.starts_with('!'))
+            .map(str::to_owned);
+        for act in &mut out.acts {
+            if let Op::Merge { label, .. } = &mut act.op {
+                label.clone_from(&wanted);
+            }
+        }
+    }
+    if let Some(mut agent) = agents::by_action(uses, &with) {
+        file.clone_into(&mut agent.file);
+        agent.line = line;
+        out.agents.push(agent);
+    }
+    // An action that pushes the branch at hand pushes the one that was checked out by name.
+    if let Some(branch) = &state.shell.branch {
+        for act in &mut out.acts {
+            if act.token == Token::Git
+                && let Op::Push(target @ Target::Current) = &mut act.op
+            {
+                *target = Target::Branch(branch.clone());
+            }
+        }
+    }
+    // An action that pushes the workspace pushes whatever repository is checked out there.
+    if let Some(other) = &state.root_foreign {
+        for act in &mut out.acts {
+            if act.token == Token::Git
+                && let Op::Push(target) = &mut act.op
+            {
+                *target = Target::Elsewhere(other.clone());
+            }
+        }
+    }
+    for act in &mut out.acts {
+        if act.line == 0 {
+            act.line = line;
+            file.clone_into(&mut act.file);
+        }
+        if let Op::Local(why) = act.op {
+            state.local = Some(why);
+        }
+    }
+}
+
+/// A script that a step hands to an action to run, by the names that such inputs go by.
+fn given_script(
+    node: &Node,
+    file: &str,
+    library: &Library<'_>,
+    state: &mut JobState,
+    out: &mut Step,
+) {
+    let Some(tree) = library.tree() else { return };
+    for entry in node.get("with").map(Node::entries).unwrap_or_default() {
+        let name: String = entry
+            .key
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric())
+            .collect::<String>()
+            .to_ascii_lowercase();
+        if matches!(name.as_str(), "run" | "runcmd" | "runcommand" | "runscript")
+            && let Some(text) = entry.value.text()
+        {
+            script_step(text, file, entry.value.line, None, tree, state, out);
+        }
+    }
+}
+
+/// The scopes that a step asks an app's token to write; `None` where it asks for all.
+fn token_rights(with: &With<'_>) -> Option<Vec<String>> {
+    let mut asked = false;
+    let mut writes = Vec::new();
+    for (name, level) in with.0 {
+        if let Some(scope) = name.strip_prefix("permission-") {
+            asked = true;
+            if level.trim() == "write" {
+                writes.push(scope.to_owned());
+            }
+        }
+    }
+    if let Some(json) = with.get("permissions") {
+        let list: std::collections::BTreeMap<String, String> =
+            serde_json::from_str(json.trim()).ok()?;
+        asked |= !list.is_empty();
+        writes.extend(
+            list.into_iter()
+                .filter(|(_, level)| level == "write")
+                .map(|(scope, _)| scope.replace('_', "-")),
+        );
+    }
+    asked.then_some(writes)
+}
+
+fn composite(
+    uses: &str,
+    library: &Library<'_>,
+    state: &mut JobState,
+    out: &mut Step,
+    depth: usize,
+) {
+    if depth >= COMPOSITE_DEPTH_MAX {
+        return;
+    }
+    let Some((index, directory)) = library.resolve(uses) else {
+        return;
+    };
+    let there = library.at(index);
+    let Some(tree) = there.tree() else { return };
+    let prefix = if directory.is_empty() {
+        String::new()
+    } else {
+        format!("{directory}/")
+    };
+    for name in ["action.yml", "action.yaml"] {
+        let path = format!("{prefix}{name}");
+        let Ok(text) = tree.read(&path) else { continue };
+        let Ok(root) = yaml::parse_one(&text) else {
+            return;
+        };
+        let defaults = root
+            .get("inputs")
+            .map(Node::entries)
+            .unwrap_or_default()
+            .iter()
+            .map(|input| {
+                (
+                    input.key.to_lowercase(),
+                    input.value.str_of("default").unwrap_or_default().to_owned(),
+                )
+            })
+            .collect();
+        let runs = root.get("runs");
+        let mut steps: Vec<Step> = runs
+            .and_then(|runs| runs.get("steps"))
+            .map(Node::items)
+            .unwrap_or_default()
+            .iter()
+            .map(|item| step(&path, item, &there, state, depth + 1))
+            .collect();
+        if let Some(main) = runs.and_then(|runs| runs.str_of("main")) {
+            let source = format!("{prefix}{main}");
+            // What is bundled under dist/ is too large and too noisy to read by names.
+            if !main.contains("dist/")
+                && let Ok(code) = tree.read(&source)
+            {
+                steps.push(Step {
+                    line: 1,
+                    acts: crate::acts::code::read(&code, &source, 1),
+                    ..Step::default()
+                });
+            }
+        }
+        out.inner = Some(Inner { steps, defaults });
+        return;
+    }
+}
