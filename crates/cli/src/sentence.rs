@@ -174,6 +174,10 @@ fn did(event: &Event) -> String {
                 body.run, body.lease, body.bytes.0, body.bytes.1
             )
         }
+        Body::TaintAdded(body) => format!(
+            "noted that {} reads from what its task does not trust: {}, first by {}",
+            body.run, body.label, body.origin
+        ),
         Body::LeaseRefused(body) => format!(
             "refused {} of {} for the first time since that run ended",
             body.lease, body.run

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded, RunStarted,
+    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded, RunStarted, TaintAdded,
 };
 use portcullis_model::statement::Command;
 use portcullis_model::{
@@ -44,6 +44,8 @@ pub struct Run {
     pub leases: Vec<LeaseKind>,
     /// Which of them were refused after its end.
     pub refused: BTreeSet<LeaseKind>,
+    /// Labels of the sources that it read and its task does not trust.
+    pub taint: BTreeSet<String>,
     /// What it used.
     pub used: Used,
     /// How it ended, if it did.
@@ -117,10 +119,12 @@ pub fn leases_of(task: &Task) -> Vec<LeaseKind> {
         .cloned()
         .map(LeaseKind::Endpoint);
     let hosts = task.capabilities.hosts.iter().cloned().map(LeaseKind::Host);
+    let tunnels = task.capabilities.tunnels.iter().cloned();
     std::iter::once(LeaseKind::Identity)
         .chain(git)
         .chain(endpoints)
         .chain(hosts)
+        .chain(tunnels.map(LeaseKind::Tunnel))
         .collect()
 }
 
@@ -232,6 +236,7 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
             .min(event.time.plus_ms(payload.budgets.wall_ms)),
         leases: body.leases.clone(),
         refused: BTreeSet::new(),
+        taint: BTreeSet::new(),
         used: Used::default(),
         end: None,
     };
@@ -359,6 +364,48 @@ pub(crate) fn call_observed(
         ));
     }
     change_in("run", &mut state.runs, &body.run, |run| run.used.calls += 1)
+}
+
+/// Most labels of one run, so that asking many hosts can't grow the state without bound. More say
+/// nothing new: by then it is tainted.
+pub const TAINT_MAX_LABELS: usize = 256;
+/// Longest label, in bytes: a kind, a name of 253 bytes and a port.
+const LABEL_MAX_BYTES: usize = 280;
+/// Longest origin, in bytes.
+const ORIGIN_MAX_BYTES: usize = 512;
+
+/// A run reads from a source that its task does not trust. Each label counts once, and stays.
+pub(crate) fn taint_added(
+    state: &mut State,
+    event: &Event,
+    body: &TaintAdded,
+) -> Result<(), Refusal> {
+    state.require_control(event)?;
+    let run = find("run", &state.runs, &body.run)?;
+    let printable = |text: &str, most: usize| {
+        (1..=most).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    };
+    if !printable(&body.label, LABEL_MAX_BYTES) || !printable(&body.origin, ORIGIN_MAX_BYTES) {
+        return Err(Refusal::malformed("taint label")
+            .expected("a label and an origin in printable ASCII")
+            .received(&body.label));
+    }
+    if run.taint.contains(&body.label) || run.taint.len() >= TAINT_MAX_LABELS {
+        return Err(Refusal::conflict(
+            "already-tainted",
+            format!(
+                "{} carries that label already, or as many as it can",
+                body.run
+            ),
+        ));
+    }
+    let label = body.label.clone();
+    change_in("run", &mut state.runs, &body.run, |run| {
+        run.taint.insert(label);
+    })
 }
 
 /// Something lent to a run that ended was refused for the first time.

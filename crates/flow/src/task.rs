@@ -149,6 +149,9 @@ pub fn wider_than_agent(task: &Task, agent: &portcullis_model::manifest::Agent) 
     for host in task.capabilities.hosts.difference(&agent.hosts) {
         wider.push(format!("host {host}"));
     }
+    for host in task.capabilities.tunnels.difference(&agent.hosts) {
+        wider.push(format!("tunnel {host}"));
+    }
     if !agent
         .phases
         .contains(&portcullis_model::manifest::Phase::Write)

@@ -3,7 +3,8 @@
 //!
 //! - [`model`]: a call to a declared model endpoint, the key added outside, the model asked for
 //!   and the model that served noted.
-//! - [`egress`]: plain HTTP and tunnels to hosts that a task names.
+//! - [`egress`]: requests and WebSockets to hosts that a task names.
+//! - [`tunnel`]: bytes that pass unread, where that is permitted.
 
 mod answer;
 pub mod destination;
@@ -14,11 +15,13 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub mod tunnel;
 
 use portcullis_model::Secret;
 
-pub use answer::{Bounds, Forwarded, Observation};
+pub use answer::{Bounds, Forwarded, Observation, Stop};
 pub use destination::{AddressRule, Destination};
+pub use headers::{PLACEHOLDER, foreign_credential};
 
 /// A password, token or key that only the server holds. It can't print.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ pub mod canonical;
 pub mod digest;
 pub mod document;
 pub mod event;
+pub mod host;
 pub mod id;
 pub mod key;
 pub mod limits;

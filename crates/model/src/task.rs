@@ -186,6 +186,40 @@ pub struct Capabilities {
     /// Hosts that it may reach, as `name:port`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub hosts: BTreeSet<String>,
+    /// Those of `hosts` whose answers the signer trusts: reading from them leaves no taint.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub trusted: BTreeSet<String>,
+    /// Hosts, as `name:port`, to which bytes may pass unread, whatever is spoken.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tunnels: BTreeSet<String>,
+    /// Path globs of files of the task's repositories whose content must not leave, not even to a
+    /// model.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<String>,
+}
+
+impl Capabilities {
+    fn validate(&self) -> Result<(), Refusal> {
+        self.hosts
+            .iter()
+            .chain(&self.tunnels)
+            .try_for_each(|host| check_host_port(host))?;
+        if let Some(other) = self.trusted.difference(&self.hosts).next() {
+            return Err(Refusal::malformed("trusted host")
+                .expected("one of the hosts that the task lets be reached")
+                .received(other));
+        }
+        if self.kept.len() > SCOPE_MAX_PATTERNS {
+            return Err(
+                Refusal::limit("kept-too-long", "too many patterns say what must stay")
+                    .expected(&format!("at most {SCOPE_MAX_PATTERNS}"))
+                    .received(&self.kept.len().to_string()),
+            );
+        }
+        self.kept
+            .iter()
+            .try_for_each(|pattern| check_pattern(pattern))
+    }
 }
 
 /// How much a run may use.
@@ -294,10 +328,7 @@ impl Task {
             check_branch(&target.branch)?;
             target.scope.validate()
         })?;
-        self.capabilities
-            .hosts
-            .iter()
-            .try_for_each(|host| check_host_port(host))
+        self.capabilities.validate()
     }
 }
 
@@ -340,17 +371,23 @@ impl Scope {
                     .received(&(self.allow.len() + self.deny.len()).to_string()),
             );
         }
-        for pattern in self.allow.iter().chain(&self.deny) {
-            let relative = !pattern.is_empty()
-                && !pattern.starts_with('/')
-                && pattern.split('/').all(|part| part != ".." && part != ".");
-            if !relative || globset::Glob::new(pattern).is_err() {
-                return Err(Refusal::malformed("path pattern")
-                    .expected("a glob relative to the repository's root, such as src/**")
-                    .received(pattern));
-            }
-        }
+        self.allow
+            .iter()
+            .chain(&self.deny)
+            .try_for_each(|pattern| check_pattern(pattern))
+    }
+}
+
+fn check_pattern(pattern: &str) -> Result<(), Refusal> {
+    let relative = !pattern.is_empty()
+        && !pattern.starts_with('/')
+        && pattern.split('/').all(|part| part != ".." && part != ".");
+    if relative && globset::Glob::new(pattern).is_ok() {
         Ok(())
+    } else {
+        Err(Refusal::malformed("path pattern")
+            .expected("a glob relative to the repository's root, such as src/**")
+            .received(pattern))
     }
 }
 

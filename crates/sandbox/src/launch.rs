@@ -63,7 +63,7 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
             uid,
             by,
             gaps,
-            listener,
+            listeners,
             master,
             captured,
             cgroups,
@@ -72,6 +72,8 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
             let mut next = |present: bool| present.then(|| descriptors.next()).flatten();
             let init = next(true)
                 .ok_or_else(|| Refusal::internal("the sandbox helper sent no descriptors"))?;
+            let mut inlets = (0..listeners).map_while(|_| next(true)).collect::<Vec<_>>();
+            let listener = (!inlets.is_empty()).then(|| inlets.remove(0));
             let (control, child) = helper.into_parts();
             Ok(Running {
                 pid,
@@ -79,7 +81,9 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
                 by,
                 gaps,
                 init,
-                listener: next(listener).map(Into::into),
+                listener: listener.map(Into::into),
+                names: inlets.pop().map(Into::into),
+                captured_listeners: inlets.into_iter().map(Into::into).collect(),
                 master: next(master),
                 captured: next(captured).zip(next(captured)),
                 cgroups: cgroups.iter().map(crate::plan::Os::to_path).collect(),

@@ -39,8 +39,8 @@ pub use launch::spawn;
 pub use outcome::{Captured, Ending, Outcome};
 pub use probe::{ProbeResult, probe, probe_with};
 pub use protection::Protection;
-pub use running::{PtyMaster, Running};
+pub use running::{Inlets, PtyMaster, Running};
 pub use spec::{
-    AGENT_GID, AGENT_UID, Bind, Expose, HOME, Limits, RunAs, Spec, Terminal, Toolchain, WORKSPACE,
-    default_binds, rust_toolchain,
+    AGENT_GID, AGENT_UID, Bind, CAPTURED_ALWAYS, CAPTURED_MAX_PORTS, Expose, HOME, Limits, RunAs,
+    Spec, Terminal, Toolchain, WORKSPACE, default_binds, rust_toolchain,
 };

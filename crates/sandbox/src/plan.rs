@@ -41,6 +41,7 @@ pub(crate) struct Plan {
     pub(crate) run_as: Option<RunAs>,
     pub(crate) terminal: PlanTerminal,
     pub(crate) capture: Option<u16>,
+    pub(crate) captured_ports: Vec<u16>,
     pub(crate) expose: Option<PlanExpose>,
     pub(crate) allowed_gaps: BTreeSet<Protection>,
 }
@@ -70,14 +71,14 @@ pub(crate) struct PlanExpose {
 /// Answer of the helper to [`Order::Run`].
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The command runs. Descriptors: pidfd of init, then as the flags say: listener, pty master,
-    /// two capture files.
+    /// The command runs. Descriptors: pidfd of init, then as the numbers and flags say: listeners,
+    /// pty master, two capture files.
     Started {
         pid: i32,
         uid: u32,
         by: BTreeMap<Protection, String>,
         gaps: BTreeMap<Protection, String>,
-        listener: bool,
+        listeners: usize,
         master: bool,
         captured: bool,
         cgroups: Vec<Os>,
@@ -148,6 +149,7 @@ impl Plan {
                 },
             },
             capture: spec.capture,
+            captured_ports: spec.ports_captured(),
             expose: spec.expose.as_ref().map(|expose| PlanExpose {
                 inside_port: expose.inside_port,
                 socket: Os::of(&expose.socket),

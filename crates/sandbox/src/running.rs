@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
@@ -29,6 +29,8 @@ pub struct Running {
     pub(crate) gaps: BTreeMap<Protection, String>,
     pub(crate) init: OwnedFd,
     pub(crate) listener: Option<TcpListener>,
+    pub(crate) captured_listeners: Vec<TcpListener>,
+    pub(crate) names: Option<UdpSocket>,
     pub(crate) master: Option<OwnedFd>,
     pub(crate) captured: Option<(OwnedFd, OwnedFd)>,
     pub(crate) cgroups: Vec<PathBuf>,
@@ -36,6 +38,17 @@ pub struct Running {
     /// One question at a time.
     pub(crate) asking: Mutex<()>,
     pub(crate) ended: Mutex<Ended>,
+}
+
+/// The sockets inside that a channel serves.
+#[derive(Debug)]
+pub struct Inlets {
+    /// The channel's own listener, at 127.0.0.1.
+    pub own: TcpListener,
+    /// Listeners at every address.
+    pub captured: Vec<TcpListener>,
+    /// Where programs ask for names.
+    pub names: Option<UdpSocket>,
 }
 
 /// What is known of the end, and what it is learnt from.
@@ -99,6 +112,23 @@ impl Running {
             .as_ref()
             .map(TcpListener::try_clone)
             .transpose()
+    }
+
+    /// All that the channel serves inside: its own listener and, where [`Spec::captured`] names
+    /// ports, the listeners at every address and the socket for names. New handles at each call.
+    ///
+    /// # Errors
+    /// Out of descriptors. `NotFound` where the spec asked for no channel.
+    pub fn inlets(&self) -> io::Result<Inlets> {
+        Ok(Inlets {
+            own: self.listener()?.ok_or(io::ErrorKind::NotFound)?,
+            captured: self
+                .captured_listeners
+                .iter()
+                .map(TcpListener::try_clone)
+                .collect::<io::Result<_>>()?,
+            names: self.names.as_ref().map(UdpSocket::try_clone).transpose()?,
+        })
     }
 
     /// The master side of the pty, for [`Terminal::Pty`].

@@ -20,12 +20,34 @@ pub const AGENT_GID: u32 = 1000;
 
 /// Most arguments and variables that a command may have; more than any real command line.
 const WORDS_MAX: usize = 4_096;
+/// Ports below 1024 that connections are captured at, named or not. No program inside can listen
+/// there, so nothing is taken from one.
+pub const CAPTURED_ALWAYS: [u16; 16] = [
+    21, 22, 23, 25, 53, 80, 110, 143, 389, 443, 465, 587, 853, 873, 993, 995,
+];
+/// Most ports that connections are captured at; each costs a listener.
+pub const CAPTURED_MAX_PORTS: usize = 96;
 /// Most binds; each costs a mount.
 const BINDS_MAX: usize = 256;
 /// Most bytes of one captured stream (64 MiB): it is kept in memory.
 const CAPTURE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest path of a unix socket in bytes (`sun_path` less its zero).
 const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+/// What stock tools read to find the certificate authorities that they trust.
+const TRUST_VARIABLES: [&str; 11] = [
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "npm_config_cafile",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "DENO_CERT",
+    "CODEX_CA_CERTIFICATE",
+];
 
 /// Everything [`spawn`](crate::spawn) needs. Start from [`Spec::new`].
 #[derive(Clone, Debug)]
@@ -53,6 +75,9 @@ pub struct Spec {
     pub terminal: Terminal,
     /// TCP port on 127.0.0.1 inside where the channel listens; 0 lets the kernel choose.
     pub capture: Option<u16>,
+    /// Captures every connection from inside, whatever its address, at these ports and at
+    /// [`CAPTURED_ALWAYS`]; `None` captures nothing. A program inside can't listen at them.
+    pub captured: Option<BTreeSet<u16>>,
     /// A host socket through which one port inside can be reached.
     pub expose: Option<Expose>,
     /// Protections that may be missing, because the task's signature says so.
@@ -94,6 +119,7 @@ impl Spec {
                 max_bytes: 1024 * 1024,
             },
             capture: None,
+            captured: None,
             expose: None,
             allowed_gaps: BTreeSet::new(),
             helper: None,
@@ -141,6 +167,46 @@ impl Spec {
         self
     }
 
+    /// Captures all connections from inside, at `ports` besides those that always are, and makes
+    /// stock tools trust the authority in `bundle`, a PEM file as seen inside; in `certificates` on
+    /// the host stands the same as `ca-certificates.crt`, mounted where systems keep theirs.
+    pub fn capture_all(
+        &mut self,
+        ports: impl IntoIterator<Item = u16>,
+        certificates: &Path,
+        bundle: &Path,
+    ) -> &mut Self {
+        self.captured = Some(ports.into_iter().collect());
+        for name in TRUST_VARIABLES {
+            self.variable(name, bundle);
+        }
+        // Where programs look by themselves. Of the host's own authorities nothing is left: what
+        // they vouch for can't be reached from inside.
+        let places = ["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust"];
+        self.read_only
+            .retain(|bind| !places.iter().any(|place| bind.inside == Path::new(place)));
+        self.read_only
+            .extend(places.into_iter().take(2).map(|place| Bind {
+                host: certificates.to_owned(),
+                inside: place.into(),
+                required: true,
+            }));
+        self
+    }
+
+    /// The ports of the plan, each once.
+    pub(crate) fn ports_captured(&self) -> Vec<u16> {
+        let Some(named) = &self.captured else {
+            return Vec::new();
+        };
+        let mut ports: BTreeSet<u16> = named.iter().copied().chain(CAPTURED_ALWAYS).collect();
+        // The channel listens there itself, on loopback.
+        if let Some(own) = self.capture {
+            ports.remove(&own);
+        }
+        ports.into_iter().collect()
+    }
+
     /// What can be said without looking at the machine.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let malformed = || Refusal::malformed("sandbox spec");
@@ -172,6 +238,15 @@ impl Spec {
         }
         for bind in &self.read_only {
             check_inside(&bind.inside)?;
+        }
+        if self.captured.is_some() && self.capture.is_none() {
+            return Err(malformed().expected("a channel where connections are captured"));
+        }
+        let ports = self.ports_captured();
+        if ports.len() > CAPTURED_MAX_PORTS || ports.contains(&0) {
+            return Err(malformed()
+                .expected("at most 80 ports other than 0 besides those that are always captured")
+                .received(&format!("{} ports", ports.len())));
         }
         if let Terminal::Capture { max_bytes } = self.terminal
             && max_bytes > CAPTURE_MAX_BYTES

@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 /// Largest message in bytes: the largest command line and environment that Linux takes, escaped.
 const MESSAGE_MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Most descriptors in one message.
-const DESCRIPTORS_MAX: usize = 8;
+/// Most descriptors in one message: every captured port's, and a few more.
+const DESCRIPTORS_MAX: usize = crate::spec::CAPTURED_MAX_PORTS + 8;
 
 /// Sends one message.
 pub(crate) fn send<T: Serialize>(

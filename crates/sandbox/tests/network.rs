@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use portcullis_model::Refusal;
-use portcullis_sandbox::channel::{Channel, Gateway, Prover};
+use portcullis_sandbox::channel::{Authority, Capture, Channel, Gateway, Prover};
 use portcullis_sandbox::{Expose, spawn};
 use support::{Ordinary, eventually, run, shell, start, stdout, workspace};
 
@@ -244,5 +244,158 @@ fn stock_tools_leave_through_the_channel_and_read_the_reason_of_a_refusal() {
     assert!(
         heads[1].contains("portcullis-target: example.org:443\r\n"),
         "{heads:?}"
+    );
+}
+
+/// What the gateway was asked, as `METHOD path target`.
+type Asked = Arc<std::sync::Mutex<Vec<String>>>;
+
+/// A gateway that says hello to everything, in one thread a connection.
+fn gateway() -> (String, Asked) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("gateway");
+    let server = format!("http://{}", listener.local_addr().expect("address"));
+    let asked = Asked::default();
+    let log = Arc::clone(&asked);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let mut one = [0];
+                while stream.read_exact(&mut one).is_ok() {
+                    bytes.push(one[0]);
+                    if !bytes.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    let head = String::from_utf8_lossy(&bytes).into_owned();
+                    let first = head.lines().next().expect("line");
+                    let of = |name: &str| {
+                        let line = head.lines().find_map(|line| line.strip_prefix(name));
+                        line.unwrap_or("-").to_owned()
+                    };
+                    let line = format!(
+                        "{} {} {}",
+                        first.trim_end_matches(" HTTP/1.1"),
+                        of("portcullis-target: "),
+                        of("portcullis-refusal: "),
+                    );
+                    log.lock().expect("log").push(line);
+                    bytes.clear();
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello\n");
+                }
+            });
+        }
+    });
+    (server, asked)
+}
+
+/// Runs a script whose every connection is captured; what it printed, and what was asked.
+fn captured(script: &str, hosts: &[&str], ports: &[u16]) -> (String, Vec<String>) {
+    let (server, asked) = gateway();
+    let (workspace, given) = (workspace(), workspace());
+    let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let authority = Authority::new(hosts, std::time::Duration::from_secs(600)).expect("authority");
+    fs::write(given.path().join("ca-certificates.crt"), authority.bundle()).expect("bundle");
+    let mut spec = shell(&workspace, script);
+    spec.command[0] = "bash".into();
+    spec.capture = Some(3128);
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    spec.capture_all(ports.iter().copied(), given.path(), bundle.as_ref());
+    let running = start(&spec);
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let guard = runtime.enter();
+    let capture = Capture {
+        authority,
+        tunnels: Default::default(),
+    };
+    let gateway = Gateway { server, tls: None };
+    let inlets = running.inlets().expect("inlets");
+    let channel = Channel::capture(inlets, &gateway, Arc::new(Proof), capture).expect("channel");
+    let outcome = running.wait().expect("outcome");
+    drop((channel, guard));
+    let asked = asked.lock().expect("log").clone();
+    let printed = stdout(&outcome);
+    let said = support::stderr(&outcome);
+    assert!(said.is_empty(), "{said}");
+    (printed, asked)
+}
+
+#[test]
+fn every_connection_arrives_whatever_the_program_knows_of_proxies() {
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        return;
+    }
+    let (printed, asked) = captured(
+        "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY all_proxy\n\
+         curl -sS --http1.1 https://a.example/one\n\
+         curl -sS --http2 -w '%{http_version}\n' https://b.example/two\n\
+         curl -sS http://c.example/three\n\
+         curl -sS http://d.example:8123/four\n\
+         curl -sS http://93.184.216.34/five\n\
+         curl -sSk https://[2606:4700::1111]/six\n\
+         curl -sSk https://169.254.169.254/latest\n",
+        &["a.example"],
+        &[8123],
+    );
+    assert_eq!(
+        printed,
+        "hello\nhello\n2\nhello\nhello\nhello\nhello\nhello\n"
+    );
+    assert_eq!(
+        asked,
+        [
+            "GET /gateway/v1/egress https://a.example/one -",
+            "GET /gateway/v1/egress https://b.example/two -",
+            "GET /gateway/v1/egress http://c.example/three -",
+            "GET /gateway/v1/egress http://d.example:8123/four -",
+            "GET /gateway/v1/egress http://93.184.216.34/five -",
+            "GET /gateway/v1/egress https://[2606:4700::1111]/six -",
+            "GET /gateway/v1/egress https://169.254.169.254/latest -",
+        ]
+    );
+}
+
+#[test]
+fn what_disagrees_or_is_not_understood_is_refused_with_words_and_told_to_the_ledger() {
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        return;
+    }
+    let (printed, asked) = captured(
+        "code() { grep -o '\"code\":\"[a-z-]*\"'; }\n\
+         curl -s -H 'Host: b.example' https://a.example/ | code\n\
+         curl -s --http2 -H 'Host: b.example' https://a.example/ | code\n\
+         curl -s --resolve b.example:443:1.2.3.4 https://b.example/ | code\n\
+         curl -s --connect-to a.example:443:b.example:443 https://a.example/ | code\n\
+         curl -s -x http://127.0.0.1:3128 -H 'Host: b.example' http://a.example/ | code\n\
+         curl -s -p -x http://127.0.0.1:3128 -H 'Host: b.example' https://a.example/ | code\n\
+         exec 3<>/dev/tcp/a.example/443; echo 'hello there' >&3; cat <&3; exec 3>&-\n\
+         exec 3<>/dev/tcp/a.example/80; printf '\\0\\1\\2' >&3; cat <&3; exec 3>&-\n\
+         exec 3<>/dev/tcp/a.example/22; printf 'SSH-2.0-x\\r\\n' >&3; head -c 12 <&3; echo; exec 3>&-\n\
+         (exec 3<>/dev/tcp/a.example/8080) 2>/dev/null || echo nobody there\n\
+         (exec 3<>/dev/tcp/127.0.0.1/9) 2>/dev/null || echo nobody here\n",
+        &["a.example", "b.example"],
+        &[],
+    );
+    let code = "\"code\":\"host-mismatch\"\n";
+    assert_eq!(
+        printed,
+        format!("{code}{code}{code}{code}{code}{code}HTTP/1.1 400\nnobody there\nnobody here\n")
+    );
+    let told: Vec<&str> = asked.iter().map(String::as_str).collect();
+    assert_eq!(
+        told,
+        [
+            "POST /gateway/v1/refused a.example:443 host-mismatch",
+            "POST /gateway/v1/refused a.example:443 host-mismatch",
+            "POST /gateway/v1/refused 1.2.3.4:443 host-mismatch",
+            "POST /gateway/v1/refused b.example:443 host-mismatch",
+            "POST /gateway/v1/refused a.example:80 host-mismatch",
+            "POST /gateway/v1/refused a.example:443 host-mismatch",
+            "POST /gateway/v1/refused a.example:443 not-understood",
+            "POST /gateway/v1/refused a.example:80 not-understood",
+            "POST /gateway/v1/refused a.example:22 not-understood",
+        ]
     );
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use portcullis_evidence::note::{KeyName, VerifierKey};
 use portcullis_flow::{Command, State};
+use portcullis_gateway::http::AddressRule;
+use portcullis_gateway::http::egress::EgressClient;
 use portcullis_gateway::http::model::ModelClient;
 use portcullis_identity::custody::{self, P256Purpose};
 use portcullis_identity::svid::Authority;
@@ -25,6 +27,7 @@ use portcullis_store::{
 use crate::config::Config;
 use crate::home::Home;
 use crate::init::{log_signer, read_policy};
+use crate::kept::KeptFiles;
 use crate::mirrors::Mirrors;
 use crate::worker::Settled;
 
@@ -53,6 +56,12 @@ pub struct App {
     pub mirrors: Mirrors,
     /// Sends calls to model endpoints.
     pub models: ModelClient,
+    /// Sends requests to named hosts.
+    pub egress: EgressClient,
+    /// The addresses that may be reached.
+    pub addresses: AddressRule,
+    /// What tasks keep in.
+    pub kept: KeptFiles,
     /// Where in the ledger the entries stand that a bundle needs and the state does not keep.
     pub index: crate::bundle::Index,
     /// How often runs asked beforehand what would be refused.
@@ -204,6 +213,8 @@ impl App {
         }
         let mirrors = Mirrors::open(&home).await?;
         let models = ModelClient::new(config.extra_authorities.as_deref())?;
+        let addresses = config.address_rule();
+        let egress = EgressClient::new(addresses.clone(), config.extra_authorities.as_deref())?;
         let app = Self {
             config,
             home,
@@ -215,6 +226,9 @@ impl App {
             log_key,
             mirrors,
             models,
+            egress,
+            addresses,
+            kept: KeptFiles::default(),
             index: crate::bundle::Index::default(),
             questions: Questions::default(),
             settled: Settled::default(),

@@ -1,10 +1,13 @@
 //! `portcullis.toml`: what is local to this server. Nothing in it grants authority; that is in the
 //! ledger.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use portcullis_gateway::http::AddressRule;
 use portcullis_model::document::from_toml;
+use portcullis_model::host::normalise_host;
 use portcullis_model::{Refusal, RefusalKind};
 use serde::Deserialize;
 
@@ -25,6 +28,11 @@ pub struct Config {
     /// Ports on loopback that model endpoints may use; others are refused as private addresses.
     #[serde(default)]
     pub loopback_endpoints: bool,
+    /// Hosts that runs may reach at addresses that aren't public, or that no resolver knows: each
+    /// name with its addresses. A task still has to name the host. The addresses stay closed under
+    /// every other name.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// A file with further certificate authorities for outgoing TLS, PEM.
     #[serde(default)]
     pub extra_authorities: Option<PathBuf>,
@@ -58,7 +66,28 @@ impl Config {
             .received(&config.listen.to_string())
             .next("reach it from another machine through an SSH tunnel to its loopback address"));
         }
+        for (name, addresses) in &config.addresses {
+            if normalise_host(name).ok().as_ref() != Some(name) || addresses.is_empty() {
+                return Err(Refusal::malformed("configuration")
+                    .expected("in `addresses`, lower-case host names, each with an address or more")
+                    .received(name));
+            }
+        }
         Ok(config)
+    }
+
+    /// Which addresses runs may reach: public ones, this machine's own where the configuration says
+    /// so, and those of the hosts that it names.
+    pub fn address_rule(&self) -> AddressRule {
+        let rule = if self.loopback_endpoints {
+            AddressRule::also([
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ])
+        } else {
+            AddressRule::public()
+        };
+        rule.with_pinned(self.addresses.clone())
     }
 
     /// The server's own base URL, as it stands in proofs of possession.
@@ -81,6 +110,17 @@ mod tests {
     #[test]
     fn other_addresses_and_misspelt_settings_are_refused() {
         assert!(Config::read("listen = '0.0.0.0:80'").is_err());
+        for bad in [
+            "'A.example' = ['10.0.0.1']",
+            "'a.example' = []",
+            "'a.example' = ['b']",
+            "'127.1' = ['127.0.0.1']",
+        ] {
+            assert!(
+                Config::read(&format!("[addresses]\n{bad}\n")).is_err(),
+                "{bad}"
+            );
+        }
         let refusal = Config::read("listn = '127.0.0.1:1'").unwrap_err();
         assert!(
             refusal.to_string().contains("did you mean `listen`?"),

@@ -54,6 +54,7 @@ pub fn circumstances_of_run(
         caused_by: CausedBy::Agent,
         containment: Some(run.containment),
         mode,
+        taint: run.taint.clone(),
         breaker,
         ..circumstances(state, now)?
     })
@@ -81,10 +82,17 @@ pub fn circumstances_of_change(
         .get(&change.repository)
         .map(|record| record.mode)
         .unwrap_or_default();
+    // Whatever steered an earlier revision may stand in this one.
+    let runs = change
+        .revisions
+        .iter()
+        .filter_map(|revision| revision.run)
+        .filter_map(|run| state.runs.get(&run));
     Ok(Circumstances {
         caused_by: CausedBy::from(cause),
         containment,
         mode,
+        taint: runs.flat_map(|run| run.taint.iter().cloned()).collect(),
         breaker,
         ..circumstances(state, now)?
     })
@@ -201,13 +209,18 @@ pub fn task(state: &State, id: TaskId, run: Option<&Run>, now: Timestamp) -> Opt
         .hosts
         .iter()
         .map(|host| format!("host:{host}"));
+    let tunnels = payload
+        .capabilities
+        .tunnels
+        .iter()
+        .map(|host| format!("tunnel:{host}"));
     Some(TaskFacts {
         id,
         verified: state.inventory.human(&payload.signer).is_ok(),
         expired: now >= payload.expires,
         revoked: false,
         signer: payload.signer.to_string(),
-        capabilities: endpoints.chain(hosts).collect(),
+        capabilities: endpoints.chain(hosts).chain(tunnels).collect(),
         repositories: payload
             .targets
             .iter()

@@ -16,6 +16,7 @@ mod fault;
 pub mod home;
 pub mod init;
 pub mod intake;
+pub mod kept;
 pub mod mirrors;
 pub mod serve;
 pub mod worker;

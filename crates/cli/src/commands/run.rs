@@ -14,7 +14,7 @@ use portcullis_identity::{RunCredential, RunKey};
 use portcullis_model::digest::encode_hex;
 use portcullis_model::statement::Command;
 use portcullis_model::{Digest, HostId, Refusal, Task, canonical};
-use portcullis_sandbox::channel::{Channel, Gateway, Prover};
+use portcullis_sandbox::channel::{Authority, Capture, Channel, Gateway, Prover};
 use portcullis_sandbox::{Ending, Protection, RunAs, Running, Spec, Terminal, probe, spawn};
 
 use crate::client::Client;
@@ -158,22 +158,27 @@ impl Run {
         let user = as_root.then(|| user_of_run(lent.run));
         let parent = self.workspaces.clone().unwrap_or_else(std::env::temp_dir);
         let folder = Folder::create(&parent, lent.run, user, self.keep_workspace)?;
-        let spec = self.spec(&folder, inside, user)?;
+        let life = Duration::from_millis(lent.deadline.ms_since(now()));
+        let authority = Authority::new(named_hosts(lent), life)?;
+        let capture = Capture {
+            tunnels: lent.tunnels.clone(),
+            authority,
+        };
+        let certificates = folder.give_certificates(&capture.authority.bundle())?;
+        let spec = self.spec(&folder, inside, user, &certificates)?;
         let running = tokio::task::spawn_blocking(move || spawn(&spec))
             .await
             .map_err(|_| Refusal::internal("the sandbox's start was cut off"))??;
         let running = Arc::new(running);
-        let listener = running
-            .listener()
-            .ok()
-            .flatten()
-            .ok_or_else(|| Refusal::internal("the sandbox has no channel"))?;
+        let inlets = running
+            .inlets()
+            .map_err(|error| Refusal::internal(format!("the sandbox has no channel: {error}")))?;
         let gateway = Gateway {
             server: client.url().to_owned(),
             tls: None,
         };
         let prover = Arc::new(RunProver(Arc::clone(&credential)));
-        let channel = Channel::start(listener, &gateway, prover)?;
+        let channel = Channel::capture(inlets, &gateway, prover, capture)?;
         let following = {
             let (server, running) = (client.url().to_owned(), Arc::clone(&running));
             tokio::spawn(async move { control::follow(&server, credential, running).await })
@@ -199,6 +204,7 @@ impl Run {
         folder: &Folder,
         inside: Inside<'_>,
         user: Option<u32>,
+        certificates: &Path,
     ) -> Result<Spec, Refusal> {
         let Inside {
             lent,
@@ -237,6 +243,11 @@ impl Run {
             spec.variable("TERM", terminal);
         }
         spec.use_channel(prelude::CHANNEL_PORT);
+        let ports = lent.hosts.iter().chain(&lent.tunnels).filter_map(|host| {
+            let (_, port) = host.rsplit_once(':')?;
+            port.parse().ok()
+        });
+        spec.capture_all(ports, certificates, Path::new(prelude::AUTHORITIES));
         spec.terminal = Terminal::Inherit;
         spec.deadline_ms = Some(
             lent.deadline
@@ -272,6 +283,14 @@ impl Run {
         };
         Ok(Some(Digest::of(&read_bounded(&file, "source ticket")?)))
     }
+}
+
+/// The hosts that a run is lent, without their ports.
+fn named_hosts(lent: &Lent) -> std::collections::BTreeSet<String> {
+    lent.hosts
+        .iter()
+        .filter_map(|host| Some(host.rsplit_once(':')?.0.to_owned()))
+        .collect()
 }
 
 /// What goes into a sandbox.

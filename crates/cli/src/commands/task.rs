@@ -254,7 +254,14 @@ fn describe(file: &TaskFile, task: &Task) -> String {
         "endpoints",
         &list(&mut task.capabilities.endpoints.iter().map(ToString::to_string)),
     );
-    line("hosts", &list(&mut task.capabilities.hosts.iter().cloned()));
+    let capabilities = &task.capabilities;
+    line("hosts", &list(&mut capabilities.hosts.iter().cloned()));
+    line(
+        "  trusted",
+        &list(&mut capabilities.trusted.iter().cloned()),
+    );
+    line("tunnels", &list(&mut capabilities.tunnels.iter().cloned()));
+    line("keeps in", &list(&mut capabilities.kept.iter().cloned()));
     let budgets = &task.budgets;
     line(
         "budgets",

@@ -66,6 +66,15 @@ pub(crate) struct New {
     /// Hosts that the run may reach
     #[arg(long, value_name = "NAME:PORT", num_args = 1..)]
     host: Vec<String>,
+    /// Those of the hosts whose answers are trusted: reading from them leaves no taint
+    #[arg(long, value_name = "NAME:PORT", num_args = 1..)]
+    trust: Vec<String>,
+    /// Hosts to which bytes may pass unread, whatever is spoken
+    #[arg(long, value_name = "NAME:PORT", num_args = 1..)]
+    tunnel: Vec<String>,
+    /// Files whose content must not leave, not even to a model, as path globs
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    keep: Vec<String>,
     /// How long the task is good for
     #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_duration_ms)]
     expires: u64,
@@ -208,7 +217,10 @@ impl New {
             }],
             capabilities: Capabilities {
                 endpoints: self.endpoint.iter().cloned().collect(),
-                hosts: self.host.iter().cloned().collect(),
+                hosts: self.host.iter().chain(&self.trust).cloned().collect(),
+                trusted: self.trust.iter().cloned().collect(),
+                tunnels: self.tunnel.iter().cloned().collect(),
+                kept: self.keep.iter().cloned().collect(),
             },
             budgets: self.budgets(),
             containment: self.containment(&status),

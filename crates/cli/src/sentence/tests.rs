@@ -223,6 +223,12 @@ fn bodies() -> Vec<Body> {
             answer: None,
         }
         .into(),
+        TaintAdded {
+            run: RunId(5),
+            label: "host:crates.io:443".into(),
+            origin: "GET https://crates.io/index".into(),
+        }
+        .into(),
         LeaseRefused {
             run: RunId(5),
             lease: LeaseKind::Host("crates.io:443".into()),

@@ -19,6 +19,7 @@ mod command_line;
 mod crash;
 mod demo;
 mod environment;
+mod egress;
 mod git;
 mod init;
 mod inventory;

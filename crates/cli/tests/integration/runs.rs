@@ -84,7 +84,7 @@ fn there_is_no_way_out_but_the_gateway() {
              done\n\
              curl --silent --max-time 10 http://example.com/ || true\n\
              if curl --silent --fail --max-time 10 http://127.0.0.1:{port}/; then echo OUT; fi\n\
-             curl --silent --max-time 10 https://example.com:443/ && echo OUT || true\n\
+             curl --silent --fail --max-time 10 https://example.com:443/ && echo OUT || true\n\
              curl --silent --max-time 10 \"$PORTCULLIS_CHANNEL\"v1/status || true\n\
              ip addr 2>/dev/null | grep -c 'state UP' || true"
         );

@@ -1,7 +1,7 @@
 //! Runs: started by their host under a standing task, with no more than it says.
 
 use portcullis_model::event::{
-    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded,
+    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded, TaintAdded,
 };
 use portcullis_model::manifest::{Activation, Phase};
 use portcullis_model::statement::Command;
@@ -229,6 +229,43 @@ fn calls_and_denials_are_counted_and_too_many_denials_end_the_run() {
         world.must(in_run(run), denied);
     }
     assert!(plan(&world.state, world.now).contains(&Work::EndRunDenials(run)));
+}
+
+#[test]
+fn a_label_of_taint_is_the_servers_word_counts_once_and_stays() {
+    let mut world = World::team();
+    let run = world.run();
+    let label = |label: &str| TaintAdded {
+        run,
+        label: label.into(),
+        origin: "GET https://example.org/x".into(),
+    };
+    let first = label("host:example.org:443");
+    assert_eq!(
+        world.refused(in_run(run), first.clone()),
+        "not-a-service",
+        "a run does not speak of itself"
+    );
+    world.must(control(), first.clone());
+    assert_eq!(world.refused(control(), first), "already-tainted");
+    for odd in ["", "a\nb", "ä", &"x".repeat(300)] {
+        assert_eq!(
+            world.refused(control(), label(odd)),
+            "malformed-taint-label"
+        );
+    }
+    for number in 1..crate::run::TAINT_MAX_LABELS {
+        world.must(control(), label(&format!("host:h{number}:443")));
+    }
+    assert_eq!(
+        world.refused(control(), label("host:one-more:443")),
+        "already-tainted"
+    );
+    world.must(control(), lost(run));
+    assert_eq!(
+        world.state.runs[&run].taint.len(),
+        crate::run::TAINT_MAX_LABELS
+    );
 }
 
 #[test]

@@ -91,12 +91,15 @@ pub(crate) struct Asked {
     pub(crate) bytes_out: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// Streams `answer` in, and holds `alive` until its end.
-pub(crate) fn forward<T: Send + 'static>(
+/// Ready when what was lent is void, and an exchange under way has to be cut.
+pub type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Streams `answer` in, until its end or until `stop` is ready.
+pub(crate) fn forward(
     answer: Response<Incoming>,
     asked: Asked,
     bounds: Bounds,
-    alive: T,
+    stop: Stop,
 ) -> Forwarded {
     let (mut head, body) = answer.into_parts();
     let content_type = plain_type(&head.headers);
@@ -106,7 +109,6 @@ pub(crate) fn forward<T: Send + 'static>(
     let (sender, stream) = StreamBody::channel();
     let (done, observation) = oneshot::channel();
     tokio::spawn(async move {
-        let _alive = alive;
         let mut watched = Watched {
             hasher: Hasher::default(),
             bytes: 0,
@@ -119,6 +121,7 @@ pub(crate) fn forward<T: Send + 'static>(
             result = tokio::time::timeout(left, pump(body, &sender, &mut watched, bounds)) => result
                 .unwrap_or_else(|_| Err("it took too long".to_owned())),
             () = sender.closed() => Err("the client went away".to_owned()),
+            () = stop => Err("the run ended, or was halted".to_owned()),
         };
         if let Err(reason) = &result {
             let _ = sender

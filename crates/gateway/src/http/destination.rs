@@ -1,13 +1,14 @@
 //! Where a request may go: a host and port, resolved here, and never to an address that only our
 //! own network has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use portcullis_model::Refusal;
+use portcullis_model::host::normalise_host;
 use tokio::net::TcpStream;
 
 /// Longest time to resolve and connect.
@@ -38,30 +39,13 @@ impl Destination {
     /// # Errors
     /// `malformed-destination`.
     pub fn new(host: &str, port: u16) -> Result<Self, Refusal> {
-        let malformed = || {
-            Refusal::malformed("destination")
-                .expected("a DNS name or an address, and a port from 1 to 65535")
-                .received(&format!("{host}:{port}"))
-        };
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
-        let host = bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase();
-        let name = |label: &str| {
-            !label.is_empty()
-                && label.len() <= 63
-                && !label.starts_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        };
-        let known =
-            host.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(name));
-        if known && port != 0 {
-            Ok(Self { host, port })
-        } else {
-            Err(malformed())
+        match normalise_host(host) {
+            Ok(host) if port != 0 => Ok(Self { host, port }),
+            Ok(_) | Err(_) => Err(Refusal::malformed("destination")
+                .expected(
+                    "a DNS name or an address in its plain notation, and a port from 1 to 65535",
+                )
+                .received(&format!("{host}:{port}"))),
         }
     }
 
@@ -77,15 +61,22 @@ impl Destination {
     }
 
     async fn dial(&self, rule: &AddressRule) -> Result<TcpStream, Refusal> {
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|error| {
-                Refusal::unavailable("destination-unknown", format!("{self} has no address"))
-                    .received(&error.to_string())
-            })?
-            .take(ADDRESSES_MAX)
-            .collect();
-        for address in &addresses {
+        let pinned = rule.pinned.get(&self.host);
+        let addresses: Vec<SocketAddr> = match pinned {
+            Some(addresses) => addresses
+                .iter()
+                .map(|address| SocketAddr::new(*address, self.port))
+                .collect(),
+            None => tokio::net::lookup_host((self.host.as_str(), self.port))
+                .await
+                .map_err(|error| {
+                    Refusal::unavailable("destination-unknown", format!("{self} has no address"))
+                        .received(&error.to_string())
+                })?
+                .take(ADDRESSES_MAX)
+                .collect(),
+        };
+        for address in addresses.iter().filter(|_| pinned.is_none()) {
             rule.check(address.ip()).map_err(|refusal| {
                 refusal.next(format!(
                     "name a host with public addresses instead of {self}"
@@ -151,6 +142,7 @@ impl fmt::Display for Destination {
 #[derive(Clone, Debug, Default)]
 pub struct AddressRule {
     named: BTreeSet<IpAddr>,
+    pinned: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl AddressRule {
@@ -163,7 +155,16 @@ impl AddressRule {
     pub fn also(named: impl IntoIterator<Item = IpAddr>) -> Self {
         Self {
             named: named.into_iter().collect(),
+            pinned: BTreeMap::new(),
         }
+    }
+
+    /// And these hosts, each at the addresses that an operator gave for it, whatever they are. No
+    /// resolver is asked for them, and their addresses stay closed under any other name.
+    #[must_use]
+    pub fn with_pinned(mut self, pinned: impl IntoIterator<Item = (String, Vec<IpAddr>)>) -> Self {
+        self.pinned.extend(pinned);
+        self
     }
 
     /// # Errors
@@ -308,6 +309,10 @@ mod tests {
             "-a:80",
             "a/b:80",
             "user@host:80",
+            "127.1:80",
+            "0x7f000001:80",
+            "2130706433:80",
+            "0177.0.0.1:80",
         ] {
             assert!(text.parse::<Destination>().is_err(), "{text}");
         }
@@ -315,21 +320,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_for_an_inner_address_does_not_help() {
-        for text in ["localhost:80", "127.1:80", "0x7f000001:80", "2130706433:80"] {
-            let Ok(destination) = text.parse::<Destination>() else {
-                continue;
-            };
-            let refusal = destination
-                .connect(&AddressRule::public())
-                .await
-                .unwrap_err();
-            assert!(
-                matches!(
-                    refusal.code.as_str(),
-                    "address-not-public" | "destination-unknown"
-                ),
-                "{refusal}"
-            );
-        }
+        let local: Destination = "localhost:80".parse().unwrap();
+        let refusal = local.connect(&AddressRule::public()).await.unwrap_err();
+        assert_eq!(refusal.code, "address-not-public");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // An operator's word counts for that name alone.
+        let rule = AddressRule::public().with_pinned([(
+            "mirror.example".to_owned(),
+            vec!["127.0.0.1".parse().unwrap()],
+        )]);
+        let pinned = Destination::new("mirror.example", port).unwrap();
+        assert!(pinned.connect(&rule).await.is_ok());
+        let other = Destination::new("127.0.0.1", port).unwrap();
+        assert_eq!(
+            other.connect(&rule).await.unwrap_err().code,
+            "address-not-public"
+        );
     }
 }

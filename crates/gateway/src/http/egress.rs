@@ -1,60 +1,278 @@
-//! Named hosts: plain HTTP forwarded, and tunnels spliced.
+//! Requests to named hosts, over HTTP and HTTPS, and WebSockets.
+//!
+//! A request is whole when it comes here: it was looked at. Connections are kept for the next
+//! request; each was held against the [`AddressRule`] as it was made, and the address that was
+//! checked is the one that was dialled. Redirects come back as they are, so that what they lead to
+//! is a request of its own.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{HOST, HeaderValue};
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
-use portcullis_model::{Recorded, Refusal};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE,
+};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use portcullis_model::{Recorded, Refusal, RefusalKind};
 use tokio::net::TcpStream;
 
-use super::answer::{self, Asked, Bounds, Forwarded};
+use super::answer::{self, Asked, Bounds, Forwarded, Stop};
 use super::destination::{AddressRule, Destination};
-use super::headers::strip_hop;
+use super::headers::{strip_answer, strip_for_host, strip_hop};
+use super::tls;
+use super::tunnel::{TunnelBounds, TunnelOutcome, splice};
 
-/// The destination of a proxy request in absolute form (`GET http://host/path`).
+/// Largest request body in bytes: it is held in memory, since what is in it decides whether it may
+/// go.
+pub const REQUEST_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes that a compressed body may become.
+const UNPACKED_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// How long an idle connection is kept. Short, so that a name that moves is followed.
+const IDLE_KEPT: Duration = Duration::from_secs(15);
+/// Idle connections kept to one host.
+const IDLE_KEPT_MAX: usize = 64;
+
+/// The destination of a request in absolute form.
 ///
 /// # Errors
 /// `malformed-destination`: another scheme, or a name and password in it.
 pub fn destination_of(uri: &Uri) -> Result<Destination, Refusal> {
-    let plain = uri.scheme_str() == Some("http")
-        && uri
-            .authority()
-            .is_some_and(|authority| !authority.as_str().contains('@'));
-    let host = uri.host().filter(|_| plain).ok_or_else(|| {
+    let malformed = || {
         Refusal::malformed("destination")
-            .expected("http://host[:port]/path; for https, CONNECT host:port")
+            .expected("http://host[:port]/path or https://host[:port]/path")
             .received(&uri.to_string())
-    })?;
-    Destination::new(host, uri.port_u16().unwrap_or(80))
+    };
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        Some(_) | None => return Err(malformed()),
+    };
+    let authority = uri.authority().ok_or_else(malformed)?;
+    if authority.as_str().contains('@') {
+        return Err(malformed());
+    }
+    Destination::new(authority.host(), authority.port_u16().unwrap_or(port))
 }
 
-/// Forwards a plain HTTP request in absolute form to `destination`, over a connection of its own.
-/// `destination` is what was decided on and must be the request's. Redirects come back as they
-/// are.
+/// Reads a request's body whole.
 ///
 /// # Errors
-/// `destination-differs`, `address-not-public`, `destination-unknown`, `destination-unreachable`,
-/// `destination-timeout`.
-pub async fn forward<P, B>(
-    permit: Recorded<P>,
-    destination: &Destination,
-    rule: &AddressRule,
-    request: Request<B>,
-    bounds: Bounds,
-) -> Result<Forwarded, Refusal>
+/// `request-too-large`, `connection-lost`.
+pub async fn read_body<B>(body: B) -> Result<Bytes, Refusal>
 where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let _used = permit.spend();
+    let read = Limited::new(body, REQUEST_MAX_BYTES).collect().await;
+    read.map(|body| body.to_bytes()).map_err(|error| {
+        if error.downcast_ref::<LengthLimitError>().is_some() {
+            Refusal::limit(
+                "request-too-large",
+                "the request is too large to be looked at",
+            )
+            .expected(&format!("a body of at most {REQUEST_MAX_BYTES} bytes"))
+            .next("send it in parts")
+        } else {
+            Refusal::new(
+                RefusalKind::Malformed,
+                "connection-lost",
+                "the request ended before it was whole",
+            )
+            .received(&error.to_string())
+        }
+    })
+}
+
+/// A body as it can be looked at: `gzip` and `deflate` undone.
+///
+/// # Errors
+/// `body-not-readable`: another coding, or it can't be undone within bounds.
+pub fn readable(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Refusal> {
+    use std::io::Read as _;
+    let refused = |received: &str| {
+        Refusal::denied(
+            "body-not-readable",
+            "the request's body can't be looked at, so it does not leave",
+        )
+        .expected("a body without content coding, or with gzip or deflate")
+        .received(received)
+        .next("switch compression of requests off in the client")
+    };
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = match (codings.next(), codings.next()) {
+        (None, _) => return Ok(body.clone()),
+        (Some(one), None) => one.to_str().unwrap_or_default().trim().to_ascii_lowercase(),
+        (Some(_), Some(_)) => return Err(refused("several codings")),
+    };
+    let mut plain = Vec::new();
+    let most = UNPACKED_MAX_BYTES + 1;
+    let unpacked = match coding.as_str() {
+        "" | "identity" => return Ok(body.clone()),
+        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(body.as_ref())
+            .take(most)
+            .read_to_end(&mut plain),
+        "deflate" => flate2::read::ZlibDecoder::new(body.as_ref())
+            .take(most)
+            .read_to_end(&mut plain),
+        other => return Err(refused(other)),
+    };
+    match unpacked {
+        Ok(count) if u64::try_from(count).unwrap_or(u64::MAX) < most => Ok(plain.into()),
+        Ok(_) => Err(refused("more than 64 MiB once unpacked")),
+        Err(error) => Err(refused(&error.to_string())),
+    }
+}
+
+type Sender = Client<HttpsConnector<Dialer>, Full<Bytes>>;
+
+/// Sends requests out, over connections that are kept.
+#[derive(Clone)]
+pub struct EgressClient {
+    any: Sender,
+    /// For WebSockets, which begin in HTTP/1.1.
+    first: Sender,
+}
+
+impl EgressClient {
+    /// `extra_authorities` is a PEM file of certificate authorities beside the public ones.
+    ///
+    /// # Errors
+    /// `ca-file-unreadable`.
+    pub fn new(
+        rule: AddressRule,
+        extra_authorities: Option<&std::path::Path>,
+    ) -> Result<Self, Refusal> {
+        let dialer = Dialer(Arc::new(rule));
+        let tls = tls::client(extra_authorities)?;
+        let connector = || {
+            HttpsConnectorBuilder::new()
+                .with_tls_config(tls.clone())
+                .https_or_http()
+        };
+        let sender = |connector| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_KEPT)
+                .pool_max_idle_per_host(IDLE_KEPT_MAX)
+                .build(connector)
+        };
+        let any = connector()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(dialer.clone());
+        let first = connector().enable_http1().wrap_connector(dialer);
+        Ok(Self {
+            any: sender(any),
+            first: sender(first),
+        })
+    }
+
+    /// Forwards a request in absolute form to `destination`, which is what was decided on and must
+    /// be the request's.
+    ///
+    /// # Errors
+    /// `destination-differs`, `address-not-public`, `destination-unknown`,
+    /// `destination-unreachable`, `destination-certificate`, `destination-timeout`.
+    pub async fn forward<P>(
+        &self,
+        permit: Recorded<P>,
+        destination: &Destination,
+        request: Request<Bytes>,
+        bounds: Bounds,
+        stop: Stop,
+    ) -> Result<Forwarded, Refusal> {
+        let _used = permit.spend();
+        let began = Instant::now();
+        let sent = u64::try_from(request.body().len()).unwrap_or(u64::MAX);
+        let request = outgoing(destination, request)?;
+        let answer = ask(&self.any, destination, request, bounds.head_time).await?;
+        let asked = Asked {
+            began,
+            model: None,
+            digest: None,
+            kept: None,
+            bytes_out: Box::new(move || sent),
+        };
+        Ok(answer::forward(answer, asked, bounds, stop))
+    }
+
+    /// As [`Self::forward`], for a request that asks to go on as a WebSocket. What is said once the
+    /// host agreed passes unread.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub async fn websocket<P>(
+        &self,
+        permit: Recorded<P>,
+        destination: &Destination,
+        request: Request<Bytes>,
+        bounds: Bounds,
+    ) -> Result<WebSocket, Refusal> {
+        let _used = permit.spend();
+        let mut request = outgoing(destination, request)?;
+        say_websocket(request.headers_mut());
+        let mut answer = ask(&self.first, destination, request, bounds.head_time).await?;
+        let outside = (answer.status() == StatusCode::SWITCHING_PROTOCOLS)
+            .then(|| hyper::upgrade::on(&mut answer));
+        let (mut head, _) = answer.into_parts();
+        strip_answer(&mut head.headers);
+        head.extensions.clear();
+        if outside.is_some() {
+            say_websocket(&mut head.headers);
+        }
+        Ok(WebSocket {
+            answer: Response::from_parts(head, ()),
+            outside,
+        })
+    }
+}
+
+/// A host's answer to the wish for a WebSocket.
+#[derive(Debug)]
+pub struct WebSocket {
+    /// Its head. Without an agreement, its body is left out.
+    pub answer: Response<()>,
+    outside: Option<hyper::upgrade::OnUpgrade>,
+}
+
+impl WebSocket {
+    /// Passes what is said, once the inside has been told. `None` where the host said no, or a side
+    /// went away before it began.
+    pub async fn run(
+        self,
+        inside: hyper::upgrade::OnUpgrade,
+        bounds: TunnelBounds,
+        stop: Stop,
+    ) -> Option<TunnelOutcome> {
+        let outside = self.outside?;
+        let both = async { tokio::try_join!(inside, outside) };
+        match tokio::time::timeout(bounds.idle_time, both).await {
+            Ok(Ok((inside, outside))) => {
+                let (inside, outside) = (TokioIo::new(inside), TokioIo::new(outside));
+                Some(splice(inside, outside, bounds, stop).await)
+            }
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+}
+
+fn say_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+fn outgoing(
+    destination: &Destination,
+    request: Request<Bytes>,
+) -> Result<Request<Full<Bytes>>, Refusal> {
     let named = destination_of(request.uri())?;
     if named != *destination {
         return Err(Refusal::denied(
@@ -64,24 +282,25 @@ where
         .expected(&destination.to_string())
         .received(&named.to_string()));
     }
-    let began = Instant::now();
-    let bytes_out = Arc::new(AtomicU64::new(0));
-    let request = origin_form(request, bounds.request_bytes, &bytes_out)?;
-    let failed = |error: hyper::Error| {
-        Refusal::unavailable(
-            "destination-unreachable",
-            format!("{destination} does not answer in HTTP"),
-        )
-        .received(&error.to_string())
-    };
-    let stream = destination.connect(rule).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
-    let connection = Connection(tokio::spawn(async move {
-        let _ = connection.await;
-    }));
-    let answer = tokio::time::timeout(bounds.head_time, sender.send_request(request))
+    let (mut head, body) = request.into_parts();
+    head.extensions.clear();
+    head.version = hyper::Version::HTTP_11;
+    strip_hop(&mut head.headers);
+    strip_for_host(&mut head.headers);
+    // Written anew: the host from the URL, the length from the body.
+    for name in [HOST, CONTENT_LENGTH, EXPECT] {
+        head.headers.remove(name);
+    }
+    Ok(Request::from_parts(head, Full::new(body)))
+}
+
+async fn ask(
+    sender: &Sender,
+    destination: &Destination,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<Response<Incoming>, Refusal> {
+    tokio::time::timeout(patience, sender.request(request))
         .await
         .map_err(|_| {
             Refusal::unavailable(
@@ -89,256 +308,79 @@ where
                 format!("{destination} did not answer in time"),
             )
         })?
-        .map_err(failed)?;
-    let asked = Asked {
-        began,
-        model: None,
-        digest: None,
-        kept: None,
-        bytes_out: Box::new(move || bytes_out.load(Ordering::Relaxed)),
+        .map_err(|error| failed(destination, &error))
+}
+
+/// What went wrong, in words: our own refusal, a certificate, or the connection.
+fn failed(destination: &Destination, error: &legacy::Error) -> Refusal {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    let mut last = error.to_string();
+    while let Some(inner) = cause {
+        if let Some(refusal) = inner.downcast_ref::<Refusal>() {
+            return refusal.clone();
+        }
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            return certificate(destination, tls);
+        }
+        last = inner.to_string();
+        // An I/O error names what is inside as its own inner error, not as its source.
+        cause = match inner.downcast_ref::<std::io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => inner.source(),
+        };
+    }
+    Refusal::unavailable(
+        "destination-unreachable",
+        format!("{destination} does not answer in HTTP"),
+    )
+    .received(&last)
+}
+
+fn certificate(destination: &Destination, error: &rustls::Error) -> Refusal {
+    use rustls::CertificateError as Wrong;
+    let why = match error {
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired",
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+                "its certificate is not valid yet"
+            }
+            Wrong::UnknownIssuer => "nobody that the server trusts vouches for its certificate",
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+                "its certificate is for another name"
+            }
+            Wrong::Revoked => "its certificate was revoked",
+            _ => "its certificate does not hold",
+        },
+        _ => "TLS with it can't be agreed on",
     };
-    Ok(answer::forward(answer, asked, bounds, (connection, sender)))
+    Refusal::unavailable(
+        "destination-certificate",
+        format!("{destination} is not reached: {why}"),
+    )
+    .received(&error.to_string())
+    .next(
+        "whoever runs the host mends it; `extra_authorities` of portcullis.toml names further authorities",
+    )
 }
 
-/// A connection's task, ended with its exchange.
-struct Connection(tokio::task::JoinHandle<()>);
+/// Connects, and holds each address against the rule as it does.
+#[derive(Clone)]
+struct Dialer(Arc<AddressRule>);
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+impl tower_service::Service<Uri> for Dialer {
+    type Response = TokioIo<TcpStream>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-/// From `GET http://host/path` to `GET /path` with `Host`.
-fn origin_form<B>(
-    request: Request<B>,
-    limit: u64,
-    sent: &Arc<AtomicU64>,
-) -> Result<Request<CountedBody<B>>, Refusal> {
-    let (mut head, body) = request.into_parts();
-    let authority = head.uri.authority().map_or("", |a| a.as_str()).to_owned();
-    let host = HeaderValue::from_str(&authority)
-        .map_err(|_| Refusal::malformed("destination").received(&authority))?;
-    let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
-    let path = if path.is_empty() { "/" } else { path };
-    head.uri = path
-        .parse()
-        .map_err(|_| Refusal::malformed("path").received(path))?;
-    head.version = hyper::Version::HTTP_11;
-    head.extensions.clear();
-    strip_hop(&mut head.headers);
-    head.headers.insert(HOST, host);
-    let body = CountedBody {
-        body,
-        limit,
-        sent: sent.clone(),
-    };
-    Ok(Request::from_parts(head, body))
-}
-
-/// A body that is counted and ends with an error beyond its limit.
-struct CountedBody<B> {
-    body: B,
-    limit: u64,
-    sent: Arc<AtomicU64>,
-}
-
-impl<B> Body for CountedBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => return Poll::Ready(None),
-        };
-        let count = frame
-            .data_ref()
-            .map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
-        let sent = self.sent.fetch_add(count, Ordering::Relaxed);
-        if sent.saturating_add(count) > self.limit {
-            let message = format!("the request is larger than {} bytes", self.limit);
-            return Poll::Ready(Some(Err(message.into())));
-        }
-        Poll::Ready(Some(Ok(frame)))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Bounds of a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TunnelBounds {
-    /// Bytes that may go out.
-    pub bytes_out: u64,
-    /// Bytes that may come in.
-    pub bytes_in: u64,
-    /// Longest silence on both sides.
-    pub idle_time: Duration,
-    /// Longest life.
-    pub total_time: Duration,
-}
-
-impl Default for TunnelBounds {
-    fn default() -> Self {
-        Self {
-            bytes_out: 1024 * 1024 * 1024,
-            bytes_in: 16 * 1024 * 1024 * 1024,
-            idle_time: Duration::from_secs(300),
-            total_time: Duration::from_secs(12 * 3_600),
-        }
-    }
-}
-
-/// Why a tunnel ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Both sides said all.
-    Closed,
-    /// A side broke off, or never came.
-    Broken,
-    /// A byte bound was reached.
-    Bytes,
-    /// Nobody said anything for too long.
-    Idle,
-    /// Its life was over.
-    Time,
-    /// The caller stopped it: the run ended, or the breaker tripped.
-    Stopped,
-}
-
-/// What went through a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TunnelOutcome {
-    /// Bytes from inside.
-    pub bytes_out: u64,
-    /// Bytes from outside.
-    pub bytes_in: u64,
-    /// Why it ended.
-    pub ended: Ended,
-}
-
-/// A connection to the outside that waits for its inside.
-#[derive(Debug)]
-pub struct Tunnel {
-    outside: TcpStream,
-}
-
-impl Tunnel {
-    /// Connects. Answer the CONNECT with 200 only after this.
-    ///
-    /// # Errors
-    /// As [`Destination::connect`].
-    pub async fn open<P>(
-        permit: Recorded<P>,
-        destination: &Destination,
-        rule: &AddressRule,
-    ) -> Result<Self, Refusal> {
-        let _used = permit.spend();
-        let outside = destination.connect(rule).await?;
-        Ok(Self { outside })
-    }
-
-    /// Waits for the upgraded connection of a CONNECT request, then splices.
-    pub async fn run(
-        self,
-        upgrade: hyper::upgrade::OnUpgrade,
-        bounds: TunnelBounds,
-        stop: impl Future<Output = ()>,
-    ) -> TunnelOutcome {
-        match tokio::time::timeout(bounds.idle_time, upgrade).await {
-            Ok(Ok(inside)) => self.splice(TokioIo::new(inside), bounds, stop).await,
-            Ok(Err(_)) | Err(_) => TunnelOutcome {
-                bytes_out: 0,
-                bytes_in: 0,
-                ended: Ended::Broken,
-            },
-        }
-    }
-
-    /// Passes bytes both ways until both sides have ended, a bound is reached, or `stop` is ready.
-    pub async fn splice<I: AsyncRead + AsyncWrite>(
-        mut self,
-        inside: I,
-        bounds: TunnelBounds,
-        stop: impl Future<Output = ()>,
-    ) -> TunnelOutcome {
-        let (out, back) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (inside_read, inside_write) = tokio::io::split(inside);
-        let (outside_read, outside_write) = self.outside.split();
-        let both = async {
-            tokio::try_join!(
-                pass(inside_read, outside_write, &out, bounds.bytes_out),
-                pass(outside_read, inside_write, &back, bounds.bytes_in),
-            )
-        };
-        let ended = tokio::select! {
-            result = both => match result {
-                Ok(((), ())) => Ended::Closed,
-                Err(ended) => ended,
-            },
-            () = idle(&out, &back, bounds.idle_time) => Ended::Idle,
-            () = tokio::time::sleep(bounds.total_time) => Ended::Time,
-            () = stop => Ended::Stopped,
-        };
-        TunnelOutcome {
-            bytes_out: out.load(Ordering::Relaxed),
-            bytes_in: back.load(Ordering::Relaxed),
-            ended,
-        }
-    }
-}
-
-/// One direction, to its end.
-async fn pass<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
-    mut from: R,
-    mut to: W,
-    counter: &AtomicU64,
-    max: u64,
-) -> Result<(), Ended> {
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let count = from.read(&mut buffer).await.map_err(|_| Ended::Broken)?;
-        if count == 0 {
-            let _ = to.shutdown().await;
-            return Ok(());
-        }
-        let before = counter.load(Ordering::Relaxed);
-        let count_u64 = u64::try_from(count).unwrap_or(u64::MAX);
-        if before.saturating_add(count_u64) > max {
-            return Err(Ended::Bytes);
-        }
-        to.write_all(buffer.get(..count).unwrap_or_default())
-            .await
-            .map_err(|_| Ended::Broken)?;
-        counter.store(before.saturating_add(count_u64), Ordering::Relaxed);
-    }
-}
-
-/// Ready when neither counter moved for `time`.
-async fn idle(out: &AtomicU64, back: &AtomicU64, time: Duration) {
-    let now = || (out.load(Ordering::Relaxed), back.load(Ordering::Relaxed));
-    let mut last = now();
-    loop {
-        tokio::time::sleep(time).await;
-        let seen = now();
-        if seen == last {
-            return;
-        }
-        last = seen;
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let rule = Arc::clone(&self.0);
+        Box::pin(async move {
+            let destination = destination_of(&uri)?;
+            Ok(TokioIo::new(destination.connect(&rule).await?))
+        })
     }
 }

@@ -33,6 +33,110 @@ const POSING: &[&str] = &[
     "referer",
 ];
 
+/// What stands inside where a program insists on a credential. It is nobody's.
+pub const PLACEHOLDER: &str = "the-gateway-adds-the-key";
+
+/// Parts of header names that carry credentials, whatever the vendor.
+const CREDENTIAL_WORDS: [&str; 8] = [
+    "authorization",
+    "api-key",
+    "apikey",
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "cookie",
+];
+
+/// Query parameters that carry credentials, in lower case.
+const CREDENTIAL_PARAMETERS: [&str; 24] = [
+    "access_key",
+    "access_token",
+    "accesskey",
+    "api-key",
+    "api_key",
+    "apikey",
+    "auth",
+    "auth_token",
+    "authorization",
+    "awsaccesskeyid",
+    "bearer",
+    "client_secret",
+    "jwt",
+    "key",
+    "passwd",
+    "password",
+    "private_token",
+    "secret",
+    "session",
+    "sig",
+    "signature",
+    "token",
+    "x-amz-credential",
+    "x-goog-credential",
+];
+
+/// Where a request from inside carries a credential, if it does: the name of the header or query
+/// parameter, never its value. Nothing that a run sends by itself was lent by us, so whatever is
+/// one is somebody else's; the placeholder is nobody's.
+pub fn foreign_credential(headers: &HeaderMap, uri: &hyper::Uri) -> Option<String> {
+    let in_header = headers.iter().find(|(name, value)| {
+        let value = value.as_bytes();
+        let named = CREDENTIAL_WORDS
+            .iter()
+            .any(|word| name.as_str().contains(word));
+        named && !value.is_empty() && !is_placeholder(value)
+    });
+    if let Some((name, _)) = in_header {
+        let name = name.as_str().strip_prefix("portcullis-target-");
+        return Some(format!("header {}", name.unwrap_or("of a credential")));
+    }
+    if uri
+        .authority()
+        .is_some_and(|all| all.as_str().contains('@'))
+    {
+        return Some("user and password of the URL".to_owned());
+    }
+    uri.query()?.split(['&', ';']).find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let name = decoded(name).to_ascii_lowercase();
+        let carries = CREDENTIAL_PARAMETERS.contains(&name.as_str());
+        (carries && !value.is_empty() && !is_placeholder(value.as_bytes()))
+            .then(|| format!("query parameter {name}"))
+    })
+}
+
+/// The placeholder alone, or after a scheme.
+fn is_placeholder(value: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(value);
+    let last = text.rsplit(' ').next().unwrap_or_default();
+    last == PLACEHOLDER && text.split(' ').count() <= 2
+}
+
+/// Undoes percent encoding, once.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let code = after
+            .get(..2)
+            .filter(|_| *byte == b'%')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(code) => {
+                bytes.push(code);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Prefixes of the same.
 const POSING_PREFIXES: &[&str] = &[
     "x-forwarded-",
@@ -87,6 +191,17 @@ pub(crate) fn strip_posing(headers: &mut HeaderMap) {
     }
 }
 
+/// As [`strip_posing`], for a named host: where a page came from is its affair.
+pub(crate) fn strip_for_host(headers: &mut HeaderMap) {
+    let (origin, referer) = (headers.remove("origin"), headers.remove("referer"));
+    strip_posing(headers);
+    for (name, value) in [("origin", origin), ("referer", referer)] {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+}
+
 /// Makes an answer's headers fit for the inside. The length is written anew by our side.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip_hop(headers);
@@ -98,6 +213,54 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_is_found_wherever_it_is_put() {
+        let found = |headers: &[(&'static str, &str)], uri: &str| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            foreign_credential(&map, &uri.parse().unwrap())
+        };
+        let plain = "https://a.example/x?q=1";
+        for (headers, uri) in [
+            (
+                &[("portcullis-target-authorization", "Bearer x")][..],
+                plain,
+            ),
+            (&[("cookie", "a=b")], plain),
+            (&[("x-api-key", "x")], plain),
+            (&[("private-token", "x")], plain),
+            (&[("x-vault-token", "x")], plain),
+            (&[("x-amz-security-token", "x")], plain),
+            (
+                &[("authorization", "Bearer the-gateway-adds-the-key x")],
+                plain,
+            ),
+            (&[], "https://a.example/x?access_token=x"),
+            (&[], "https://a.example/x?b=1&API_KEY=x"),
+            (&[], "https://a.example/x?%61ccess%5Ftoken=x"),
+            (&[], "https://a.example/x?a=1;sig=x"),
+            (&[], "https://user:word@a.example/"),
+        ] {
+            let place = found(headers, uri);
+            assert!(place.is_some(), "{headers:?} {uri}");
+        }
+        for (headers, uri) in [
+            (&[][..], plain),
+            (
+                &[("authorization", "Bearer the-gateway-adds-the-key")],
+                plain,
+            ),
+            (&[("x-api-key", "the-gateway-adds-the-key")], plain),
+            (&[("authorization", "")], plain),
+            (&[("accept", "token")], plain),
+            (&[], "https://a.example/token?tokens=1&key="),
+        ] {
+            assert_eq!(found(headers, uri), None, "{headers:?} {uri}");
+        }
+    }
 
     #[test]
     fn nothing_that_poses_passes() {

@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use portcullis_model::{Digest, Recorded, Refusal};
 
-use super::answer::{self, Asked, Bounds, Forwarded};
+use super::answer::{self, Asked, Bounds, Forwarded, Stop};
 use super::destination::CONNECT_TIME;
 use super::headers::{strip_hop, strip_posing};
 use super::scan::MODEL_MAX_BYTES;
@@ -201,6 +201,11 @@ impl ModelCall {
         &self.rest
     }
 
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Bytes of its body.
     pub fn bytes(&self) -> usize {
         self.body.len()
@@ -250,6 +255,7 @@ impl ModelClient {
         endpoint: &Endpoint,
         call: ModelCall,
         bounds: Bounds,
+        stop: Stop,
     ) -> Result<Forwarded, Refusal> {
         let _used = permit.spend();
         let began = Instant::now();
@@ -272,7 +278,7 @@ impl ModelClient {
                     ))
             })?
             .map_err(|error| unreachable(&error))?;
-        Ok(answer::forward(answer, asked, bounds, ()))
+        Ok(answer::forward(answer, asked, bounds, stop))
     }
 }
 

@@ -15,8 +15,9 @@ use portcullis_model::{LedgerIndex, Recorded, Recorder, Refusal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::egress::{Ended, Tunnel, TunnelBounds, destination_of};
+use super::egress::{EgressClient, destination_of};
 use super::model::{Endpoint, ModelCall, ModelClient};
+use super::tunnel::{Ended, Tunnel, TunnelBounds};
 use super::*;
 
 struct Ledger;
@@ -126,7 +127,7 @@ async fn call(
     let call = ModelCall::read(json(r#"{"model":"m-asked","x":[1]}"#), rest).await?;
     assert_eq!(call.model_asked(), Some("m-asked"));
     let forwarded = client
-        .forward(recorded().await, &endpoint, call, bounds)
+        .forward(recorded().await, &endpoint, call, bounds, never())
         .await?;
     let (head, body) = forwarded.response.into_parts();
     let body = body
@@ -262,52 +263,186 @@ fn near() -> AddressRule {
     AddressRule::also(["127.0.0.1".parse().unwrap()])
 }
 
+fn never() -> Stop {
+    Box::pin(std::future::pending())
+}
+
 #[tokio::test]
-async fn plain_http_goes_where_it_was_decided_and_nowhere_inside() {
+async fn a_request_goes_where_it_was_decided_and_nowhere_inside() {
     let (address, seen) = outside(None).await;
     let request = |uri: String| {
         Request::get(uri)
             .header("proxy-authorization", "x")
+            .header("x-forwarded-for", "1.2.3.4")
             .header("host", "another.example")
-            .body(Full::new(Bytes::new()))
+            .body(Bytes::new())
             .unwrap()
     };
     let uri = format!("http://{address}/v1/chat?q=1");
     let destination = destination_of(&uri.parse().unwrap()).unwrap();
     let bounds = Bounds::default();
-    let forwarded = egress::forward(
-        recorded().await,
-        &destination,
-        &near(),
-        request(uri.clone()),
-        bounds,
-    )
-    .await
-    .unwrap();
-    assert_eq!(forwarded.response.status(), 200);
-    forwarded.response.into_body().collect().await.unwrap();
-    assert!(forwarded.observation.await.unwrap().result.is_ok());
+    let client = EgressClient::new(near(), None).unwrap();
+    // The second request goes over the connection of the first.
+    for _ in 0..2 {
+        let asked = request(uri.clone());
+        let forwarded = client
+            .forward(recorded().await, &destination, asked, bounds, never())
+            .await
+            .unwrap();
+        assert_eq!(forwarded.response.status(), 200);
+        forwarded.response.into_body().collect().await.unwrap();
+        assert!(forwarded.observation.await.unwrap().result.is_ok());
+    }
     let (path, sent, _) = seen.lock().unwrap()[0].clone();
     assert_eq!(path, "/v1/chat?q=1");
     assert_eq!(sent["host"], address.to_string());
-    assert!(!sent.contains_key("proxy-authorization"));
+    for name in ["proxy-authorization", "x-forwarded-for"] {
+        assert!(!sent.contains_key(name), "{name}");
+    }
 
-    let refused = egress::forward(
-        recorded().await,
-        &destination,
-        &AddressRule::public(),
-        request(uri.clone()),
-        bounds,
-    )
-    .await;
+    let public = EgressClient::new(AddressRule::public(), None).unwrap();
+    let asked = request(uri.clone());
+    let refused = public
+        .forward(recorded().await, &destination, asked, bounds, never())
+        .await;
     assert_eq!(refused.err().unwrap().code, "address-not-public");
     let other = Destination::new("example.com", 80).unwrap();
-    let refused = egress::forward(recorded().await, &other, &near(), request(uri), bounds).await;
+    let refused = client
+        .forward(recorded().await, &other, request(uri), bounds, never())
+        .await;
     assert_eq!(refused.err().unwrap().code, "destination-differs");
-    for uri in ["https://a/", "http://u:p@a/", "/a"] {
+    for uri in ["ftp://a/", "http://u:p@a/", "/a", "http://127.1/"] {
         assert!(destination_of(&uri.parse().unwrap()).is_err(), "{uri}");
     }
-    assert_eq!(seen.lock().unwrap().len(), 1);
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_host_whose_certificate_does_not_hold_is_named_with_the_reason() {
+    let day = std::time::Duration::from_secs(86_400);
+    for (expired, words) in [
+        (true, "has expired"),
+        (false, "nobody that the server trusts"),
+    ] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        if expired {
+            params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + day;
+        }
+        let certificate = params.self_signed(&key).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, certificate.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let (address, _) = outside(Some(Arc::new(config))).await;
+        let uri = format!("https://localhost:{}/v1/chat", address.port());
+        let destination = destination_of(&uri.parse().unwrap()).unwrap();
+        let rule = near().with_pinned([("localhost".to_owned(), vec![address.ip()])]);
+        let client = EgressClient::new(rule, expired.then_some(file.as_path())).unwrap();
+        let asked = Request::get(uri).body(Bytes::new()).unwrap();
+        let bounds = Bounds::default();
+        let refusal = client
+            .forward(recorded().await, &destination, asked, bounds, never())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(refusal.code, "destination-certificate");
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_is_cut_when_stopped_and_told_when_the_host_breaks_off() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (hang_up, mut hung_up) = tokio::sync::mpsc::channel::<()>(1);
+    tokio::spawn(async move {
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 2_048];
+            let _ = stream.read(&mut buffer).await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            streams.push(stream);
+        }
+        let _ = hung_up.recv().await;
+    });
+    let uri = format!("http://{address}/");
+    let destination = destination_of(&uri.parse().unwrap()).unwrap();
+    let client = EgressClient::new(near(), None).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stops: [Stop; 2] = [
+        Box::pin(async move {
+            let _ = stopped.await;
+        }),
+        never(),
+    ];
+    let mut under_way = Vec::new();
+    for stop in stops {
+        let asked = Request::get(&uri).body(Bytes::new()).unwrap();
+        let forwarded = client
+            .forward(
+                recorded().await,
+                &destination,
+                asked,
+                Bounds::default(),
+                stop,
+            )
+            .await
+            .unwrap();
+        let mut body = forwarded.response.into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first, "data: 1\n\n");
+        under_way.push((body, forwarded.observation));
+    }
+    drop(stop);
+    let (mut cut, observation) = under_way.remove(0);
+    assert!(cut.frame().await.unwrap().is_err());
+    let result = observation.await.unwrap().result;
+    assert!(result.unwrap_err().contains("halted"));
+    drop(hang_up);
+    let (mut broken, observation) = under_way.remove(0);
+    assert!(broken.frame().await.unwrap().is_err());
+    let result = observation.await.unwrap().result;
+    assert!(result.unwrap_err().contains("broke off"));
+}
+
+#[test]
+fn a_body_that_can_not_be_looked_at_does_not_leave() {
+    use std::io::Write as _;
+    let coded = |coding: &str, body: &[u8]| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-encoding", coding.parse().unwrap());
+        egress::readable(&headers, &Bytes::copy_from_slice(body))
+    };
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(b"hello").unwrap();
+    let packed = packer.finish().unwrap();
+    assert_eq!(coded("gzip", &packed).unwrap(), "hello");
+    assert_eq!(coded("identity", b"hello").unwrap(), "hello");
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..66 {
+        bomb.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    for (coding, body) in [
+        ("br", &b"x"[..]),
+        ("gzip", b"x"),
+        ("gzip, gzip", &packed),
+        ("gzip", &bomb),
+    ] {
+        let refusal = coded(coding, body).unwrap_err();
+        assert_eq!(refusal.code, "body-not-readable", "{coding}");
+    }
 }
 
 /// Echoes in capitals.

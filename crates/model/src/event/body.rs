@@ -97,6 +97,8 @@ bodies! {
     CallObserved = "call.observed",
     /// Something lent to a run that ended was refused for the first time.
     LeaseRefused = "lease.refused",
+    /// A run read from a source that its task does not trust.
+    TaintAdded = "taint.added",
     /// A change was opened or got a new revision.
     ChangePushed = "change.pushed",
     /// The checks of a revision are done.
@@ -170,7 +172,8 @@ impl Body {
             Self::RunStarted(_) => RunId(index).to_string(),
             Self::RunEnded(RunEnded { run, .. })
             | Self::CallObserved(CallObserved { run, .. })
-            | Self::LeaseRefused(LeaseRefused { run, .. }) => run.to_string(),
+            | Self::LeaseRefused(LeaseRefused { run, .. })
+            | Self::TaintAdded(TaintAdded { run, .. }) => run.to_string(),
             Self::RequestDenied(body) => body
                 .run
                 .map_or_else(|| "denied".to_owned(), |run| run.to_string()),
@@ -239,6 +242,7 @@ impl Body {
             | Self::RequestDenied(_)
             | Self::CallObserved(_)
             | Self::LeaseRefused(_)
+            | Self::TaintAdded(_)
             | Self::ChangeClosed(_)
             | Self::JobClaimed(_)
             | Self::RequestOpened(_)

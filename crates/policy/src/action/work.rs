@@ -174,6 +174,12 @@ pub struct ModelCall {
     pub task: Option<TaskFacts>,
     /// Whether the task lets the agent use the endpoint.
     pub in_task: bool,
+    /// Rules of the secret scanner that the request's body breaks.
+    #[serde(default)]
+    pub secrets: BTreeSet<String>,
+    /// Files whose content must stay and is in the request's body.
+    #[serde(default)]
+    pub kept_files: BTreeSet<String>,
 }
 
 /// `net.connect`
@@ -200,6 +206,15 @@ pub struct NetConnect {
     /// Whether the request carries a credential that we did not lend.
     #[serde(default)]
     pub foreign_credential: bool,
+    /// Whether bytes would pass unread, whatever is spoken.
+    #[serde(default)]
+    pub opaque: bool,
+    /// Rules of the secret scanner that the request breaks.
+    #[serde(default)]
+    pub secrets: BTreeSet<String>,
+    /// Files whose content must stay and is in the request.
+    #[serde(default)]
+    pub kept_files: BTreeSet<String>,
 }
 
 /// `lease.issue`

@@ -113,6 +113,8 @@ pub(super) fn specific(request: &Request, more: Option<Needed>, context: &mut At
             ("in_task", Value::Bool(facts.in_task)),
             ("model", Value::text(&facts.model)),
             ("declared", Value::Bool(facts.declared)),
+            ("secrets", Value::texts(&facts.secrets)),
+            ("kept_files", Value::texts(&facts.kept_files)),
         ]),
         Action::NetConnect(facts) => context.extend([
             ("task", task(facts.task.as_ref())),
@@ -123,6 +125,9 @@ pub(super) fn specific(request: &Request, more: Option<Needed>, context: &mut At
             ("named_in_task", Value::Bool(facts.named_in_task)),
             ("private_address", Value::Bool(facts.private_address)),
             ("foreign_credential", Value::Bool(facts.foreign_credential)),
+            ("opaque", Value::Bool(facts.opaque)),
+            ("secrets", Value::texts(&facts.secrets)),
+            ("kept_files", Value::texts(&facts.kept_files)),
         ]),
         Action::LeaseIssue(facts) => context.extend([
             ("task", task(facts.task.as_ref())),

@@ -219,6 +219,8 @@ pub(super) fn model_call() -> ModelCall {
         declared: true,
         task: task(),
         in_task: true,
+        secrets: BTreeSet::new(),
+        kept_files: BTreeSet::new(),
     }
 }
 
@@ -232,6 +234,9 @@ pub(super) fn connect() -> NetConnect {
         named_in_task: true,
         private_address: false,
         foreign_credential: false,
+        opaque: false,
+        secrets: BTreeSet::new(),
+        kept_files: BTreeSet::new(),
     }
 }
 

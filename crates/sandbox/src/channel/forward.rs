@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
-use http::{Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use portcullis_model::{Refusal, RefusalKind};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Gateway;
-use super::route::{GATEWAY, Route, route, strip_claims, strip_hop_by_hop};
+use super::authority::Authority;
+use super::inlet;
+use super::meant::{Meant, Scheme};
+use super::names::Names;
+use super::route::{GATEWAY, Route, route, strip_claims, strip_hop_by_hop, wants_websocket};
+use super::{Capture, Gateway};
 
 /// Longest that the server gets to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,6 +30,7 @@ const IDLE_KEPT: Duration = Duration::from_secs(60);
 const TUNNEL: &str = "portcullis-tunnel";
 const TARGET: HeaderName = HeaderName::from_static("portcullis-target");
 
+const REFUSAL: HeaderName = HeaderName::from_static("portcullis-refusal");
 const FOR_TARGET: HeaderName = HeaderName::from_static("portcullis-target-authorization");
 
 /// Makes the proof of possession of a run's key for one request (RFC 9449: an `authorization` and
@@ -46,6 +52,8 @@ pub(super) struct Forwarder {
     server: String,
     own: String,
     prover: Arc<dyn Prover>,
+    capture: Option<Capture>,
+    names: Arc<Names>,
 }
 
 impl Forwarder {
@@ -53,6 +61,8 @@ impl Forwarder {
         gateway: &Gateway,
         prover: Arc<dyn Prover>,
         own: SocketAddr,
+        capture: Option<Capture>,
+        names: Arc<Names>,
     ) -> Result<Self, Refusal> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
@@ -75,11 +85,93 @@ impl Forwarder {
             server: base(&gateway.server)?,
             own: own.to_string(),
             prover,
+            capture,
+            names,
         })
     }
 
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.capture.as_ref().map(|capture| &capture.authority)
+    }
+
+    /// Whether connections there are passed unread.
+    pub(super) fn is_opaque(&self, meant: &Meant) -> bool {
+        self.capture
+            .as_ref()
+            .is_some_and(|capture| capture.tunnels.contains(&meant.authority()))
+    }
+
+    /// Answers a request on a connection to `meant`.
+    pub(super) async fn answer_captured(
+        &self,
+        request: Request<Incoming>,
+        scheme: Scheme,
+        meant: &Meant,
+    ) -> Response<Body> {
+        let url = meant.url(
+            scheme,
+            request.method(),
+            request.uri(),
+            request.version(),
+            request.headers(),
+        );
+        let url = match url {
+            Ok(url) => url,
+            Err(refusal) => return self.say_no(&refusal, meant).await,
+        };
+        let answer = self
+            .forward(request, &format!("{GATEWAY}/egress"), Some(&url))
+            .await;
+        answer.unwrap_or_else(|refusal| problem(&refusal))
+    }
+
+    /// A refusal of the launcher's own: the ledger is told of it, then the program.
+    pub(super) async fn say_no(&self, refusal: &Refusal, meant: &Meant) -> Response<Body> {
+        self.refused(refusal, meant).await;
+        problem(refusal)
+    }
+
+    /// Has the gateway record that something was refused here. It was refused whether or not the
+    /// gateway can be reached.
+    pub(super) async fn refused(&self, refusal: &Refusal, meant: &Meant) {
+        tracing::info!(code = %refusal.code, host = meant.host, "the channel refused: {refusal}");
+        let mut onward = Request::new(empty());
+        *onward.method_mut() = Method::POST;
+        let path = format!("{GATEWAY}/refused");
+        let sent = async {
+            self.address(&mut onward, &path, Some(&meant.authority()))?;
+            if let Ok(code) = HeaderValue::from_str(&refusal.code) {
+                onward.headers_mut().insert(REFUSAL, code);
+            }
+            self.ask(onward).await
+        };
+        if let Err(error) = sent.await {
+            tracing::warn!(code = %error.code, "a refusal could not be recorded: {error}");
+        }
+    }
+
+    /// Passes a connection unread, if the gateway lets it.
+    pub(super) async fn splice<S>(&self, mut inside: S, meant: &Meant)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match self.open_tunnel(&meant.authority()).await {
+            Ok(Tunnel::Open(outside)) => join(&mut inside, &mut TokioIo::new(outside)).await,
+            Ok(Tunnel::Refused(answer)) => {
+                tracing::info!(status = %answer.status(), host = meant.host, "a tunnel was refused");
+            }
+            Err(refusal) => {
+                tracing::info!(code = %refusal.code, host = meant.host, "a tunnel failed: {refusal}");
+            }
+        }
+    }
+
     /// Never fails: what goes wrong is said to the program inside.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         match self.pass_on(request).await {
             Ok(response) => response,
             Err(refusal) => {
@@ -89,23 +181,39 @@ impl Forwarder {
         }
     }
 
-    async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        match route(request.method(), request.uri(), &self.own)? {
+    async fn pass_on(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Refusal> {
+        match route(&request, &self.own)? {
             Route::Own(path) => self.forward(request, &path, None).await,
-            Route::Egress(url) => {
-                self.forward(request, &format!("{GATEWAY}/egress"), Some(&url))
-                    .await
+            // `Host` must not name another: who reads only that would see another request.
+            Route::Egress(scheme, meant) => Ok(self.answer_captured(request, scheme, &meant).await),
+            Route::Tunnel(target) => {
+                let meant = Meant::read(&target)?;
+                if self.capture.is_none() || self.is_opaque(&meant) {
+                    return self.tunnel(request, &meant.authority()).await;
+                }
+                // The program believes that it talks to the host; so it will, request by request.
+                let (upgrade, shared) = (hyper::upgrade::on(request), Arc::clone(self));
+                tokio::spawn(async move {
+                    if let Ok(stream) = upgrade.await {
+                        inlet::understood(TokioIo::new(stream), meant, shared).await;
+                    }
+                });
+                Ok(Response::new(empty()))
             }
-            Route::Tunnel(target) => self.tunnel(request, &target).await,
         }
     }
 
     async fn forward(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         path: &str,
         target: Option<&str>,
     ) -> Result<Response<Body>, Refusal> {
+        let websocket = target.is_some() && wants_websocket(&request);
+        let inside = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         strip_hop_by_hop(&mut head.headers);
         strip_claims(&mut head.headers);
@@ -119,17 +227,52 @@ impl Forwarder {
         let mut onward = Request::new(body.boxed());
         *onward.method_mut() = head.method;
         *onward.headers_mut() = head.headers;
+        if websocket {
+            say_websocket(onward.headers_mut());
+        }
         self.address(&mut onward, path, target)?;
-        let mut response = self.ask(onward).await?.map(|body| body.boxed());
+        let mut response = self.ask(onward).await?;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let outside = switched.then(|| hyper::upgrade::on(&mut response));
+        let mut response = response.map(|body| body.boxed());
         strip_hop_by_hop(response.headers_mut());
-        Ok(response)
+        match (inside, outside) {
+            (Some(inside), Some(outside)) => {
+                say_websocket(response.headers_mut());
+                tokio::spawn(async move {
+                    if let (Ok(inside), Ok(outside)) = tokio::join!(inside, outside) {
+                        join(&mut TokioIo::new(inside), &mut TokioIo::new(outside)).await;
+                    }
+                });
+                Ok(response)
+            }
+            (_, None) => Ok(response),
+            (None, Some(_)) => Err(Refusal::unavailable(
+                "gateway-answer",
+                "the gateway switched protocols without being asked",
+            )),
+        }
     }
 
     async fn tunnel(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         target: &str,
     ) -> Result<Response<Body>, Refusal> {
+        let outside = match self.open_tunnel(target).await? {
+            Tunnel::Open(outside) => outside,
+            Tunnel::Refused(answer) => return Ok(answer),
+        };
+        let inside = hyper::upgrade::on(request);
+        tokio::spawn(async move {
+            if let Ok(inside) = inside.await {
+                join(&mut TokioIo::new(inside), &mut TokioIo::new(outside)).await;
+            }
+        });
+        Ok(Response::new(empty()))
+    }
+
+    async fn open_tunnel(&self, target: &str) -> Result<Tunnel, Refusal> {
         let mut onward = Request::new(empty());
         self.address(&mut onward, &format!("{GATEWAY}/tunnel"), Some(target))?;
         let headers = onward.headers_mut();
@@ -146,20 +289,13 @@ impl Forwarder {
                     "the gateway answered the tunnel without opening it",
                 ));
             }
-            return Ok(response);
+            return Ok(Tunnel::Refused(response));
         }
-        let outside = hyper::upgrade::on(&mut response);
-        let inside = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let (Ok(outside), Ok(inside)) = tokio::join!(outside, inside) else {
-                return;
-            };
-            let (mut outside, mut inside) = (TokioIo::new(outside), TokioIo::new(inside));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut inside, &mut outside).await {
-                tracing::debug!(error = %error, "a tunnel broke off");
-            }
-        });
-        Ok(Response::new(empty()))
+        let opened = hyper::upgrade::on(&mut response).await;
+        opened.map(Tunnel::Open).map_err(|error| {
+            Refusal::unavailable("channel-tunnel", "the tunnel broke off as it was opened")
+                .received(&error.to_string())
+        })
     }
 
     /// Sets where a request goes, and the proof that the run sends it.
@@ -202,9 +338,54 @@ impl Forwarder {
     }
 }
 
+/// An answer to the wish for a tunnel.
+enum Tunnel {
+    Open(hyper::upgrade::Upgraded),
+    Refused(Response<Body>),
+}
+
+/// Passes bytes both ways until both sides have said all.
+async fn join<A, B>(inside: &mut A, outside: &mut B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err(error) = tokio::io::copy_bidirectional(inside, outside).await {
+        tracing::debug!(error = %error, "a tunnel broke off");
+    }
+}
+
+fn say_websocket(headers: &mut http::HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// A refusal of the channel's own as problem details (RFC 9457), as the gateway tells its own.
+fn problem(refusal: &Refusal) -> Response<Body> {
+    let status = status(refusal);
+    let mut document = serde_json::json!(refusal);
+    if let Some(fields) = document.as_object_mut() {
+        let kind = format!("urn:portcullis:problem:{}", refusal.code);
+        fields.insert("type".to_owned(), kind.into());
+        fields.insert("title".to_owned(), refusal.message.clone().into());
+        fields.insert("status".to_owned(), status.as_u16().into());
+    }
+    answer(
+        refusal,
+        status,
+        "application/problem+json",
+        document.to_string(),
+    )
+}
+
 /// A refusal of the channel's own, as plain text: git prints that, and so does everything else.
 fn told(refusal: &Refusal) -> Response<Body> {
-    let status = match refusal.kind {
+    let kind = "text/plain; charset=utf-8";
+    answer(refusal, status(refusal), kind, format!("{refusal}\n"))
+}
+
+fn status(refusal: &Refusal) -> StatusCode {
+    match refusal.kind {
         RefusalKind::Malformed => StatusCode::BAD_REQUEST,
         RefusalKind::Denied | RefusalKind::NeedsApproval => StatusCode::FORBIDDEN,
         RefusalKind::NotFound => StatusCode::NOT_FOUND,
@@ -212,15 +393,22 @@ fn told(refusal: &Refusal) -> Response<Body> {
         RefusalKind::Limit => StatusCode::TOO_MANY_REQUESTS,
         RefusalKind::Unavailable => StatusCode::BAD_GATEWAY,
         RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let text = Full::new(Bytes::from(format!("{refusal}\n")));
+    }
+}
+
+fn answer(
+    refusal: &Refusal,
+    status: StatusCode,
+    kind: &'static str,
+    text: String,
+) -> Response<Body> {
+    let text = Full::new(Bytes::from(text));
     let mut response = Response::new(text.map_err(|never| match never {}).boxed());
     *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Ok(code) = HeaderValue::from_str(&refusal.code) {
-        let name = HeaderName::from_static("portcullis-refusal");
-        response.headers_mut().insert(name, code);
+        headers.insert(REFUSAL, code);
     }
     response
 }

@@ -9,15 +9,21 @@
 //! |---|---|
 //! | `/git/…`, `/model/…`, `/ask…` | the same under `<server>/gateway/v1` |
 //! | `GET http://host/…` (as to a proxy) | `<server>/gateway/v1/egress`, `portcullis-target: http://host/…` |
-//! | `CONNECT host:port` | `GET <server>/gateway/v1/tunnel`, `upgrade: portcullis-tunnel`, `portcullis-target: host:port` |
+//! | any connection to any host, captured, or `CONNECT host:port` | each request in it as `<server>/gateway/v1/egress`, `portcullis-target: https://host/…` |
+//! | such a connection to a host among the task's tunnels | `GET <server>/gateway/v1/tunnel`, `upgrade: portcullis-tunnel`, `portcullis-target: host:port` |
 //!
 //! A program's own `authorization` for another host arrives as `portcullis-target-authorization`.
 //!
 //! It decides nothing: what the gateway refuses comes back as it is, with its reason.
 
+mod authority;
 mod forward;
+mod inlet;
+mod meant;
+mod names;
 mod route;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +35,12 @@ use portcullis_model::Refusal;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+pub use authority::Authority;
 use forward::Forwarder;
 pub use forward::Prover;
+use names::Names;
+
+use crate::Inlets;
 
 /// Most connections from inside at a time: far above what builds open, and bounded memory.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -53,13 +63,23 @@ pub struct Gateway {
 /// A channel at work; dropped, it and every connection through it end.
 #[derive(Debug)]
 pub struct Channel {
-    accepting: JoinHandle<()>,
+    serving: Vec<JoinHandle<()>>,
     address: SocketAddr,
+}
+
+/// How captured connections are treated.
+#[derive(Debug)]
+pub struct Capture {
+    /// Whom the programs inside trust.
+    pub authority: Authority,
+    /// Hosts, as `name:port`, whose connections are passed as they are, unread, where the gateway
+    /// permits it.
+    pub tunnels: BTreeSet<String>,
 }
 
 impl Channel {
     /// Starts serving a sandbox's listener ([`Running::listener`](crate::Running::listener)) on
-    /// the current tokio runtime.
+    /// the current tokio runtime. Nothing else is captured; `CONNECT` leads to the gateway's tunnel.
     ///
     /// # Errors
     /// `malformed-server-url` for a base that isn't one; `channel-listener` for a listener that
@@ -69,16 +89,73 @@ impl Channel {
         gateway: &Gateway,
         prover: Arc<dyn Prover>,
     ) -> Result<Self, Refusal> {
+        let inlets = Inlets {
+            own: listener,
+            captured: Vec::new(),
+            names: None,
+        };
+        Self::serve(inlets, gateway, prover, None)
+    }
+
+    /// Starts serving all that leads out of a sandbox ([`Running::inlets`](crate::Running::inlets)):
+    /// its own listener, every captured connection, and questions about names.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn capture(
+        inlets: Inlets,
+        gateway: &Gateway,
+        prover: Arc<dyn Prover>,
+        capture: Capture,
+    ) -> Result<Self, Refusal> {
+        Self::serve(inlets, gateway, prover, Some(capture))
+    }
+
+    fn serve(
+        inlets: Inlets,
+        gateway: &Gateway,
+        prover: Arc<dyn Prover>,
+        capture: Option<Capture>,
+    ) -> Result<Self, Refusal> {
         let refused = |error: std::io::Error| {
             Refusal::unavailable("channel-listener", "the channel's listener can't be used")
                 .received(&error.to_string())
         };
-        let address = listener.local_addr().map_err(refused)?;
-        listener.set_nonblocking(true).map_err(refused)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(refused)?;
-        let forwarder = Arc::new(Forwarder::new(gateway, prover, address)?);
-        let accepting = tokio::spawn(accept(listener, forwarder));
-        Ok(Self { accepting, address })
+        let asynchronous = |listener: TcpListener| {
+            listener.set_nonblocking(true).map_err(refused)?;
+            tokio::net::TcpListener::from_std(listener).map_err(refused)
+        };
+        let address = inlets.own.local_addr().map_err(refused)?;
+        let own = asynchronous(inlets.own)?;
+        let captured = inlets
+            .captured
+            .into_iter()
+            .map(asynchronous)
+            .collect::<Result<Vec<_>, _>>()?;
+        let names = Arc::new(Names::default());
+        let forwarder = Forwarder::new(gateway, prover, address, capture, Arc::clone(&names))?;
+        let forwarder = Arc::new(forwarder);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut serving = vec![tokio::spawn(accept(
+            own,
+            Arc::clone(&forwarder),
+            Arc::clone(&places),
+            Inlet::Own,
+        ))];
+        for listener in captured {
+            serving.push(tokio::spawn(accept(
+                listener,
+                Arc::clone(&forwarder),
+                Arc::clone(&places),
+                Inlet::Captured,
+            )));
+        }
+        if let Some(socket) = inlets.names {
+            socket.set_nonblocking(true).map_err(refused)?;
+            let socket = tokio::net::UdpSocket::from_std(socket).map_err(refused)?;
+            serving.push(tokio::spawn(names::serve(socket, names)));
+        }
+        Ok(Self { serving, address })
     }
 
     /// Where it listens inside.
@@ -89,20 +166,31 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        // The task owns the connections, which end with it.
-        self.accepting.abort();
+        // The tasks own the connections, which end with them.
+        for task in &self.serving {
+            task.abort();
+        }
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, forwarder: Arc<Forwarder>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// What a listener is for.
+#[derive(Clone, Copy)]
+enum Inlet {
+    /// The channel's own resources, and requests as to a proxy.
+    Own,
+    /// Whatever a program connects to.
+    Captured,
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    forwarder: Arc<Forwarder>,
+    places: Arc<Semaphore>,
+    inlet: Inlet,
+) {
     let mut connections = JoinSet::new();
     loop {
         // Past the bound, new connections wait in the kernel's queue.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        while connections.try_join_next().is_some() {}
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -111,26 +199,37 @@ async fn accept(listener: tokio::net::TcpListener, forwarder: Arc<Forwarder>) {
                 continue;
             }
         };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        while connections.try_join_next().is_some() {}
         let _ = stream.set_nodelay(true);
         let forwarder = Arc::clone(&forwarder);
         connections.spawn(async move {
-            let serve = service_fn(|request| {
-                let forwarder = Arc::clone(&forwarder);
-                async move { Ok::<_, std::convert::Infallible>(forwarder.answer(request).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
-                .max_buf_size(BUFFER_MAX_BYTES)
-                .max_headers(HEADERS_MAX)
-                .half_close(true)
-                .serve_connection(TokioIo::new(stream), serve)
-                .with_upgrades();
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "a connection through the channel broke off");
+            match inlet {
+                Inlet::Own => own(stream, forwarder).await,
+                Inlet::Captured => inlet::captured(stream, forwarder).await,
             }
             drop(place);
         });
+    }
+}
+
+async fn own(stream: tokio::net::TcpStream, forwarder: Arc<Forwarder>) {
+    let serve = service_fn(|request| {
+        let forwarder = Arc::clone(&forwarder);
+        async move { Ok::<_, std::convert::Infallible>(forwarder.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(BUFFER_MAX_BYTES)
+        .max_headers(HEADERS_MAX)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), serve)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(error = %error, "a connection through the channel broke off");
     }
 }
 

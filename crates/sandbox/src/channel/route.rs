@@ -4,8 +4,11 @@ use http::header::{
     AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::{Method, Uri};
+use http::{Method, Request, Uri};
 use portcullis_model::Refusal;
+use portcullis_model::host::split_authority;
+
+use super::meant::{Meant, Scheme, one_length};
 
 /// Where the gateway's routes begin.
 pub(super) const GATEWAY: &str = "/gateway/v1";
@@ -15,15 +18,17 @@ pub(super) const GATEWAY: &str = "/gateway/v1";
 pub(super) enum Route {
     /// One of its own resources: path and query below [`GATEWAY`].
     Own(String),
-    /// Another host's resource: its absolute URL.
-    Egress(String),
+    /// Another host's resource, as a proxy is asked for it.
+    Egress(Scheme, Meant),
     /// A connection to another host: `host:port`.
     Tunnel(String),
 }
 
 /// Reads the request line. `own`: the authority of the channel itself, which a client that uses
 /// it as a proxy for everything asks it for.
-pub(super) fn route(method: &Method, uri: &Uri, own: &str) -> Result<Route, Refusal> {
+pub(super) fn route<B>(request: &Request<B>, own: &str) -> Result<Route, Refusal> {
+    let (method, uri) = (request.method(), request.uri());
+    one_length(request.headers())?;
     if method == Method::CONNECT {
         let target = uri.authority().filter(|authority| {
             authority.port_u16().is_some() && !authority.as_str().contains('@')
@@ -38,8 +43,15 @@ pub(super) fn route(method: &Method, uri: &Uri, own: &str) -> Result<Route, Refu
     }
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(authority)) if authority.as_str() == own => own_resource(uri),
-        (Some("http" | "https"), Some(authority)) if !authority.as_str().contains('@') => {
-            Ok(Route::Egress(uri.to_string()))
+        (Some(scheme @ ("http" | "https")), Some(authority))
+            if !authority.as_str().contains('@') =>
+        {
+            let (scheme, port) = match scheme {
+                "http" => (Scheme::Http, 80),
+                _ => (Scheme::Https, 443),
+            };
+            let (host, port) = split_authority(authority.as_str(), port)?;
+            Ok(Route::Egress(scheme, Meant { host, port }))
         }
         (Some(_), _) | (None, Some(_)) => Err(Refusal::malformed("request target")
             .expected("an http or https URL without user and password")
@@ -75,6 +87,24 @@ fn is_dots(segment: &str) -> bool {
 fn without_user(uri: &Uri) -> String {
     let host = uri.host().unwrap_or("");
     format!("{}://{host}{}", uri.scheme_str().unwrap_or(""), uri.path())
+}
+
+/// Whether a request of HTTP/1.1 asks to go on as a WebSocket (RFC 6455, 4.1). No other protocol is
+/// switched to.
+pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let says = |name: HeaderName, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    request.method() == Method::GET
+        && request.version() == http::Version::HTTP_11
+        && says(CONNECTION, "upgrade")
+        && says(UPGRADE, "websocket")
 }
 
 /// Takes away what belongs to one connection only (RFC 9110, 7.6.1).
@@ -130,8 +160,13 @@ mod tests {
     use super::*;
 
     fn of(method: &str, uri: &str) -> Result<Route, Refusal> {
-        let method = Method::from_bytes(method.as_bytes()).expect("method");
-        route(&method, &uri.parse().expect("uri"), "127.0.0.1:3128")
+        let mut request = Request::builder().method(method).uri(uri);
+        let parsed: Uri = uri.parse().expect("uri");
+        if let Some(authority) = parsed.authority() {
+            let host = authority.as_str().rsplit('@').next().expect("host");
+            request = request.header(HOST, host);
+        }
+        route(&request.body(()).expect("request"), "127.0.0.1:3128")
     }
 
     #[test]
@@ -147,7 +182,10 @@ mod tests {
         );
         assert_eq!(
             of("GET", "http://example.org/a?b"),
-            Ok(Route::Egress("http://example.org/a?b".to_owned()))
+            Ok(Route::Egress(
+                Scheme::Http,
+                Meant::read("example.org:80").expect("host")
+            ))
         );
         assert_eq!(
             of("CONNECT", "example.org:443"),

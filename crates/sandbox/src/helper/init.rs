@@ -6,13 +6,11 @@
 //! nothing.
 
 use std::io::{self, Read as _};
-use std::net::TcpListener;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use portcullis_model::Refusal;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{
     DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, kill_process_group,
     set_dumpable_behavior, set_parent_process_death_signal, wait,
@@ -21,6 +19,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use serde::{Deserialize, Serialize};
 
 use super::confine;
+use super::network;
 use super::root::{self, Sources};
 use crate::plan::{Plan, PlanTerminal};
 use crate::sys::{self, Fork, SingleThreaded};
@@ -44,7 +43,8 @@ pub(super) enum ToInit {
 /// Init to supervisor.
 #[derive(Serialize, Deserialize)]
 pub(super) enum FromInit {
-    /// The world stands. Descriptors: listener if asked for, then pty master and slave if asked.
+    /// The world stands. Descriptors: the channel's listener if asked for, the captured listeners,
+    /// the socket for names if anything is captured, then pty master and slave if asked.
     Built { gaps: Vec<(Protection, String)> },
     /// The command runs.
     Started,
@@ -89,15 +89,23 @@ fn live(
     let orders = signals_of_init()?;
     expect(supervisor, |order| matches!(order, ToInit::Build))?;
     let gaps = build(&mut world)?;
-    let listener = world.plan.capture.map(listen).transpose()?;
+    let inlets = world
+        .plan
+        .capture
+        .map(|own| network::inlets(own, &world.plan.captured_ports))
+        .transpose()?;
     let pty = open_pty(&world.plan.terminal, &mut world.stdio)?;
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
-    descriptors.extend(listener.as_ref().map(|listener| listener.as_fd()));
+    if let Some(inlets) = &inlets {
+        descriptors.push(inlets.own.as_fd());
+        descriptors.extend(inlets.captured.iter().map(|listener| listener.as_fd()));
+        descriptors.extend(inlets.names.iter().map(|socket| socket.as_fd()));
+    }
     if let Some((master, slave)) = &pty {
         descriptors.extend([master.as_fd(), slave.as_fd()]);
     }
     tell(supervisor, &FromInit::Built { gaps }, &descriptors)?;
-    drop(listener);
+    drop(inlets);
     drop(pty);
     // From here on the supervisor's end of the socket is the proof that it lives: had it died
     // before the death signal was set, this read would see the end.
@@ -153,7 +161,7 @@ fn build(world: &mut World<'_>) -> Result<Vec<(Protection, String)>, Refusal> {
         None => Sources::open(world.plan, None)?,
     };
     root::enter(sources, &world.plan.limits)?;
-    bring_loopback_up()
+    network::loopback()
         .map_err(|error| Protection::NetworkNamespace.missing(&error.to_string()))?;
     rustix::system::sethostname(b"sandbox")
         .and_then(|()| rustix::system::setdomainname(b""))
@@ -172,22 +180,6 @@ fn build(world: &mut World<'_>) -> Result<Vec<(Protection, String)>, Refusal> {
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(gaps)
-}
-
-fn bring_loopback_up() -> io::Result<()> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    sys::loopback_up(socket.as_fd())
-}
-
-fn listen(port: u16) -> Result<TcpListener, Refusal> {
-    TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
-        Refusal::unavailable(
-            "sandbox-listener",
-            "the channel's port can't be opened inside",
-        )
-        .received(&format!("port {port}: {error}"))
-        .next("choose another port, or 0 for any")
-    })
 }
 
 /// Opens a pty on the sandbox's own devpts and puts its slave where the plan wants a terminal.

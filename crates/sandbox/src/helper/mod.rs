@@ -5,6 +5,7 @@ mod cgroup;
 mod confine;
 mod init;
 mod landlock;
+mod network;
 mod probe;
 mod relay;
 mod root;

@@ -95,11 +95,9 @@ pub(super) fn run(
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(broken("dumpable"))?;
     let namespaces = Namespaces::of(init.pid).map_err(broken("namespaces"))?;
     let (gaps, mut handles) = init.built()?;
-    let listener = plan
-        .capture
-        .is_some()
-        .then(|| take_first(&mut handles))
-        .flatten();
+    let listeners = handles
+        .drain(..inlets_of(plan).min(handles.len()))
+        .collect::<Vec<_>>();
     let bridge = match (&socket, &plan.expose) {
         (Some(socket), Some(expose)) => Some(Bridge(
             socket
@@ -121,19 +119,19 @@ pub(super) fn run(
             .filter_map(|(one, found)| Some((one, found.ok()?)))
             .collect(),
         gaps: answered,
-        listener: listener.is_some(),
+        listeners: listeners.len(),
         master: master.is_some(),
         captured: !stdio.captured.is_empty(),
         cgroups: cgroups.directories().iter().map(Os::of).collect(),
     };
     let descriptors: Vec<BorrowedFd<'_>> = [init.pidfd.as_fd()]
         .into_iter()
-        .chain(listener.as_ref().map(AsFd::as_fd))
+        .chain(listeners.iter().map(AsFd::as_fd))
         .chain(master.as_ref().map(AsFd::as_fd))
         .chain(stdio.captured.iter().map(AsFd::as_fd))
         .collect();
     wire::send(control, &answer, &descriptors).map_err(broken("caller"))?;
-    drop((listener, master, namespaces));
+    drop((listeners, master, namespaces));
     let mut watch = Watch {
         init,
         cgroups,
@@ -160,6 +158,15 @@ pub(super) fn run(
     drop(socket);
     let _ = wire::send(&inherited.events, &report, &[]);
     Ok(())
+}
+
+/// Sockets inside that the launcher serves: the channel's own, the captured ones, that for names.
+fn inlets_of(plan: &Plan) -> usize {
+    match (plan.capture, plan.captured_ports.len()) {
+        (None, _) => 0,
+        (Some(_), 0) => 1,
+        (Some(_), ports) => ports + 2,
+    }
 }
 
 pub(super) fn broken<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Refusal {

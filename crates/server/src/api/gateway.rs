@@ -16,8 +16,10 @@ use super::{Problem, one_header};
 use crate::app::{App, now};
 use crate::worker;
 
+mod egress;
 mod git;
 mod http;
+mod kept;
 
 /// How long the launcher's question "shall it go on?" waits for news: well below the two seconds
 /// after which a launcher freezes its run.
@@ -58,7 +60,10 @@ fn halts(app: &App, state: &State, run: &Run) -> bool {
         .iter()
         .filter_map(|lease| match lease {
             LeaseKind::Git(id) => Some(id),
-            LeaseKind::Identity | LeaseKind::Endpoint(_) | LeaseKind::Host(_) => None,
+            LeaseKind::Identity
+            | LeaseKind::Endpoint(_)
+            | LeaseKind::Host(_)
+            | LeaseKind::Tunnel(_) => None,
         })
         .collect();
     app.halted_for(state, Some(&run.agent), &repositories, None)
@@ -89,8 +94,9 @@ pub(super) async fn handle(
             if by_git { told_to_git(answer) } else { answer }
         }
         "model" => http::model(&app, tail, request).await,
-        "egress" => http::egress(&app, request).await,
-        "tunnel" => http::tunnel(&app, request).await,
+        "egress" => egress::request(&app, request).await,
+        "tunnel" => egress::tunnel(&app, request).await,
+        "refused" => egress::refused(&app, request).await,
         _ => Err(Refusal::not_found("gateway path", rest)
             .expected("git, model, egress, tunnel or ask")
             .into()),

@@ -423,6 +423,7 @@ fn identity(
         "repositories": repositories,
         "endpoints": checked.task.capabilities.endpoints,
         "hosts": checked.task.capabilities.hosts,
+        "tunnels": checked.task.capabilities.tunnels,
         "budgets": checked.task.budgets,
         "feedback": feedback(app, &state, &checked.task),
     }))

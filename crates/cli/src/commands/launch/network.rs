@@ -344,6 +344,11 @@ fn asked(request: &Request<Incoming>) -> Result<Destination, Refusal> {
         let authority = request.uri().authority().map_or("", |given| given.as_str());
         authority.parse()
     } else {
+        if request.uri().scheme_str() == Some("https") {
+            return Err(Refusal::malformed("destination")
+                .expected("http://host[:port]/path; for https, CONNECT host:port")
+                .received(&request.uri().to_string()));
+        }
         destination_of(request.uri())
     }
 }

@@ -102,6 +102,25 @@ impl Folder {
             .map_err(|error| unwritable(&path, &error))
     }
 
+    /// Writes the authorities that the run's programs trust, under the names that systems have for
+    /// such a file. Gives the directory, which is mounted where systems keep theirs.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn give_certificates(&self, bundle: &str) -> Result<PathBuf, Refusal> {
+        let directory = self.path.join("certificates");
+        let unwritable = |error| unwritable(&directory, &error);
+        DirBuilder::new().create(&directory).map_err(unwritable)?;
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).map_err(unwritable)?;
+        for name in ["ca-certificates.crt", "ca-bundle.crt"] {
+            let path = directory.join(name);
+            fs::write(&path, bundle)
+                .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o644)))
+                .map_err(unwritable)?;
+        }
+        Ok(directory)
+    }
+
     /// Gives along the caller's own script that a relative path with a slash names, if there is
     /// one; the prelude prefers a file of the repository. Gives its name.
     ///

@@ -27,6 +27,12 @@ pub(super) struct Lent {
     /// Model endpoints.
     #[serde(default)]
     pub(super) endpoints: BTreeSet<EndpointId>,
+    /// Hosts that it may reach, as `name:port`.
+    #[serde(default)]
+    pub(super) hosts: BTreeSet<String>,
+    /// Hosts to which bytes may pass unread, as `name:port`.
+    #[serde(default)]
+    pub(super) tunnels: BTreeSet<String>,
     /// What people said when they rejected earlier revisions.
     #[serde(default)]
     pub(super) feedback: Vec<String>,

@@ -17,6 +17,8 @@ use super::lent::{Lent, Repository};
 pub(super) const CHANNEL_PORT: u16 = 3128;
 /// Where what the run is given stands inside, read-only.
 pub(super) const GIVEN: &str = "/home/agent/.portcullis";
+/// Where the authorities stand that the run's programs trust: its own, and no others.
+pub(super) const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Exit status when the prelude fails, as with `env` and `docker run`.
 pub(super) const NOT_STARTED: u8 = 125;
 /// What stands where a program insists on a key. The gateway puts the real one in, outside.

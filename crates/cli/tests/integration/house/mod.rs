@@ -3,6 +3,7 @@
 
 mod crafted;
 mod http;
+mod outside;
 mod process;
 mod runner;
 mod terminal;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 
 pub(crate) use crafted::{nonce, now};
 pub(crate) use http::Answer;
+pub(crate) use outside::{Outside, Reply};
 pub(crate) use process::{Background, Done, run};
 pub(crate) use terminal::Terminal;
 

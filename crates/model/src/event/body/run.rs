@@ -42,6 +42,8 @@ pub enum LeaseKind {
     Endpoint(EndpointId),
     /// A host, as `name:port`.
     Host(String),
+    /// A host, as `name:port`, to which bytes pass unread.
+    Tunnel(String),
 }
 
 impl std::fmt::Display for LeaseKind {
@@ -51,6 +53,7 @@ impl std::fmt::Display for LeaseKind {
             Self::Git(id) => write!(f, "git {id}"),
             Self::Endpoint(id) => write!(f, "model endpoint {id}"),
             Self::Host(host) => write!(f, "host {host}"),
+            Self::Tunnel(host) => write!(f, "tunnel to {host}"),
         }
     }
 }
@@ -158,6 +161,18 @@ pub struct CallObserved {
     /// Digest of the encrypted answer, if bodies are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Digest>,
+}
+
+/// A run is about to read from a source that its task does not trust, for the first time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaintAdded {
+    /// Which run.
+    pub run: RunId,
+    /// What policy sees, such as `host:example.org:443`.
+    pub label: String,
+    /// What was read first, as method and URL without its query.
+    pub origin: String,
 }
 
 /// Something lent to a run that ended was refused for the first time.

@@ -1,27 +1,23 @@
-//! Model endpoints and named hosts: decided per request, recorded, and only then forwarded. The
-//! outcome is a further entry.
+//! Model endpoints: each call decided, recorded, and only then forwarded. The outcome is a further
+//! entry.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use portcullis_checks::outgoing;
 use portcullis_flow::Command as Recording;
-use portcullis_gateway::http::egress::{self, Tunnel, TunnelBounds};
 use portcullis_gateway::http::model::{Endpoint, ModelCall};
-use portcullis_gateway::http::{
-    AddressRule, Bounds, Credential, Destination, Forwarded, Observation,
-};
+use portcullis_gateway::http::{Bounds, Credential, Forwarded, Observation, Stop};
 use portcullis_model::event::{CallObserved, LeaseKind};
 use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal};
-use portcullis_policy::action::{Action, ModelCall as ModelFacts, NetConnect};
+use portcullis_policy::action::{Action, ModelCall as ModelFacts};
 use portcullis_policy::{Permit, Request as Question};
 
-use super::super::{Problem, one_header};
-use super::{Caller, active, authenticate, halts};
+use super::super::Problem;
+use super::{Caller, active, authenticate, halts, kept};
 use crate::app::{App, Verdict, now, text};
 use crate::facts;
 use crate::home::Home;
@@ -59,6 +55,8 @@ pub(super) async fn model(
         declared: allowed,
         task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
         in_task: caller.run.leases.contains(&lease),
+        secrets: texts(outgoing::secrets(call.body())),
+        kept_files: kept::files(app, &caller).await?.found_in(call.body()),
     });
     let permit = decide(
         app,
@@ -94,129 +92,18 @@ pub(super) async fn model(
     };
     let forwarded = app
         .models
-        .forward(recorded, &endpoint, call, bounds)
+        .forward(recorded, &endpoint, call, bounds, until_void(app, &caller))
         .await?;
     Ok(observed(app, &caller, lease, forwarded))
 }
 
-/// A plain HTTP request for another host, which the launcher names in `portcullis-target`.
-pub(super) async fn egress(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(app, &request)?;
-    let uri: Uri = target(request.headers())?
-        .parse()
-        .map_err(|_| Refusal::malformed("destination").expected("http://host[:port]/path"))?;
-    let destination = egress::destination_of(&uri)?;
-    let lease = LeaseKind::Host(destination.to_string());
-    let caller = active(app, caller, &lease).await?;
-    let foreign = request
-        .headers()
-        .contains_key("portcullis-target-authorization");
-    let rule = address_rule(app);
-    let action = connect_facts(
-        &caller,
-        &destination,
-        &rule,
-        &lease,
-        request.method().as_str(),
-        uri.path(),
-        foreign,
-    );
-    let permit = decide(app, &caller, action, &format!("host {destination}")).await?;
-    let recorded = grant(app, &caller, permit, &lease, None).await?;
-    *request.uri_mut() = uri;
-    // What stands between launcher and server goes no further.
-    for name in [
-        "authorization",
-        "dpop",
-        "portcullis-target",
-        "portcullis-target-authorization",
-    ] {
-        request.headers_mut().remove(name);
-    }
-    let forwarded =
-        egress::forward(recorded, &destination, &rule, request, Bounds::default()).await?;
-    Ok(observed(app, &caller, lease, forwarded))
+pub(super) fn texts(
+    ids: std::collections::BTreeSet<&'static str>,
+) -> std::collections::BTreeSet<String> {
+    ids.into_iter().map(str::to_owned).collect()
 }
 
-/// A tunnel to a named host and port: bytes pass both ways until the run ends or is halted.
-pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
-    let caller = authenticate(app, &request)?;
-    let destination: Destination = target(request.headers())?.parse()?;
-    let lease = LeaseKind::Host(destination.to_string());
-    let caller = active(app, caller, &lease).await?;
-    let rule = address_rule(app);
-    let action = connect_facts(&caller, &destination, &rule, &lease, "CONNECT", "", false);
-    let permit = decide(app, &caller, action, &format!("host {destination}")).await?;
-    let upgrade = hyper::upgrade::on(&mut request);
-    let recorded = grant(app, &caller, permit, &lease, None).await?;
-    let tunnel = Tunnel::open(recorded, &destination, &rule).await?;
-    let app = Arc::clone(app);
-    tokio::spawn(async move {
-        let stop = until_void(Arc::clone(&app), Arc::clone(&caller.run));
-        let outcome = tunnel.run(upgrade, TunnelBounds::default(), stop).await;
-        let body = CallObserved {
-            run: caller.run.id,
-            lease,
-            model_asked: None,
-            model_served: None,
-            status: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
-            bytes: (outcome.bytes_out, outcome.bytes_in),
-            request: None,
-            answer: None,
-        };
-        record_outcome(&app, &caller, body).await;
-    });
-    let headers = [
-        (header::UPGRADE, "portcullis-tunnel"),
-        (header::CONNECTION, "upgrade"),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
-}
-
-fn target(headers: &HeaderMap) -> Result<&str, Refusal> {
-    one_header(headers, "portcullis-target")?.ok_or_else(|| {
-        Refusal::malformed("destination").expected("a `portcullis-target` header by the launcher")
-    })
-}
-
-fn connect_facts(
-    caller: &Caller,
-    destination: &Destination,
-    rule: &AddressRule,
-    lease: &LeaseKind,
-    method: &str,
-    path: &str,
-    foreign_credential: bool,
-) -> Action {
-    Action::NetConnect(NetConnect {
-        host: destination.host().to_owned(),
-        port: destination.port(),
-        method: method.to_owned(),
-        path: path.to_owned(),
-        task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
-        named_in_task: caller.run.leases.contains(lease),
-        // A name is resolved when it is dialled; then its addresses are held against the rule.
-        private_address: destination
-            .host()
-            .parse::<IpAddr>()
-            .is_ok_and(|address| rule.check(address).is_err()),
-        foreign_credential,
-    })
-}
-
-/// Public addresses only; this machine's own where the configuration says so.
-fn address_rule(app: &App) -> AddressRule {
-    if app.config.loopback_endpoints {
-        AddressRule::also([
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ])
-    } else {
-        AddressRule::public()
-    }
-}
-
-async fn decide(
+pub(super) async fn decide(
     app: &App,
     caller: &Caller,
     action: Action,
@@ -252,7 +139,7 @@ async fn decide(
 }
 
 /// Records the grant; the permit is good for one use from here on.
-async fn grant(
+pub(super) async fn grant(
     app: &App,
     caller: &Caller,
     permit: Permit,
@@ -275,7 +162,12 @@ async fn grant(
 }
 
 /// The answer, and a task that records the outcome once it is over.
-fn observed(app: &Arc<App>, caller: &Caller, lease: LeaseKind, forwarded: Forwarded) -> Response {
+pub(super) fn observed(
+    app: &Arc<App>,
+    caller: &Caller,
+    lease: LeaseKind,
+    forwarded: Forwarded,
+) -> Response {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let observation = forwarded.observation;
     tokio::spawn(async move {
@@ -314,7 +206,7 @@ fn sealed(app: &App, body: Option<&[u8]>) -> Option<Digest> {
     }
 }
 
-async fn record_outcome(app: &App, caller: &Caller, body: CallObserved) {
+pub(super) async fn record_outcome(app: &App, caller: &Caller, body: CallObserved) {
     if let Err(refusal) = app
         .ledger
         .submit(Recording::one(caller.actor(), body))
@@ -328,18 +220,21 @@ async fn record_outcome(app: &App, caller: &Caller, body: CallObserved) {
 }
 
 /// Ends when what was lent to the run is void, or the run is halted.
-async fn until_void(app: Arc<App>, run: Arc<portcullis_flow::run::Run>) {
-    /// How often a tunnel looks whether it may go on.
+pub(super) fn until_void(app: &Arc<App>, caller: &Caller) -> Stop {
+    /// How often an exchange under way looks whether it may go on.
     const EVERY: Duration = Duration::from_millis(50);
-    loop {
-        let state = app.state();
-        let ends = state
-            .runs
-            .get(&run.id)
-            .is_none_or(|run| run.require_active(now()).is_err());
-        if ends || halts(&app, &state, &run) {
-            return;
+    let (app, run) = (Arc::clone(app), Arc::clone(&caller.run));
+    Box::pin(async move {
+        loop {
+            let state = app.state();
+            let ends = state
+                .runs
+                .get(&run.id)
+                .is_none_or(|run| run.require_active(now()).is_err());
+            if ends || halts(&app, &state, &run) {
+                return;
+            }
+            tokio::time::sleep(EVERY).await;
         }
-        tokio::time::sleep(EVERY).await;
-    }
+    })
 }

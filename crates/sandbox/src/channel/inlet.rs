@@ -1,0 +1,262 @@
+//! A captured connection: what is spoken on it, TLS taken off, each request compared with what the
+//! connection was made to, and handed on. What is not understood is refused.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use portcullis_model::Refusal;
+use portcullis_model::host::plain;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::forward::Forwarder;
+use super::meant::{Meant, Protocol, Scheme, protocol};
+use super::{BUFFER_MAX_BYTES, HEAD_PATIENCE, HEADERS_MAX};
+
+/// Longest until a client says something, and until its handshake is over.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+/// Most requests at a time on one connection of HTTP/2.
+const STREAMS_MAX: u32 = 64;
+/// Most bytes of the headers of one request of HTTP/2.
+const HEADERS_MAX_BYTES: u32 = 64 * 1024;
+
+/// Serves one connection that a program made to any address.
+pub(super) async fn captured(stream: TcpStream, forwarder: Arc<Forwarder>) {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    let address = plain(local.ip());
+    if address.is_loopback() || address.is_unspecified() {
+        // A program that asked for itself, at a port where nothing of its own listens.
+        return;
+    }
+    let host = forwarder
+        .names()
+        .name_of(address)
+        .unwrap_or_else(|| address.to_string());
+    let meant = Meant {
+        host,
+        port: local.port(),
+    };
+    understood(stream, meant, forwarder).await;
+}
+
+/// Serves what a connection to `meant` says, whichever way it came.
+pub(super) async fn understood<S>(stream: S, meant: Meant, forwarder: Arc<Forwarder>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if forwarder.is_opaque(&meant) {
+        forwarder.splice(stream, &meant).await;
+        return;
+    }
+    let mut stream = Seen::new(stream);
+    let spoken = tokio::time::timeout(FIRST_PATIENCE, stream.look()).await;
+    let Ok(Ok(Some(spoken))) = spoken else {
+        // Nothing was said: the other side waits for the server to begin, as in SMTP.
+        if spoken.is_err() {
+            forwarder
+                .refused(&not_understood(&meant, "silence"), &meant)
+                .await;
+        }
+        return;
+    };
+    match spoken {
+        Protocol::Tls => decrypted(stream, meant, forwarder).await,
+        Protocol::Http1 => serve(stream, Spoken::Http1, Scheme::Http, Ok(meant), forwarder).await,
+        Protocol::Http2 => serve(stream, Spoken::Http2, Scheme::Http, Ok(meant), forwarder).await,
+        Protocol::Other => {
+            let refusal = not_understood(&meant, "another protocol");
+            forwarder.refused(&refusal, &meant).await;
+        }
+    }
+}
+
+fn not_understood(meant: &Meant, what: &str) -> Refusal {
+    Refusal::denied(
+        "not-understood",
+        format!(
+            "what is spoken to {} is neither HTTP nor TLS",
+            meant.authority()
+        ),
+    )
+    .expected("HTTP/1.1, HTTP/2, or TLS with one of these")
+    .received(what)
+    .next("only a task that names the host among its tunnels lets other protocols pass")
+}
+
+async fn decrypted<S>(stream: S, meant: Meant, forwarder: Arc<Forwarder>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(authority) = forwarder.authority() else {
+        return;
+    };
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+    let begun = match tokio::time::timeout(FIRST_PATIENCE, acceptor).await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => {
+            tracing::debug!(error = %error, "a TLS handshake could not be read");
+            return;
+        }
+        Err(_) => return,
+    };
+    let name = begun.client_hello().server_name().map(str::to_owned);
+    let agreed = meant.agrees_with_sni(name.as_deref());
+    // With a certificate for the name that was asked, the "no" can be told in HTTP.
+    let shown = match (&agreed, &name) {
+        (Err(_), Some(name)) => name.to_ascii_lowercase(),
+        (Ok(()), _) | (Err(_), None) => meant.host.clone(),
+    };
+    let Ok(config) = authority.server(&shown) else {
+        return;
+    };
+    let stream = match tokio::time::timeout(FIRST_PATIENCE, begun.into_stream(config)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(
+                error = %error,
+                host = meant.host,
+                "a program did not take the run's certificate"
+            );
+            return;
+        }
+        Err(_) => return,
+    };
+    let spoken = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Spoken::Http2,
+        Some(_) | None => Spoken::Http1,
+    };
+    let meant = agreed.map(|()| meant.clone()).map_err(|no| (no, meant));
+    serve(stream, spoken, Scheme::Https, meant, forwarder).await;
+}
+
+#[derive(Clone, Copy)]
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Answers requests; all with the same "no" where the handshake disagreed already.
+async fn serve<S>(
+    stream: S,
+    spoken: Spoken,
+    scheme: Scheme,
+    meant: Result<Meant, (Refusal, Meant)>,
+    forwarder: Arc<Forwarder>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let meant = Arc::new(meant);
+    let service = service_fn(|request| {
+        let (forwarder, meant) = (Arc::clone(&forwarder), Arc::clone(&meant));
+        async move {
+            let answer = match &*meant {
+                Ok(meant) => forwarder.answer_captured(request, scheme, meant).await,
+                Err((refusal, meant)) => forwarder.say_no(refusal, meant).await,
+            };
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let stream = TokioIo::new(stream);
+    let ended = match spoken {
+        Spoken::Http1 => {
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_PATIENCE)
+                .max_buf_size(BUFFER_MAX_BYTES)
+                .max_headers(HEADERS_MAX)
+                .half_close(true)
+                .serve_connection(stream, service)
+                .with_upgrades()
+                .await
+        }
+        Spoken::Http2 => {
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX)
+                .max_header_list_size(HEADERS_MAX_BYTES)
+                .serve_connection(stream, service)
+                .await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a captured connection broke off");
+        if error.is_parse()
+            && let Ok(meant) = &*meant
+        {
+            let refusal = not_understood(meant, "HTTP that can't be read");
+            forwarder.refused(&refusal, meant).await;
+        }
+    }
+}
+
+/// A stream whose first bytes were looked at, and come again.
+struct Seen<S> {
+    first: BytesMut,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> Seen<S> {
+    fn new(stream: S) -> Self {
+        Self {
+            first: BytesMut::new(),
+            stream,
+        }
+    }
+
+    /// Reads until it is clear what is spoken; `None` at the end of the stream.
+    async fn look(&mut self) -> io::Result<Option<Protocol>> {
+        loop {
+            if self.stream.read_buf(&mut self.first).await? == 0 {
+                return Ok(None);
+            }
+            // Every case is clear within the 16 bytes of the longest preface.
+            if let Some(spoken) = protocol(&self.first) {
+                return Ok(Some(spoken));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Seen<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let count = self.first.len().min(buffer.remaining());
+        buffer.put_slice(self.first.get(..count).unwrap_or_default());
+        self.first.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Seen<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,284 @@
+//! Named hosts: each request looked at, decided, recorded, and only then forwarded. What is read
+//! from a source that the task does not trust leaves its label on the run before it is read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use portcullis_checks::outgoing;
+use portcullis_flow::run::TAINT_MAX_LABELS;
+use portcullis_gateway::http::egress::{destination_of, read_body, readable};
+use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
+use portcullis_gateway::http::{Bounds, Destination, foreign_credential};
+use portcullis_model::event::{CallObserved, LeaseKind, TaintAdded};
+use portcullis_model::{Refusal, RefusalKind};
+use portcullis_policy::action::{Action, NetConnect};
+
+use super::super::{Problem, one_header};
+use super::http::{decide, grant, observed, record_outcome, texts, until_void};
+use super::{Caller, active, authenticate, kept};
+use crate::app::{App, now};
+use crate::facts;
+use crate::worker;
+
+/// Headers between launcher and server that go no further.
+const OURS: [&str; 5] = [
+    "authorization",
+    "dpop",
+    "portcullis-target",
+    "portcullis-target-authorization",
+    "portcullis-refusal",
+];
+/// What a launcher refuses by itself and may have recorded.
+const LAUNCHER_CODES: [&str; 5] = [
+    "host-mismatch",
+    "not-understood",
+    "ambiguous-length",
+    "malformed-request",
+    "malformed-request-target",
+];
+
+/// A request for another host, which the launcher names in `portcullis-target`.
+pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(app, &request)?;
+    let uri: Uri = target(request.headers())?.parse().map_err(|_| {
+        Refusal::malformed("destination").expected("http:// or https://, host and path")
+    })?;
+    let destination = destination_of(&uri)?;
+    let lease = LeaseKind::Host(destination.to_string());
+    let caller = active(app, caller, &lease).await?;
+    let websocket = is_websocket(request.headers());
+    let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+    let (mut head, body) = request.into_parts();
+    let asks = head.headers.remove("portcullis-target-authorization");
+    for name in OURS {
+        head.headers.remove(name);
+    }
+    let body = read_body(body).await?;
+    let mut facts = facts_of(app, &caller, &destination, &lease);
+    facts.method = head.method.as_str().to_owned();
+    facts.path = uri.path().to_owned();
+    // Its own header again, under the name that it would leave by.
+    if let Some(value) = asks {
+        head.headers.insert(header::AUTHORIZATION, value);
+    }
+    facts.foreign_credential = foreign_credential(&head.headers, &uri).is_some();
+    look_at(app, &caller, &head.headers, &uri, &body, &mut facts).await?;
+    let resource = format!("host {destination}");
+    let permit = decide(app, &caller, Action::NetConnect(facts), &resource).await?;
+    taint(app, &caller, &destination, &head.method, &uri).await?;
+    let recorded = grant(app, &caller, permit, &lease, None).await?;
+    head.uri = uri;
+    let onward = Request::from_parts(head, body);
+    let bounds = Bounds::default();
+    let Some(upgrade) = upgrade else {
+        let stop = until_void(app, &caller);
+        let forwarded = app
+            .egress
+            .forward(recorded, &destination, onward, bounds, stop)
+            .await?;
+        return Ok(observed(app, &caller, lease, forwarded));
+    };
+    let socket = app
+        .egress
+        .websocket(recorded, &destination, onward, bounds)
+        .await?;
+    let status = socket.answer.status();
+    let headers = socket.answer.headers().clone();
+    let (app, stop) = (Arc::clone(app), until_void(app, &caller));
+    tokio::spawn(async move {
+        let outcome = socket.run(upgrade, TunnelBounds::default(), stop).await;
+        let bytes = outcome.map_or((0, 0), |outcome| (outcome.bytes_out, outcome.bytes_in));
+        let seen = outcome_of(&caller, lease, status.as_u16(), bytes);
+        record_outcome(&app, &caller, seen).await;
+    });
+    Ok((status, headers, Body::empty()).into_response())
+}
+
+/// A tunnel to a named host and port: bytes pass both ways, unread, until the run ends or is
+/// halted.
+pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(app, &request)?;
+    let destination: Destination = target(request.headers())?.parse()?;
+    let lease = LeaseKind::Tunnel(destination.to_string());
+    let caller = active(app, caller, &lease).await?;
+    let mut facts = facts_of(app, &caller, &destination, &lease);
+    facts.method = "CONNECT".to_owned();
+    facts.opaque = true;
+    let resource = format!("tunnel to {destination}");
+    let permit = decide(app, &caller, Action::NetConnect(facts), &resource).await?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let uri: Uri = destination
+        .to_string()
+        .parse()
+        .map_err(|_| Refusal::malformed("destination").received(&destination.to_string()))?;
+    taint(app, &caller, &destination, request.method(), &uri).await?;
+    let recorded = grant(app, &caller, permit, &lease, None).await?;
+    let tunnel = Tunnel::open(recorded, &destination, &app.addresses).await?;
+    let (app, stop) = (Arc::clone(app), until_void(app, &caller));
+    tokio::spawn(async move {
+        let outcome = tunnel.run(upgrade, TunnelBounds::default(), stop).await;
+        let bytes = (outcome.bytes_out, outcome.bytes_in);
+        let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        record_outcome(&app, &caller, outcome_of(&caller, lease, status, bytes)).await;
+    });
+    Ok((
+        StatusCode::SWITCHING_PROTOCOLS,
+        [
+            (header::CONNECTION, "upgrade"),
+            (header::UPGRADE, "portcullis-tunnel"),
+        ],
+        Body::empty(),
+    )
+        .into_response())
+}
+
+/// What a launcher refused before it came here: recorded as a denial of the run's.
+pub(super) async fn refused(app: &Arc<App>, request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(app, &request)?;
+    let destination: Destination = target(request.headers())?.parse()?;
+    let said = one_header(request.headers(), "portcullis-refusal")?.unwrap_or_default();
+    let code = LAUNCHER_CODES
+        .into_iter()
+        .find(|code| *code == said)
+        .ok_or_else(|| {
+            Refusal::malformed("refusal code")
+                .expected(&LAUNCHER_CODES.join(", "))
+                .received(said)
+        })?;
+    let refusal = Refusal::new(RefusalKind::Denied, code, "refused by the launcher");
+    app.record_denial(
+        caller.actor(),
+        Some(caller.run.id),
+        "net.connect",
+        format!("host {destination}"),
+        &refusal,
+        app.state_decision(&caller.state),
+    )
+    .await;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn target(headers: &HeaderMap) -> Result<&str, Refusal> {
+    one_header(headers, "portcullis-target")?.ok_or_else(|| {
+        Refusal::malformed("destination").expected("a `portcullis-target` header by the launcher")
+    })
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn facts_of(
+    app: &App,
+    caller: &Caller,
+    destination: &Destination,
+    lease: &LeaseKind,
+) -> NetConnect {
+    NetConnect {
+        host: destination.host().to_owned(),
+        port: destination.port(),
+        method: String::new(),
+        path: String::new(),
+        task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
+        named_in_task: caller.run.leases.contains(lease),
+        // A name is resolved when it is dialled; then its addresses are held against the rule.
+        private_address: destination
+            .host()
+            .parse()
+            .is_ok_and(|address| app.addresses.check(address).is_err()),
+        foreign_credential: false,
+        opaque: false,
+        secrets: BTreeSet::new(),
+        kept_files: BTreeSet::new(),
+    }
+}
+
+/// Looks for what must not leave: in the body, in the URL, and in what headers say.
+async fn look_at(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    uri: &Uri,
+    body: &axum::body::Bytes,
+    facts: &mut NetConnect,
+) -> Result<(), Refusal> {
+    let plain = readable(headers, body)?;
+    let mut around = uri
+        .path_and_query()
+        .map_or("", |both| both.as_str())
+        .to_owned();
+    for (name, value) in headers {
+        around.push('\n');
+        around.push_str(name.as_str());
+        around.push_str(": ");
+        around.push_str(&String::from_utf8_lossy(value.as_bytes()));
+    }
+    let mut secrets = outgoing::secrets(&plain);
+    secrets.extend(outgoing::secrets(around.as_bytes()));
+    facts.secrets = texts(secrets);
+    let kept = kept::files(app, caller).await?;
+    facts.kept_files = kept.found_in(&plain);
+    facts.kept_files.extend(kept.found_in(around.as_bytes()));
+    Ok(())
+}
+
+/// Notes that the run is about to read from a source that its task does not trust.
+async fn taint(
+    app: &App,
+    caller: &Caller,
+    destination: &Destination,
+    method: &Method,
+    uri: &Uri,
+) -> Result<(), Refusal> {
+    /// Longest origin that is told, in characters.
+    const ORIGIN_MAX_CHARS: usize = 400;
+    let name = destination.to_string();
+    let state = app.state();
+    let trusted = state
+        .tasks
+        .get(&caller.run.task)
+        .is_some_and(|task| task.payload.capabilities.trusted.contains(&name));
+    let label = format!("host:{name}");
+    let known = state
+        .runs
+        .get(&caller.run.id)
+        .is_some_and(|run| run.taint.contains(&label) || run.taint.len() >= TAINT_MAX_LABELS);
+    if trusted || known {
+        return Ok(());
+    }
+    // The query may hold what the ledger must not.
+    let place = uri.to_string();
+    let place = place.split('?').next().unwrap_or_default();
+    let body = TaintAdded {
+        run: caller.run.id,
+        label,
+        origin: format!("{method} {place}")
+            .chars()
+            .take(ORIGIN_MAX_CHARS)
+            .collect(),
+    };
+    match worker::record(app, body).await {
+        // Two requests at a time: the other one said it.
+        Err(refusal) if refusal.code == "already-tainted" => Ok(()),
+        other => other,
+    }
+}
+
+fn outcome_of(caller: &Caller, lease: LeaseKind, status: u16, bytes: (u64, u64)) -> CallObserved {
+    CallObserved {
+        run: caller.run.id,
+        lease,
+        model_asked: None,
+        model_served: None,
+        status,
+        bytes,
+        request: None,
+        answer: None,
+    }
+}
