@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::step::{cargo, run, show};
+use crate::workspace;
 
 /// A program that tests start, and the Debian package that brings it.
 struct Tool {
@@ -63,6 +64,31 @@ const TOOLS: [Tool; 9] = [
 /// Where Debian puts PostgreSQL, one folder per version, off the search path.
 const POSTGRES_FOLDER: &str = "/usr/lib/postgresql";
 
+/// What the tests of a run's way out drive besides.
+const CLIENTS: [Tool; 3] = [
+    Tool {
+        program: "curl",
+        package: "curl",
+        purpose: "is the client of the tests of the way out",
+    },
+    Tool {
+        program: "npm",
+        package: "npm",
+        purpose: "brings the agents that tests drive, and is driven itself",
+    },
+    Tool {
+        program: "pip3",
+        package: "python3-pip",
+        purpose: "is driven by the tests of the way out",
+    },
+];
+
+/// Agents' own programs that tests drive, as npm names them, with the version that the tests were
+/// written for.
+const NPM_PACKAGES: [&str; 1] = ["@openai/codex@0.169.0"];
+/// Where they are put, below the directory for what is built.
+const NPM_FOLDER: &str = "tools/npm";
+
 /// What runs the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runner {
@@ -92,11 +118,13 @@ impl Runner {
 pub(crate) fn ensure() -> Result<Runner, String> {
     let missing: Vec<&Tool> = TOOLS
         .iter()
+        .chain(&CLIENTS)
         .filter(|tool| find(tool.program).is_none())
         .collect();
     if !missing.is_empty() {
         install(&missing)?;
     }
+    npm_packages()?;
     if Runner::of_this_machine() == Runner::CargoTest {
         println!("==> cargo-nextest is missing; installing it with `cargo install`");
         if let Err(message) = run(cargo().args(["install", "cargo-nextest", "--locked", "--quiet"]))
@@ -105,6 +133,33 @@ pub(crate) fn ensure() -> Result<Runner, String> {
         }
     }
     Ok(Runner::of_this_machine())
+}
+
+/// Installs what is missing of the npm packages. Without a network, their tests say that they are
+/// skipped.
+fn npm_packages() -> Result<(), String> {
+    let folder = workspace::target()?.join(NPM_FOLDER);
+    let missing: Vec<&str> = NPM_PACKAGES
+        .into_iter()
+        .filter(|package| {
+            let name = package.rsplit_once('@').map_or(*package, |(name, _)| name);
+            !folder.join("node_modules").join(name).is_dir()
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("==> installing {} with npm", missing.join(", "));
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| format!("{} can't be made: {error}", folder.display()))?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"])
+        .arg(&folder)
+        .args(&missing);
+    if let Err(message) = run(&mut npm) {
+        println!("==> {message}; the tests that drive these packages are skipped");
+    }
+    Ok(())
 }
 
 fn install(missing: &[&Tool]) -> Result<(), String> {

@@ -82,20 +82,23 @@ pub fn circumstances_of_change(
         .get(&change.repository)
         .map(|record| record.mode)
         .unwrap_or_default();
-    // Whatever steered an earlier revision may stand in this one.
-    let runs = change
-        .revisions
-        .iter()
-        .filter_map(|revision| revision.run)
-        .filter_map(|run| state.runs.get(&run));
     Ok(Circumstances {
         caused_by: CausedBy::from(cause),
         containment,
         mode,
-        taint: runs.flat_map(|run| run.taint.iter().cloned()).collect(),
+        taint: taint_of_change(state, change),
         breaker,
         ..circumstances(state, now)?
     })
+}
+
+/// What the runs behind a change read from sources that their tasks do not trust. Whatever steered
+/// an earlier revision may stand in the newest.
+pub fn taint_of_change(state: &State, change: &Change) -> BTreeSet<String> {
+    let runs = change.revisions.iter().filter_map(|revision| revision.run);
+    runs.filter_map(|run| state.runs.get(&run))
+        .flat_map(|run| run.taint.iter().cloned())
+        .collect()
 }
 
 /// A person as an actor.

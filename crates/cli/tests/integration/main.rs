@@ -12,14 +12,15 @@
 
 mod house;
 
+mod agents;
 mod approvals;
 mod bad_input;
 mod breaker;
 mod command_line;
 mod crash;
 mod demo;
-mod environment;
 mod egress;
+mod environment;
 mod git;
 mod init;
 mod inventory;

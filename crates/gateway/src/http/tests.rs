@@ -319,7 +319,7 @@ async fn a_request_goes_where_it_was_decided_and_nowhere_inside() {
 
 #[tokio::test]
 async fn a_host_whose_certificate_does_not_hold_is_named_with_the_reason() {
-    let day = std::time::Duration::from_secs(86_400);
+    let day = Duration::from_secs(86_400);
     for (expired, words) in [
         (true, "has expired"),
         (false, "nobody that the server trusts"),

@@ -127,6 +127,7 @@ pub async fn verdict(
         caused_by,
         containment: run.map(|run| run.containment),
         mode: record.mode,
+        taint: facts::taint_of_change(state, change),
         breaker: halted,
         ..facts::circumstances(state, now())?
     };
