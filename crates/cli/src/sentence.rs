@@ -174,6 +174,21 @@ fn did(event: &Event) -> String {
                 body.run, body.lease, body.bytes.0, body.bytes.1
             )
         }
+        Body::PromptSeen(body) => match &body.model_served {
+            Some(served) => format!(
+                "saw {} asked for by {} at {}, and answered by {served}",
+                body.model_asked, body.run, body.endpoint
+            ),
+            None => format!(
+                "noted what {} tells {} at {}: system prompt {}, tools {}, instruction files {}",
+                body.run,
+                body.model_asked,
+                body.endpoint,
+                said(body.system.as_ref()),
+                said(body.tools.as_ref()),
+                said(body.instructions.as_ref())
+            ),
+        },
         Body::TaintAdded(body) => format!(
             "noted that {} reads from what its task does not trust: {}, first by {}",
             body.run, body.label, body.origin
@@ -548,4 +563,9 @@ fn count(number: u64, one: &str, many: &str) -> String {
     } else {
         format!("{number} {many}")
     }
+}
+
+/// A digest, or that there is none.
+fn said(digest: Option<&portcullis_model::Digest>) -> String {
+    digest.map_or_else(|| "none".to_owned(), ToString::to_string)
 }

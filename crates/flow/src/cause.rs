@@ -26,6 +26,7 @@ fn source(state: &State, body: &Body) -> Source {
         Body::RunEnded(body) => Source::Run(body.run),
         Body::CallObserved(body) => Source::Run(body.run),
         Body::LeaseRefused(body) => Source::Run(body.run),
+        Body::PromptSeen(body) => Source::Run(body.run),
         Body::TaintAdded(body) => Source::Run(body.run),
         Body::RequestDenied(body) => body.run.map_or(Source::Nothing, Source::Run),
         Body::ChangePushed(body) => body.run.map_or_else(

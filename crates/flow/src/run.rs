@@ -1,15 +1,16 @@
 //! Runs: one execution of an agent under one task, and what is lent to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded, RunStarted, TaintAdded,
+    CallObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd, RunEnded, RunStarted,
+    TaintAdded,
 };
 use portcullis_model::statement::Command;
 use portcullis_model::{
-    AgentId, Containment, Event, HostId, HumanId, Principal, Refusal, RunId, Task, TaskId,
-    Timestamp,
+    AgentId, Containment, EndpointId, Event, HostId, HumanId, Principal, Refusal, RunId, Task,
+    TaskId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,11 +47,31 @@ pub struct Run {
     pub refused: BTreeSet<LeaseKind>,
     /// Labels of the sources that it read and its task does not trust.
     pub taint: BTreeSet<String>,
+    /// What its models were told, by endpoint.
+    pub prompts: BTreeMap<EndpointId, Prompts>,
+    /// What of it changed within the run: `asked`, `served`, `system`, `tools`, `instructions`.
+    pub model_changes: BTreeSet<String>,
     /// What it used.
     pub used: Used,
     /// How it ended, if it did.
     pub end: Option<(Timestamp, RunEnd)>,
 }
+
+/// What a run's model at one endpoint was told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompts {
+    /// At first.
+    pub first: PromptSeen,
+    /// Last.
+    pub last: PromptSeen,
+    /// How many were recorded.
+    pub seen: u32,
+}
+
+/// Most prompts of one run at one endpoint that are recorded. An agent that changes its prompt more
+/// often has it changed, and more entries say no more.
+pub const PROMPTS_MAX: u32 = 64;
 
 /// What a run used of its budgets.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -237,6 +258,8 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
         leases: body.leases.clone(),
         refused: BTreeSet::new(),
         taint: BTreeSet::new(),
+        prompts: BTreeMap::new(),
+        model_changes: BTreeSet::new(),
         used: Used::default(),
         end: None,
     };
@@ -364,6 +387,54 @@ pub(crate) fn call_observed(
         ));
     }
     change_in("run", &mut state.runs, &body.run, |run| run.used.calls += 1)
+}
+
+/// A model is told something else than before, or another one answers. What is the same as the last
+/// is no news and is refused, so that calls alone make no entries.
+pub(crate) fn prompt_seen(
+    state: &mut State,
+    event: &Event,
+    body: &PromptSeen,
+) -> Result<(), Refusal> {
+    state.require_control(event)?;
+    let run = find("run", &state.runs, &body.run)?;
+    let lease = LeaseKind::Endpoint(body.endpoint.clone());
+    if !run.leases.contains(&lease) {
+        return Err(Refusal::denied(
+            "not-lent",
+            format!("{lease} was not lent to {}", body.run),
+        ));
+    }
+    let known = run.prompts.get(&body.endpoint);
+    if known.is_some_and(|known| known.last == *body || known.seen >= PROMPTS_MAX) {
+        return Err(Refusal::conflict(
+            "prompt-known",
+            format!("{} said so already, or as often as is recorded", body.run),
+        ));
+    }
+    change_in("run", &mut state.runs, &body.run, |run| {
+        let prompts = run
+            .prompts
+            .entry(body.endpoint.clone())
+            .or_insert_with(|| Prompts {
+                first: body.clone(),
+                last: body.clone(),
+                seen: 0,
+            });
+        let first = &prompts.first;
+        let changed = [
+            ("asked", first.model_asked != body.model_asked),
+            ("served", body.model_served.is_some()),
+            ("system", first.system != body.system),
+            ("tools", first.tools != body.tools),
+            ("instructions", first.instructions != body.instructions),
+        ];
+        prompts.last = body.clone();
+        prompts.seen += 1;
+        let changed = changed.iter().filter(|(_, is)| *is);
+        run.model_changes
+            .extend(changed.map(|(name, _)| (*name).to_owned()));
+    })
 }
 
 /// Most labels of one run, so that asking many hosts can't grow the state without bound. More say

@@ -138,6 +138,7 @@ impl Fold for State {
             Body::RequestDenied(body) => run::denied(self, event, body),
             Body::CallObserved(body) => run::call_observed(self, event, body),
             Body::LeaseRefused(body) => run::lease_refused(self, event, body),
+            Body::PromptSeen(body) => run::prompt_seen(self, event, body),
             Body::TaintAdded(body) => run::taint_added(self, event, body),
             Body::ChangePushed(body) => change::pushed(self, event, body),
             Body::ChecksCompleted(body) => change::checks_completed(self, event, body),

@@ -4,6 +4,7 @@
 //! - [`model`]: a call to a declared model endpoint, the key added outside, the model asked for
 //!   and the model that served noted.
 //! - [`egress`]: requests and WebSockets to hosts that a task names.
+//! - [`prompt`]: what a model is told beforehand, as digests.
 //! - [`tunnel`]: bytes that pass unread, where that is permitted.
 
 mod answer;
@@ -11,6 +12,7 @@ pub mod destination;
 pub mod egress;
 mod headers;
 pub mod model;
+pub mod prompt;
 mod scan;
 #[cfg(test)]
 mod tests;

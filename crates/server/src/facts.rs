@@ -101,6 +101,15 @@ pub fn taint_of_change(state: &State, change: &Change) -> BTreeSet<String> {
         .collect()
 }
 
+/// What of the models, or of what they were told, changed within the runs behind a change.
+pub fn model_changes(state: &State, change: &Change) -> BTreeSet<String> {
+    let runs = change.revisions.iter().filter_map(|revision| revision.run);
+    runs.filter_map(|run| state.runs.get(&run))
+        .flat_map(|run| run.model_changes.iter())
+        .cloned()
+        .collect()
+}
+
 /// A person as an actor.
 pub fn human(state: &State, id: &HumanId) -> Actor {
     let person = state.inventory.humans.get(id);

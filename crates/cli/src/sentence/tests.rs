@@ -223,6 +223,16 @@ fn bodies() -> Vec<Body> {
             answer: None,
         }
         .into(),
+        PromptSeen {
+            run: RunId(5),
+            endpoint: "model".parse().unwrap(),
+            model_asked: "large".into(),
+            model_served: None,
+            system: Some(digest("system")),
+            tools: None,
+            instructions: None,
+        }
+        .into(),
         TaintAdded {
             run: RunId(5),
             label: "host:crates.io:443".into(),

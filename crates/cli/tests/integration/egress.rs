@@ -95,7 +95,8 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
     );
     let task = house.task("ada", &["--host", &host, "--keep", "plans/**"]);
     let done = house.run(&task, &script).ok();
-    let lines: Vec<&str> = done.out.lines().map(str::trim).collect();
+    let mut lines: Vec<&str> = done.out.lines().map(str::trim).collect();
+    lines.retain(|line| !line.is_empty());
     let expected = [
         "plain 200",
         "chunked 200",
@@ -113,8 +114,13 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
         "packed 403",
         "mismatch 403",
         "placeholder 200",
-        "broken 200 broke",
     ];
+    // The head may or may not have been passed on before the rest did not come.
+    let broken = lines.pop().unwrap();
+    assert!(
+        broken.starts_with("broken") && broken.ends_with("broke"),
+        "{broken}"
+    );
     assert_eq!(lines, expected, "{done:?}");
     let seen = outside.seen();
     let asked: Vec<&str> = seen.iter().map(|asked| asked.line.as_str()).collect();
@@ -135,7 +141,7 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
         }
     }
     let denied = house.entries("request.denied");
-    assert_eq!(denied.len(), 11, "{denied:?}");
+    assert_eq!(denied.len(), 12, "{denied:?}");
     assert!(
         denied
             .iter()
@@ -153,11 +159,11 @@ fn a_change_of_a_run_that_read_what_nobody_trusts_takes_one_approval_more() {
     let host = format!("news.test:{}", outside.port);
     let hosts = [host.clone()];
     let house = house_with(Plan::team(), &hosts, "");
-    allow(&house, &hosts, "");
-    for person in ["bob"] {
-        let request = house.await_request("helper");
-        house.approve(person, &request).ok();
-    }
+    let record = House::agent_record("helper", &format!("hosts = [\"{host}\"]"));
+    let asked = house.add("bob", "agent", &record).exits(4).json();
+    house
+        .approve("cyd", asked["request"].as_str().unwrap())
+        .ok();
     wait_until("the agent may reach the host", || {
         let known = house.get("/v1/inventory/agents").to_string();
         known.contains("news.test").then_some(())

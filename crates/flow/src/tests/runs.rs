@@ -1,7 +1,9 @@
 //! Runs: started by their host under a standing task, with no more than it says.
 
+use std::sync::Arc;
+
 use portcullis_model::event::{
-    CallObserved, LeaseKind, LeaseRefused, RequestDenied, RunEnd, RunEnded, TaintAdded,
+    CallObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd, RunEnded, TaintAdded,
 };
 use portcullis_model::manifest::{Activation, Phase};
 use portcullis_model::statement::Command;
@@ -266,6 +268,44 @@ fn a_label_of_taint_is_the_servers_word_counts_once_and_stays() {
         world.state.runs[&run].taint.len(),
         crate::run::TAINT_MAX_LABELS
     );
+}
+
+#[test]
+fn what_a_model_is_told_is_news_only_where_it_changes() {
+    let mut world = World::team();
+    let run = world.run();
+    let endpoint = LeaseKind::Endpoint(id("models"));
+    let told = |system: &str, served: Option<&str>| PromptSeen {
+        run,
+        endpoint: id("models"),
+        model_asked: "large".into(),
+        model_served: served.map(str::to_owned),
+        system: Some(digest(system)),
+        tools: None,
+        instructions: None,
+    };
+    assert_eq!(world.refused(control(), told("a", None)), "not-lent");
+    Arc::make_mut(world.state.runs.get_mut(&run).unwrap())
+        .leases
+        .push(endpoint);
+    assert_eq!(world.refused(in_run(run), told("a", None)), "not-a-service");
+    world.must(control(), told("a", None));
+    assert!(world.state.runs[&run].model_changes.is_empty());
+    assert_eq!(world.refused(control(), told("a", None)), "prompt-known");
+    world.must(control(), told("b", None));
+    assert_eq!(
+        world.state.runs[&run].model_changes,
+        ["system".to_owned()].into()
+    );
+    world.must(control(), told("a", Some("small")));
+    assert_eq!(
+        world.state.runs[&run].model_changes,
+        ["served".to_owned(), "system".to_owned()].into()
+    );
+    for number in 3..crate::run::PROMPTS_MAX {
+        world.must(control(), told(&number.to_string(), None));
+    }
+    assert_eq!(world.refused(control(), told("more", None)), "prompt-known");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Body;
@@ -80,7 +82,16 @@ impl Endpoint {
         let header = header
             .parse()
             .map_err(|_| malformed("the name of a header", header))?;
-        let value = key.map(|key| Credential::new(format!("{prefix}{}", key.0.expose())));
+        let value = key.map(|key| {
+            let key = key.0.expose();
+            // `user:password` travels encoded (RFC 7617); a key of another form is one already.
+            let key = if prefix.trim().eq_ignore_ascii_case("basic") && key.contains(':') {
+                BASE64.encode(key)
+            } else {
+                key.clone()
+            };
+            Credential::new(format!("{prefix}{key}"))
+        });
         if let Some(value) = &value {
             // Told now, and without the key.
             HeaderValue::from_str(value.0.expose())
@@ -462,6 +473,16 @@ mod unit {
     #[test]
     fn a_key_is_neither_printed_nor_sent_in_the_clear() {
         let key = Credential::new("sk-very-secret".into());
+        let basic = Credential::new("Aladdin:open sesame".into());
+        let endpoint = Endpoint::new(
+            "https://api.example",
+            "authorization",
+            "Basic ",
+            Some(&basic),
+        )
+        .unwrap();
+        let value = endpoint.value.as_ref().unwrap().0.expose();
+        assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         let endpoint = Endpoint::new("https://api.example", "x-api-key", "", Some(&key)).unwrap();
         assert!(!format!("{endpoint:?}").contains("very-secret"));
         let refusal = Endpoint::new("http://api.example", "x-api-key", "", Some(&key)).unwrap_err();

@@ -97,6 +97,8 @@ bodies! {
     CallObserved = "call.observed",
     /// Something lent to a run that ended was refused for the first time.
     LeaseRefused = "lease.refused",
+    /// What a run's model is told, or which one answers, is new or has changed.
+    PromptSeen = "prompt.seen",
     /// A run read from a source that its task does not trust.
     TaintAdded = "taint.added",
     /// A change was opened or got a new revision.
@@ -173,6 +175,7 @@ impl Body {
             Self::RunEnded(RunEnded { run, .. })
             | Self::CallObserved(CallObserved { run, .. })
             | Self::LeaseRefused(LeaseRefused { run, .. })
+            | Self::PromptSeen(PromptSeen { run, .. })
             | Self::TaintAdded(TaintAdded { run, .. }) => run.to_string(),
             Self::RequestDenied(body) => body
                 .run
@@ -242,6 +245,7 @@ impl Body {
             | Self::RequestDenied(_)
             | Self::CallObserved(_)
             | Self::LeaseRefused(_)
+            | Self::PromptSeen(_)
             | Self::TaintAdded(_)
             | Self::ChangeClosed(_)
             | Self::JobClaimed(_)

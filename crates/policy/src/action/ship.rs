@@ -45,6 +45,9 @@ pub struct ChangeLand {
     /// Agents whose work is in it and whose environment ceiling is below what it deploys to.
     #[serde(default)]
     pub above_ceiling: BTreeSet<AgentId>,
+    /// What of the model, or of what it was told, changed within the runs behind it.
+    #[serde(default)]
+    pub model_changes: BTreeSet<String>,
     /// Who approved this revision.
     #[serde(default)]
     pub approvals: Approvals,

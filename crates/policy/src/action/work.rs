@@ -174,6 +174,10 @@ pub struct ModelCall {
     pub task: Option<TaskFacts>,
     /// Whether the task lets the agent use the endpoint.
     pub in_task: bool,
+    /// What of the model or of what it is told changed within the run: `asked`, `served`, `system`,
+    /// `tools`, `instructions`.
+    #[serde(default)]
+    pub model_changes: BTreeSet<String>,
     /// Rules of the secret scanner that the request's body breaks.
     #[serde(default)]
     pub secrets: BTreeSet<String>,

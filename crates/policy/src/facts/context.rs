@@ -113,6 +113,7 @@ pub(super) fn specific(request: &Request, more: Option<Needed>, context: &mut At
             ("in_task", Value::Bool(facts.in_task)),
             ("model", Value::text(&facts.model)),
             ("declared", Value::Bool(facts.declared)),
+            ("model_changes", Value::texts(&facts.model_changes)),
             ("secrets", Value::texts(&facts.secrets)),
             ("kept_files", Value::texts(&facts.kept_files)),
         ]),
@@ -152,6 +153,7 @@ pub(super) fn specific(request: &Request, more: Option<Needed>, context: &mut At
             ("tests", Value::text(tests(facts.tests))),
             ("deploys_to", Value::text(facts.deploys_to.as_str())),
             ("above_ceiling", agents(&facts.above_ceiling)),
+            ("model_changes", Value::texts(&facts.model_changes)),
             approvals(&facts.approvals),
         ]),
         Action::CommitAccept(facts) => context.extend([

@@ -168,6 +168,7 @@ pub(super) fn land() -> ChangeLand {
         tests: Some(TestVerdict::Passed),
         deploys_to: Deploys::Nothing,
         above_ceiling: BTreeSet::new(),
+        model_changes: BTreeSet::new(),
         approvals: Approvals(vec![other("grace", KeyClass::Presence)]),
     }
 }
@@ -219,6 +220,7 @@ pub(super) fn model_call() -> ModelCall {
         declared: true,
         task: task(),
         in_task: true,
+        model_changes: BTreeSet::new(),
         secrets: BTreeSet::new(),
         kept_files: BTreeSet::new(),
     }

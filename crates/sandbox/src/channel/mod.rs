@@ -234,4 +234,6 @@ async fn own(stream: tokio::net::TcpStream, forwarder: Arc<Forwarder>) {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ mod egress;
 mod git;
 mod http;
 mod kept;
+mod prompt;
 
 /// How long the launcher's question "shall it go on?" waits for news: well below the two seconds
 /// after which a launcher freezes its run.

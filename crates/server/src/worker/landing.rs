@@ -105,6 +105,7 @@ pub async fn verdict(
         tests: revision.tests.as_ref().map(|tests| tests.verdict),
         deploys_to: deploys,
         above_ceiling: facts::above_ceiling(state, &agents, reaches),
+        model_changes: facts::model_changes(state, change),
         approvals,
     });
     let halted = change.by_agent()

@@ -175,6 +175,31 @@ pub struct TaintAdded {
     pub origin: String,
 }
 
+/// What a run's model is told beforehand, or which model answers, is new or has changed. The texts
+/// are not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptSeen {
+    /// Which run.
+    pub run: RunId,
+    /// At which endpoint.
+    pub endpoint: EndpointId,
+    /// The model that was asked for; empty where the request names none.
+    pub model_asked: String,
+    /// The model that answered, where it is another than the one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_served: Option<String>,
+    /// Digest of the system prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<Digest>,
+    /// Digest of the tools' configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Digest>,
+    /// Digest of the instruction files in the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<Digest>,
+}
+
 /// Something lent to a run that ended was refused for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,11 +14,11 @@ use portcullis_gateway::http::egress::{destination_of, read_body, readable};
 use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
 use portcullis_gateway::http::{Bounds, Destination, foreign_credential};
 use portcullis_model::event::{CallObserved, LeaseKind, TaintAdded};
-use portcullis_model::{Refusal, RefusalKind};
+use portcullis_model::{EndpointId, Refusal, RefusalKind};
 use portcullis_policy::action::{Action, NetConnect};
 
 use super::super::{Problem, one_header};
-use super::http::{decide, grant, observed, record_outcome, texts, until_void};
+use super::http::{self, decide, grant, observed, record_outcome, texts, until_void};
 use super::{Caller, active, authenticate, kept};
 use crate::app::{App, now};
 use crate::facts;
@@ -48,6 +48,13 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
         Refusal::malformed("destination").expected("http:// or https://, host and path")
     })?;
     let destination = destination_of(&uri)?;
+    if let Some((id, rest)) = endpoint_of(&caller, &uri) {
+        let caller = active(app, caller, &LeaseKind::Endpoint(id.clone())).await?;
+        for name in OURS {
+            request.headers_mut().remove(name);
+        }
+        return http::call(app, caller, &id, &rest, request).await;
+    }
     let lease = LeaseKind::Host(destination.to_string());
     let caller = active(app, caller, &lease).await?;
     let websocket = is_websocket(request.headers());
@@ -66,8 +73,9 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
         head.headers.insert(header::AUTHORIZATION, value);
     }
     facts.foreign_credential = foreign_credential(&head.headers, &uri).is_some();
-    look_at(app, &caller, &head.headers, &uri, &body, &mut facts).await?;
     let resource = format!("host {destination}");
+    let looked = look_at(app, &caller, &head.headers, &uri, &body, &mut facts).await;
+    noted(app, &caller, &resource, looked).await?;
     let permit = decide(app, &caller, Action::NetConnect(facts), &resource).await?;
     taint(app, &caller, &destination, &head.method, &uri).await?;
     let recorded = grant(app, &caller, permit, &lease, None).await?;
@@ -79,13 +87,15 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
         let forwarded = app
             .egress
             .forward(recorded, &destination, onward, bounds, stop)
-            .await?;
-        return Ok(observed(app, &caller, lease, forwarded));
+            .await;
+        let forwarded = noted(app, &caller, &resource, forwarded).await?;
+        return Ok(observed(app, &caller, lease, forwarded, None));
     };
     let socket = app
         .egress
         .websocket(recorded, &destination, onward, bounds)
-        .await?;
+        .await;
+    let socket = noted(app, &caller, &resource, socket).await?;
     let status = socket.answer.status();
     let headers = socket.answer.headers().clone();
     let (app, stop) = (Arc::clone(app), until_void(app, &caller));
@@ -117,7 +127,8 @@ pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Respo
         .map_err(|_| Refusal::malformed("destination").received(&destination.to_string()))?;
     taint(app, &caller, &destination, request.method(), &uri).await?;
     let recorded = grant(app, &caller, permit, &lease, None).await?;
-    let tunnel = Tunnel::open(recorded, &destination, &app.addresses).await?;
+    let tunnel = Tunnel::open(recorded, &destination, &app.addresses).await;
+    let tunnel = noted(app, &caller, &resource, tunnel).await?;
     let (app, stop) = (Arc::clone(app), until_void(app, &caller));
     tokio::spawn(async move {
         let outcome = tunnel.run(upgrade, TunnelBounds::default(), stop).await;
@@ -162,9 +173,51 @@ pub(super) async fn refused(app: &Arc<App>, request: Request) -> Result<Response
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// What is denied outside of policy (an address that isn't public, a body that can't be looked at)
+/// is recorded as any other denial.
+async fn noted<T>(
+    app: &App,
+    caller: &Caller,
+    resource: &str,
+    result: Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    if let Err(refusal) = &result
+        && refusal.kind == RefusalKind::Denied
+    {
+        app.record_denial(
+            caller.actor(),
+            Some(caller.run.id),
+            "net.connect",
+            resource.to_owned(),
+            refusal,
+            app.state_decision(&caller.state),
+        )
+        .await;
+    }
+    result
+}
+
 fn target(headers: &HeaderMap) -> Result<&str, Refusal> {
     one_header(headers, "portcullis-target")?.ok_or_else(|| {
         Refusal::malformed("destination").expected("a `portcullis-target` header by the launcher")
+    })
+}
+
+/// The endpoint lent to the run below whose base URL this one lies, and what is left of it. So a
+/// program whose base URL can't be changed gets the credential added all the same.
+fn endpoint_of(caller: &Caller, uri: &Uri) -> Option<(EndpointId, String)> {
+    let lent = caller.run.leases.iter().filter_map(|lease| match lease {
+        LeaseKind::Endpoint(id) => caller.state.inventory.endpoints.get(id),
+        LeaseKind::Identity | LeaseKind::Git(_) | LeaseKind::Host(_) | LeaseKind::Tunnel(_) => None,
+    });
+    let path = uri.path_and_query().map_or("/", |both| both.as_str());
+    lent.into_iter().find_map(|record| {
+        let base: Uri = record.base_url.parse().ok()?;
+        let there = base.scheme() == uri.scheme()
+            && destination_of(&base).ok()? == destination_of(uri).ok()?;
+        let rest = path.strip_prefix(base.path().trim_end_matches('/'))?;
+        (there && (rest.is_empty() || rest.starts_with(['/', '?'])))
+            .then(|| (record.id.clone(), rest.to_owned()))
     })
 }
 

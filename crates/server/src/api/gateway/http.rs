@@ -11,13 +11,13 @@ use portcullis_checks::outgoing;
 use portcullis_flow::Command as Recording;
 use portcullis_gateway::http::model::{Endpoint, ModelCall};
 use portcullis_gateway::http::{Bounds, Credential, Forwarded, Observation, Stop};
-use portcullis_model::event::{CallObserved, LeaseKind};
+use portcullis_model::event::{CallObserved, LeaseKind, PromptSeen};
 use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal};
 use portcullis_policy::action::{Action, ModelCall as ModelFacts};
 use portcullis_policy::{Permit, Request as Question};
 
 use super::super::Problem;
-use super::{Caller, active, authenticate, halts, kept};
+use super::{Caller, active, authenticate, halts, kept, prompt};
 use crate::app::{App, Verdict, now, text};
 use crate::facts;
 use crate::home::Home;
@@ -43,18 +43,43 @@ pub(super) async fn model(
         .query()
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
-    let call = ModelCall::read(request, &format!("/{below}{query}")).await?;
+    let rest = format!("/{below}{query}");
+    call(app, caller, &id, &rest, request).await
+}
+
+/// A call to an endpoint that is lent to the run, whichever way it came. `rest`: path and query
+/// below the endpoint.
+pub(super) async fn call(
+    app: &Arc<App>,
+    caller: Caller,
+    id: &EndpointId,
+    rest: &str,
+    request: Request,
+) -> Result<Response, Problem> {
+    let lease = LeaseKind::Endpoint(id.clone());
+    let call = ModelCall::read(request, rest).await?;
     let asked = call.model_asked().unwrap_or_default().to_owned();
-    let record = caller.state.inventory.endpoints.get(&id).cloned();
+    let record = caller.state.inventory.endpoints.get(id).cloned();
     let allowed = record
         .as_ref()
         .is_some_and(|record| record.models.is_empty() || record.models.contains(&asked));
+    let told = PromptSeen {
+        run: caller.run.id,
+        endpoint: id.clone(),
+        model_asked: asked.clone(),
+        model_served: None,
+        system: None,
+        tools: None,
+        instructions: None,
+    };
+    let told = prompt::note(app, told, call.body()).await?;
     let action = Action::ModelCall(ModelFacts {
         endpoint: id.clone(),
         model: asked.clone(),
         declared: allowed,
         task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
         in_task: caller.run.leases.contains(&lease),
+        model_changes: prompt::changes(&app.state(), caller.run.id),
         secrets: texts(outgoing::secrets(call.body())),
         kept_files: kept::files(app, &caller).await?.found_in(call.body()),
     });
@@ -65,7 +90,7 @@ pub(super) async fn model(
         &format!("endpoint {id} model {asked}"),
     )
     .await?;
-    let record = record.ok_or_else(|| Refusal::not_found("endpoint", &id))?;
+    let record = record.ok_or_else(|| Refusal::not_found("endpoint", id))?;
     let key = match record.secret.as_str() {
         "" => None,
         secret => {
@@ -94,7 +119,7 @@ pub(super) async fn model(
         .models
         .forward(recorded, &endpoint, call, bounds, until_void(app, &caller))
         .await?;
-    Ok(observed(app, &caller, lease, forwarded))
+    Ok(observed(app, &caller, lease, forwarded, Some(told)))
 }
 
 pub(super) fn texts(
@@ -167,11 +192,15 @@ pub(super) fn observed(
     caller: &Caller,
     lease: LeaseKind,
     forwarded: Forwarded,
+    told: Option<PromptSeen>,
 ) -> Response {
     let (app, caller) = (Arc::clone(app), caller.clone());
     let observation = forwarded.observation;
     tokio::spawn(async move {
         let Ok(seen) = observation.await else { return };
+        if let Some(told) = told {
+            prompt::answered(&app, told, seen.model_served.as_deref()).await;
+        }
         let body = CallObserved {
             run: caller.run.id,
             lease,
