@@ -397,7 +397,7 @@ impl Command {
                     2 + rest.iter().take_while(|word| word.starts_with('-')).count()
                 }
                 [
-                    "pnpm" | "yarn" | "npm" | "bun",
+                    "pnpm" | "yarn" | "npm" | "bun" | "vp",
                     "dlx" | "exec" | "x",
                     rest @ ..,
                 ] => 2 + rest.iter().take_while(|word| word.starts_with('-')).count(),

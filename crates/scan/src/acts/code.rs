@@ -297,14 +297,24 @@ fn subprocess(
                 if matches!(quote, '\'' | '"' | '`')
                     && let Some(text) = next.get(1..).and_then(|inner| inner.split(quote).next())
                 {
+                    let listed = lines
+                        .get(index + offset + 2)
+                        .filter(|after| next.ends_with(',') && after.trim().starts_with('['))
+                        .map(|_| words(lines, index + offset + 1, next));
+                    let text = listed.as_deref().unwrap_or(text);
                     commands(text, file, line + offset + 1, acts);
+                    if listed.is_some() {
+                        break;
+                    }
                 }
             }
         }
         return;
     };
     let rest = rest.get(open..).unwrap_or_default();
-    let text = if raw.contains("['")
+    let text = if rest.trim_end().ends_with('[') {
+        words(lines, index, rest)
+    } else if raw.contains("['")
         || raw.contains("[\"")
         || raw.contains(", [")
         || raw.contains(",[")
@@ -326,6 +336,45 @@ fn subprocess(
             .to_owned()
     };
     commands(&text, file, line, acts);
+}
+
+/// The words of a program and its list of arguments over several lines: what stands in quotation
+/// marks from `first` (the text of line `index`) to the end of the list, but for what is spread
+/// into it on a condition (`...(tag ? ['--tag', tag] : [])`).
+fn words(lines: &[&str], index: usize, first: &str) -> String {
+    /// Lines that a list may take.
+    const LONGEST: usize = 24;
+    let rest = lines.iter().skip(index + 1).take(LONGEST);
+    let mut found = Vec::new();
+    let (mut lists, mut spreads) = (0_usize, 0_usize);
+    let mut quoted: Option<(char, String)> = None;
+    for text in std::iter::once(&first).chain(rest) {
+        for c in text.chars() {
+            quoted = match (quoted.take(), c) {
+                (Some((quote, word)), c) if c == quote => {
+                    if spreads == 0 {
+                        found.push(word);
+                    }
+                    None
+                }
+                (Some((quote, word)), c) => Some((quote, word + c.encode_utf8(&mut [0; 4]))),
+                (None, '\'' | '"' | '`') => Some((c, String::new())),
+                (None, c) => {
+                    match c {
+                        '[' => lists += 1,
+                        ']' if lists <= 1 => return found.join(" "),
+                        ']' => lists -= 1,
+                        '(' => spreads += 1,
+                        ')' => spreads = spreads.saturating_sub(1),
+                        _ => {}
+                    }
+                    None
+                }
+            };
+        }
+        quoted = None;
+    }
+    found.join(" ")
 }
 
 fn commands(text: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
