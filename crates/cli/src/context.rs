@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::log_reader::LogReader;
 use crate::output::Format;
 use crate::reason::Reason;
 use crate::signing::{Agent, SigningKey};
@@ -123,6 +124,14 @@ impl Context {
     /// Its URL can't be used.
     pub(crate) fn client(&self) -> Result<Client, Refusal> {
         Client::new(&self.global.server)
+    }
+
+    /// The server's log, as anybody outside reads it.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub(crate) fn log_reader(&self) -> Result<LogReader, Refusal> {
+        LogReader::new(&format!("{}/log", self.client()?.url()), None)
     }
 
     /// How results are printed.

@@ -10,6 +10,7 @@ mod commands;
 mod context;
 mod exit;
 mod git;
+mod log_reader;
 mod output;
 mod progress;
 mod random;

@@ -5,6 +5,8 @@
 //! - [`signer`]: Ed25519 keys of services and of the log;
 //! - [`note`], [`checkpoint`], [`tlog_proof`]: the log's signed tree heads and the proof file of one
 //!   entry, as C2SP writes them;
+//! - [`cosignature`]: what witnesses say of a checkpoint, and what they are asked;
+//! - [`tiles`]: the tree's hashes and the entries in the pieces in which a log is served;
 //! - [`sshsig`]: signatures by people's SSH keys, hardware keys included;
 //! - [`dsse`]: the envelope around every signed payload;
 //! - [`intoto`], [`slsa`], [`test_result`], [`vsa`]: what attestations say;
@@ -20,6 +22,7 @@
 pub mod approval;
 pub mod chain;
 pub mod checkpoint;
+pub mod cosignature;
 pub mod dsse;
 pub mod intoto;
 pub mod merkle;
@@ -29,5 +32,6 @@ pub mod slsa;
 pub mod sshsig;
 pub mod statement;
 pub mod test_result;
+pub mod tiles;
 pub mod tlog_proof;
 pub mod vsa;

@@ -200,16 +200,23 @@ impl fmt::Display for UnverifiedNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
         for signature in &self.signatures {
-            let mut bytes = signature.key_id.to_be_bytes().to_vec();
-            bytes.extend_from_slice(&signature.bytes);
-            writeln!(
-                f,
-                "{SIGNATURE_PREFIX}{} {}",
-                signature.name,
-                STANDARD.encode(bytes)
-            )?;
+            writeln!(f, "{signature}")?;
         }
         Ok(())
+    }
+}
+
+/// The signature line, without its newline.
+impl fmt::Display for NoteSignature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.key_id.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.bytes);
+        write!(
+            f,
+            "{SIGNATURE_PREFIX}{} {}",
+            self.name,
+            STANDARD.encode(bytes)
+        )
     }
 }
 
@@ -228,13 +235,8 @@ impl VerifiedNote {
 impl VerifierKey {
     /// The key with its id, which follows from name and bytes.
     pub fn new(name: KeyName, public: [u8; 32]) -> Self {
-        let digest = Digest::of_parts(&[name.0.as_bytes(), b"\n", &[ED25519_TYPE], &public]);
-        let [a, b, c, d, ..] = *digest.as_bytes();
-        Self {
-            name,
-            id: u32::from_be_bytes([a, b, c, d]),
-            public,
-        }
+        let id = key_id(&name, ED25519_TYPE, &public);
+        Self { name, id, public }
     }
 
     /// The key of an `ssh-ed25519` public key under `name`.
@@ -349,7 +351,15 @@ impl fmt::Debug for KeyName {
     }
 }
 
-fn parse_signature(line: &str) -> Result<NoteSignature, Refusal> {
+/// The id of a key of this signature type.
+pub(crate) fn key_id(name: &KeyName, signature_type: u8, public: &[u8; 32]) -> u32 {
+    let digest = Digest::of_parts(&[name.0.as_bytes(), b"\n", &[signature_type], public]);
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// Reads one signature line, without its newline.
+pub(crate) fn parse_signature(line: &str) -> Result<NoteSignature, Refusal> {
     let (name, base64) = line
         .strip_prefix(SIGNATURE_PREFIX)
         .and_then(|rest| rest.split_once(' '))

@@ -6,12 +6,14 @@
 //! - [`egress`]: requests and WebSockets to hosts that a task names.
 //! - [`prompt`]: what a model is told beforehand, as digests.
 //! - [`tunnel`]: bytes that pass unread, where that is permitted.
+//! - [`plain`]: requests of our own, for no run: to logs and witnesses.
 
 mod answer;
 pub mod destination;
 pub mod egress;
 mod headers;
 pub mod model;
+pub mod plain;
 pub mod prompt;
 mod scan;
 #[cfg(test)]

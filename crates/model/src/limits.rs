@@ -2,8 +2,9 @@
 
 /// Longest name id in bytes: fits a DNS label, a SPIFFE path segment and a table column.
 pub const NAME_MAX_BYTES: usize = 64;
-/// Largest ledger entry in bytes; larger bodies are blobs, so a tile of 256 stays below 16 MiB.
-pub const ENTRY_MAX_BYTES: usize = 64 * 1024;
+/// Largest ledger entry in bytes: what an entry bundle's 16-bit length can say (C2SP tlog-tiles), so
+/// that every entry can be served. Larger bodies are blobs; a bundle of 256 stays below 16 MiB.
+pub const ENTRY_MAX_BYTES: usize = 65_535;
 /// Largest task file, manifest or signed envelope in bytes that a command or endpoint reads.
 pub const DOCUMENT_MAX_BYTES: usize = 256 * 1024;
 /// Longest task title in bytes: one line in a terminal, twice.

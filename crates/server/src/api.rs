@@ -24,6 +24,7 @@ use crate::intake;
 
 pub mod gateway;
 pub mod ledger;
+pub mod log;
 pub mod problem;
 pub mod reads;
 pub mod review;
@@ -47,6 +48,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/blobs/{digest}", put(put_blob).get(get_blob))
         .merge(reads::routes())
         .merge(ledger::routes())
+        .nest("/log", log::routes())
         // What the router and its extractors refuse by themselves; the gateway's answers are others'.
         .layer(map_response(problem::of_router))
         .route("/gateway/v1/{*path}", any(gateway::handle))

@@ -34,6 +34,9 @@ use crate::worker::Settled;
 /// The audience of run tokens: our own gateway.
 pub const AUDIENCE: &str = "portcullis-gateway";
 
+/// Most pieces of the log in memory at once; a bundle has up to 16 MiB.
+const LOG_READS_MAX: usize = 16;
+
 /// The running server.
 pub struct App {
     /// Local settings.
@@ -68,6 +71,8 @@ pub struct App {
     pub questions: Questions,
     /// Work that needs no further look while this server runs.
     pub settled: Settled,
+    /// How many pieces of the log are read at once.
+    pub log_reads: tokio::sync::Semaphore,
     /// What looks at rollouts remember of one another.
     pub rollouts: crate::worker::rollout::Memory,
     /// What was halted before the ledger could say so.
@@ -232,12 +237,18 @@ impl App {
             index: crate::bundle::Index::default(),
             questions: Questions::default(),
             settled: Settled::default(),
+            log_reads: tokio::sync::Semaphore::new(LOG_READS_MAX),
             rollouts: crate::worker::rollout::Memory::default(),
             halted: ArcSwap::from_pointee(BTreeSet::new()),
             policies: Mutex::new(BTreeMap::new()),
         };
         app.policy(&app.state(), &[])?;
         Ok((Arc::new(app), ledger, report))
+    }
+
+    /// The signed note that the log's readers get.
+    pub fn public_checkpoint(&self) -> String {
+        self.ledger.checkpoint().note.clone()
     }
 
     /// The newest state.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use portcullis_gateway::http::AddressRule;
 use portcullis_model::document::from_toml;
 use portcullis_model::host::normalise_host;
-use portcullis_model::{Refusal, RefusalKind};
+use portcullis_model::{EndpointId, Refusal, RefusalKind};
 use serde::Deserialize;
 
 /// The configuration.
@@ -36,6 +36,21 @@ pub struct Config {
     /// A file with further certificate authorities for outgoing TLS, PEM.
     #[serde(default)]
     pub extra_authorities: Option<PathBuf>,
+    /// How the log is served to readers who do not reach `listen`.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// How the log is served besides the server's own listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// Where checkpoint, tiles and entries are served, read-only; nowhere if unset.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// Name of a file in `secrets/` with readers' tokens, one a line; everyone may read if unset.
+    #[serde(default)]
+    pub readers: Option<EndpointId>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -73,6 +88,7 @@ impl Config {
                     .received(name));
             }
         }
+        config.log.check()?;
         Ok(config)
     }
 
@@ -93,6 +109,27 @@ impl Config {
     /// The server's own base URL, as it stands in proofs of possession.
     pub fn url(&self) -> String {
         format!("http://{}", self.listen)
+    }
+}
+
+impl LogConfig {
+    fn check(&self) -> Result<(), Refusal> {
+        let wrong = |code: &str, message: &str| Refusal::new(RefusalKind::Malformed, code, message);
+        match (self.listen, &self.readers) {
+            (None, Some(_)) => Err(wrong(
+                "log-readers-without-listener",
+                "`log.readers` says who may read where nobody can",
+            )
+            .next("set `log.listen`, or remove `log.readers`")),
+            (Some(address), Some(_)) if !address.ip().is_loopback() => Err(wrong(
+                "log-token-in-the-clear",
+                "readers' tokens must not travel over plain HTTP",
+            )
+            .expected("an address such as 127.0.0.1:7118, behind a proxy that speaks TLS")
+            .received(&address.to_string())
+            .next("let a TLS proxy forward to a loopback address, or serve everyone")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -121,6 +158,20 @@ mod tests {
                 "{bad}"
             );
         }
+        for (bad, code) in [
+            (
+                "[log]\nreaders = 'log-readers'",
+                "log-readers-without-listener",
+            ),
+            (
+                "[log]\nreaders = 'log-readers'\nlisten = '0.0.0.0:7118'",
+                "log-token-in-the-clear",
+            ),
+        ] {
+            assert_eq!(Config::read(bad).unwrap_err().code, code);
+        }
+        let open = Config::read("[log]\nlisten = '0.0.0.0:7118'").unwrap();
+        assert_eq!(open.log.listen.unwrap().port(), 7118);
         let refusal = Config::read("listn = '127.0.0.1:1'").unwrap_err();
         assert!(
             refusal.to_string().contains("did you mean `listen`?"),

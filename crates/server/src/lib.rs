@@ -17,6 +17,7 @@ pub mod home;
 pub mod init;
 pub mod intake;
 pub mod kept;
+pub mod log;
 pub mod mirrors;
 pub mod serve;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! The role `serve`: the ledger, the API, the gateway, the worker.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_model::event::{IncidentOpened, ServerStarted};
@@ -9,6 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::home::Home;
+use crate::log::Readers;
 use crate::{api, worker};
 
 /// Serves until the process is told to stop (SIGINT, SIGTERM). `ready` is called once requests are
@@ -29,22 +31,21 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     for warning in &report.warnings {
         tracing::warn!(error.code = warning.code, "{warning}");
     }
-    let listener = TcpListener::bind(app.config.listen)
-        .await
-        .map_err(|error| {
-            Refusal::new(
-                RefusalKind::Unavailable,
-                "address-taken",
-                "the server can't listen",
-            )
-            .expected(&format!("{} free", app.config.listen))
-            .received(&error.to_string())
-            .next("change `listen` in portcullis.toml, or stop what listens there")
-        })?;
+    let listener = bind(app.config.listen, "listen").await?;
+    let log = match app.config.log.listen {
+        Some(address) => Some((
+            bind(address, "log.listen").await?,
+            Readers::open(&app.home, &app.config.log)?,
+        )),
+        None => None,
+    };
     announce(&app).await?;
     let work = tokio::spawn(worker::run(Arc::clone(&app)));
     let sync = tokio::spawn(worker::sync::run(Arc::clone(&app)));
     let keep = tokio::spawn(worker::rollout::keep(Arc::clone(&app)));
+    let log = log.map(|(listener, readers)| {
+        tokio::spawn(crate::log::serve(Arc::clone(&app), listener, readers))
+    });
     ready(&app);
     let served = axum::serve(listener, api::router(Arc::clone(&app)))
         .with_graceful_shutdown(stopped())
@@ -52,10 +53,28 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     work.abort();
     sync.abort();
     keep.abort();
+    if let Some(log) = log {
+        log.abort();
+    }
     drop(app);
     ledger.close()?;
     served.map_err(|error| {
         Refusal::unavailable("server-failed", "the server stopped").received(&error.to_string())
+    })
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Refusal> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Refusal::new(
+            RefusalKind::Unavailable,
+            "address-taken",
+            "the server can't listen",
+        )
+        .expected(&format!("{address} free"))
+        .received(&error.to_string())
+        .next(format!(
+            "change `{setting}` in portcullis.toml, or stop what listens there"
+        ))
     })
 }
 

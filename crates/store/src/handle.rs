@@ -222,7 +222,7 @@ impl<F: Fold> LedgerHandle<F> {
         self.with_tree(new, |tree| merkle::consistency_proof(tree, old, new))
     }
 
-    fn with_tree<T>(
+    pub(crate) fn with_tree<T>(
         &self,
         size: u64,
         read: impl FnOnce(&StoredTree<'_>) -> Result<T, Refusal>,

@@ -46,6 +46,7 @@ mod reserve;
 mod sequencer;
 mod snapshot;
 mod storage;
+mod tiles;
 mod tree;
 mod verify;
 mod wal;

@@ -1,22 +1,28 @@
 //! The ledger, read from outside: sentences, proofs, exact bytes.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
-use portcullis_evidence::merkle::leaf_hash;
+use portcullis_evidence::merkle::{leaf_hash, verify_inclusion};
+use portcullis_evidence::tiles::{TILE_WIDTH, TileMap};
 use portcullis_evidence::tlog_proof::UnverifiedProof;
-use portcullis_model::{Digest, Event, LedgerIndex, Refusal, canonical};
+use portcullis_model::{Event, LedgerIndex, Refusal, canonical};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::commands::ledger_verify::{self, Verify};
+use crate::commands::ledger_remote::at_entry;
+use crate::commands::ledger_verify::{self, Genesis, Verify};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::log_reader::LogReader;
 use crate::output;
 use crate::progress::Counter;
 use crate::sentence::sentence;
+use crate::task_file::write_file;
 
 /// Entries of one page; the server gives at most a thousand.
 const PAGE: u64 = 1_000;
@@ -37,21 +43,69 @@ pub(crate) enum LedgerCommand {
     },
     /// Prove that nothing was changed, removed or reordered
     Verify(Verify),
-    /// Print the proof that the ledger holds an entry (C2SP tlog-proof), checked
-    Proof {
-        /// Which entry
-        #[arg(value_name = "INDEX")]
-        index: LedgerIndex,
-    },
-    /// Write the entries' exact bytes, one a line
-    Export {
-        /// First entry
-        #[arg(long, value_name = "INDEX", default_value_t = 0)]
-        from: LedgerIndex,
-        /// Where to; a new file [default: standard output]
-        #[arg(long, value_name = "FILE")]
-        to: Option<PathBuf>,
-    },
+    /// Write the proof that the ledger holds an entry, with the entry in it (C2SP tlog-proof);
+    /// `portcullis verify` checks it offline
+    Proof(Proof),
+    /// Write the entries as JSON Lines, each with the proof that the ledger holds it
+    Export(Export),
+}
+
+/// Writes the proof of one entry.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Proof {
+    /// Which entry
+    #[arg(value_name = "INDEX")]
+    index: LedgerIndex,
+    /// Where to; a new file, by custom ending in .tlog-proof [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    from: Served,
+}
+
+/// Writes entries with their proofs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    /// First entry
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    from: LedgerIndex,
+    /// Where to; a new file [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// The entries' exact bytes alone, one a line, without proofs
+    #[arg(long)]
+    bare: bool,
+    #[command(flatten)]
+    log: Served,
+}
+
+/// Which log is read.
+#[derive(Debug, clap::Args)]
+struct Served {
+    /// A log that is served elsewhere (C2SP tlog-tiles) [default: the server's]
+    #[arg(long, value_name = "URL")]
+    log: Option<String>,
+    /// A file with the token that admits readers of that log
+    #[arg(long, value_name = "FILE", requires = "log")]
+    token_file: Option<PathBuf>,
+    /// Entry 0 as it was pinned [default: genesis.json of --home, or the log's own]
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+}
+
+impl Served {
+    /// The log, and its beginning.
+    async fn open(&self, context: &Context) -> Result<(LogReader, Genesis), Refusal> {
+        let reader = match &self.log {
+            Some(url) => LogReader::new(url, self.token_file.as_deref())?,
+            None => context.log_reader()?,
+        };
+        let home = context.global.home.as_ref().filter(|_| self.log.is_none());
+        let home = home.map(|home| home.join("genesis.json"));
+        let pinned = self.genesis.as_deref().or(home.as_deref());
+        let genesis = ledger_verify::genesis_of(&reader, pinned).await?;
+        Ok((reader, genesis))
+    }
 }
 
 /// A page of entries.
@@ -77,8 +131,6 @@ pub(crate) struct Read {
     pub(crate) index: LedgerIndex,
     /// Its exact bytes.
     pub(crate) bytes: Vec<u8>,
-    /// Its leaf hash.
-    pub(crate) leaf: Digest,
     /// As JSON.
     pub(crate) entry: Value,
 }
@@ -89,8 +141,8 @@ impl LedgerCommand {
         match self {
             Self::Tail { from, follow } => tail(context, from, follow).await,
             Self::Verify(verify) => verify.run(context).await,
-            Self::Proof { index } => proof(context, index).await,
-            Self::Export { from, to } => export(context, from, to).await,
+            Self::Proof(proof) => proof.run(context).await,
+            Self::Export(export) => export.run(context).await,
         }
     }
 }
@@ -154,7 +206,6 @@ impl Item {
         Ok(Read {
             index: self.index,
             bytes,
-            leaf,
             entry: self.entry,
         })
     }
@@ -217,65 +268,160 @@ fn print_entry(
         .print_line(&line, || format!("{index:>6} {told}"))
 }
 
-async fn proof(context: &Context, index: LedgerIndex) -> Result<Exit, Refusal> {
-    let client = context.client()?;
-    let text = client.text(&format!("/v1/ledger/proof/{index}")).await?;
-    let mut entry = None;
-    read_entries(&client, index, Some(index + 1), |read| {
-        entry = Some(read.bytes);
-        Ok(())
-    })
-    .await?;
-    let entry = entry.ok_or_else(|| Refusal::not_found("entry", index))?;
-    let genesis = ledger_verify::genesis_of(context, &client, None).await?;
-    let logged = UnverifiedProof::parse(text.as_bytes())?.verify(&entry, &genesis.key)?;
-    let proven = format!(
-        "entry {index} is in the log {} ({})",
-        genesis.origin, genesis.known_by
-    );
-    let answer =
-        json!({ "index": index, "leaf": leaf_hash(&entry), "proof": text, "proven": proven });
-    debug_assert_eq!(logged.index(), index);
-    output::note(&proven);
-    context.out().print(&answer, || text.clone())?;
-    Ok(Exit::Done)
+impl Proof {
+    async fn run(self, context: &Context) -> Result<Exit, Refusal> {
+        let (reader, genesis) = self.from.open(context).await?;
+        let index = self.index;
+        let checkpoint = reader.checkpoint().await?;
+        let size = checkpoint.verify(&genesis.key)?.checkpoint().size;
+        if index >= size {
+            return Err(Refusal::not_found("entry", index).expected(&format!(
+                "an index below {size}, the size of the signed tree"
+            )));
+        }
+        let mut entry = None;
+        reader
+            .entries(index, index + 1, |_, bytes| {
+                entry = Some(bytes.to_vec());
+                Ok(false)
+            })
+            .await?;
+        let entry = entry.ok_or_else(|| Refusal::not_found("entry", index))?;
+        let proof = UnverifiedProof {
+            untrusted_extra: Some(entry.clone()),
+            index,
+            hashes: reader.inclusion(index, size).await?,
+            checkpoint,
+        };
+        proof.verify(&entry, &genesis.key)?;
+        let text = proof.to_string();
+        let proven = format!(
+            "entry {index} is in the log {} ({})",
+            genesis.origin, genesis.known_by
+        );
+        let answer = json!({
+            "index": index, "leaf": leaf_hash(&entry), "proof": text, "proven": proven,
+            "file": self.to.as_ref().map(|path| path.display().to_string()),
+        });
+        match &self.to {
+            Some(path) => {
+                write_file(path, text.as_bytes(), false)?;
+                context.out().print(&answer, || {
+                    format!(
+                        "{proven}\n  next: portcullis verify {} --genesis FILE",
+                        path.display()
+                    )
+                })?;
+            }
+            None => {
+                output::note(&proven);
+                context.out().print(&answer, || text.clone())?;
+            }
+        }
+        Ok(Exit::Done)
+    }
 }
 
-async fn export(
-    context: &Context,
-    from: LedgerIndex,
-    to: Option<PathBuf>,
-) -> Result<Exit, Refusal> {
-    let client = context.client()?;
-    let unwritable = |error: std::io::Error| {
-        Refusal::unavailable("file-unwritable", "the export can't be written")
-            .received(&error.to_string())
-    };
-    let mut file = match &to {
-        Some(path) => Some(std::io::BufWriter::new(
-            std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(path)
-                .map_err(unwritable)?,
-        )),
-        None => None,
-    };
-    let size = read_entries(&client, from, None, |read| {
-        let mut line = read.bytes;
-        line.push(b'\n');
-        match &mut file {
-            Some(file) => file.write_all(&line).map_err(unwritable),
-            None => output::bytes(&line),
+impl Export {
+    async fn run(self, context: &Context) -> Result<Exit, Refusal> {
+        let (reader, genesis) = self.log.open(context).await?;
+        let served = reader.checkpoint().await?;
+        let newest = served.verify(&genesis.key)?;
+        let (size, root) = (newest.checkpoint().size, newest.checkpoint().root);
+        let mut out = Sink::open(self.to.as_deref())?;
+        if !self.bare {
+            let head = json!({
+                "format": "portcullis-ledger-export@v1",
+                "checkpoint": served.to_string(),
+            });
+            out.line(head.to_string().into_bytes())?;
         }
-    })
-    .await?;
-    if let (Some(mut file), Some(path)) = (file, to) {
-        file.flush().map_err(unwritable)?;
-        let answer = json!({ "file": path.display().to_string(), "from": from, "to": size });
-        context.out().print(&answer, || {
-            format!("entries {from} to {size} are in {}", path.display())
-        })?;
+        let mut counter = Counter::new("writing entries");
+        let mut tiles = TileMap::new(size);
+        let mut at = self.from;
+        while at < size {
+            let until = size.min((at / TILE_WIDTH + 1) * TILE_WIDTH);
+            let mut entries = Vec::new();
+            reader
+                .entries(at, until, |_, bytes| {
+                    entries.push(bytes.to_vec());
+                    Ok(true)
+                })
+                .await?;
+            let proofs = reader.inclusions(&mut tiles, at..until, size).await?;
+            for ((index, entry), proof) in (at..).zip(&entries).zip(&proofs) {
+                let leaf = leaf_hash(entry);
+                verify_inclusion(leaf, index, size, proof, root)
+                    .map_err(|error| at_entry(index, error.into()))?;
+                if self.bare {
+                    out.line(entry.clone())?;
+                    continue;
+                }
+                let entry: Value = serde_json::from_slice(entry).map_err(|error| {
+                    at_entry(
+                        index,
+                        Refusal::malformed("ledger entry").received(&error.to_string()),
+                    )
+                })?;
+                let proof: Vec<String> = proof
+                    .iter()
+                    .map(|hash| STANDARD.encode(hash.as_bytes()))
+                    .collect();
+                let line = json!({ "index": index, "entry": entry, "proof": proof });
+                out.line(line.to_string().into_bytes())?;
+            }
+            at = until;
+            counter.at(at, size);
+        }
+        drop(counter);
+        out.finish()?;
+        if let Some(path) = self.to {
+            let from = self.from;
+            let answer = json!({ "file": path.display().to_string(), "from": from, "to": size });
+            context.out().print(&answer, || {
+                format!("entries {from} to {size} are in {}", path.display())
+            })?;
+        }
+        Ok(Exit::Done)
     }
-    Ok(Exit::Done)
+}
+
+/// Where lines go.
+enum Sink {
+    File(std::io::BufWriter<std::fs::File>),
+    Standard,
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Self, Refusal> {
+        let Some(path) = path else {
+            return Ok(Self::Standard);
+        };
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|error| unwritable(&error))?;
+        Ok(Self::File(std::io::BufWriter::new(file)))
+    }
+
+    fn line(&mut self, mut line: Vec<u8>) -> Result<(), Refusal> {
+        line.push(b'\n');
+        match self {
+            Self::File(file) => file.write_all(&line).map_err(|error| unwritable(&error)),
+            Self::Standard => output::bytes(&line),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Refusal> {
+        match self {
+            Self::File(file) => file.flush().map_err(|error| unwritable(&error)),
+            Self::Standard => Ok(()),
+        }
+    }
+}
+
+fn unwritable(error: &std::io::Error) -> Refusal {
+    Refusal::unavailable("file-unwritable", "the export can't be written")
+        .received(&error.to_string())
 }

@@ -1,31 +1,49 @@
 //! `ledger verify`: that nothing was changed, removed or reordered, by this program's own count.
+//!
+//! A served log is read as anybody outside reads it ([`crate::log_reader`]); a directory's files by
+//! the store. Both ways the same fold and the same check of signatures run over the entries.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use portcullis_evidence::chain::{Auditor, BlobLookup};
 use portcullis_evidence::checkpoint::UnverifiedCheckpoint;
-use portcullis_evidence::merkle::{Frontier, empty_root};
+use portcullis_evidence::merkle::{Frontier, Node};
 use portcullis_evidence::note::VerifierKey;
+use portcullis_evidence::tiles::TILE_HEIGHT;
 use portcullis_flow::State;
 use portcullis_model::{Body, Digest, Event, Fold as _, Refusal};
 use portcullis_store::{Blobs, VerifyOptions};
 use serde_json::json;
 
-use crate::client::Client;
-use crate::commands::ledger::read_entries;
-use crate::context::{Context, Items};
+use crate::commands::ledger_remote;
+use crate::context::Context;
 use crate::exit::Exit;
+use crate::log_reader::LogReader;
 use crate::output;
 use crate::task_file::{read_bounded, read_text, write_file};
 
-/// Verifies the ledger: the server's, or with --home the files of a directory.
+/// Verifies a ledger: the server's, that at a URL, or with --home the files of a directory.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
+    /// A log that is served elsewhere (C2SP tlog-tiles) [default: the server's]
+    #[arg(value_name = "URL")]
+    log: Option<String>,
+    /// A file with the token that admits readers of that log
+    #[arg(long, value_name = "FILE", requires = "log")]
+    token_file: Option<PathBuf>,
+    /// For a served log: keep here what was verified, and go on from it the next time. Entries
+    /// before are not read again; of those after it form and place are checked, not rules and
+    /// signatures
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Most entries that are read of a log
+    #[arg(long, value_name = "COUNT", default_value_t = ledger_remote::ENTRIES_MAX)]
+    max_entries: u64,
     /// A checkpoint that was kept from earlier: the ledger must contain it
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Entry 0 as it was pinned [default: the server's own, or genesis.json of --home]
+    /// Entry 0 as it was pinned [default: the log's own, or genesis.json of --home]
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
     /// Keep the newest checkpoint here, for the next time
@@ -47,36 +65,46 @@ pub(crate) struct Genesis {
 impl Verify {
     /// Runs it.
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Refusal> {
-        match &context.global.home {
-            Some(home) => self.files(context, home),
-            None => self.server(context).await,
+        match (&self.log, &context.global.home) {
+            (Some(url), _) => {
+                let reader = LogReader::new(url, self.token_file.as_deref())?;
+                self.served(context, &reader).await
+            }
+            (None, Some(home)) if self.state.is_none() => self.files(context, home),
+            (None, _) => {
+                let reader = context.log_reader()?;
+                self.served(context, &reader).await
+            }
         }
     }
 
-    /// Reads every entry from the server and counts again.
-    async fn server(self, context: &Context) -> Result<Exit, Refusal> {
-        let client = context.client()?;
-        let genesis = genesis_of(context, &client, self.genesis.as_deref()).await?;
-        let note = client.text("/v1/ledger/checkpoint").await?;
-        let newest = checkpoint(&note, &genesis)?;
+    /// Reads every entry of a served log and counts again.
+    async fn served(self, context: &Context, reader: &LogReader) -> Result<Exit, Refusal> {
+        // The directory is that of the server, not of a log elsewhere.
+        let home = context.global.home.as_ref().filter(|_| self.log.is_none());
+        let home = home.map(|home| home.join("genesis.json"));
+        let genesis = genesis_of(reader, self.genesis.as_deref().or(home.as_deref())).await?;
         let held = match &self.checkpoint {
             Some(path) => Some(checkpoint(&read_text(path, "checkpoint")?, &genesis)?),
             None => None,
         };
-        let mut count = Count {
-            held,
-            ..Count::default()
-        };
-        read_entries(&client, 0, Some(newest.0), |read| {
-            count.take(&genesis, read.index, &read.bytes, read.leaf)
-        })
-        .await?;
-        count.finish(newest)?;
-        self.keep(&note)?;
+        let mut count = Count::default();
+        let (state, most) = (self.state.as_ref(), self.max_entries);
+        let shown = ledger_remote::verify(reader, &genesis, &mut count, state, most).await?;
+        if let Some(held) = held {
+            ledger_remote::contains(reader, held, (shown.size, shown.root)).await?;
+        }
+        if let Some(path) = &self.save {
+            write_file(path, shown.note.as_bytes(), true)?;
+        }
+        let resumed = shown.resumed;
         let answer = json!({
-            "sound": true, "origin": genesis.origin, "size": newest.0, "root": newest.1,
-            "genesis": Digest::of(&genesis.bytes), "genesis_known_by": genesis.known_by,
-            "held": held.map(|held| held.0), "signatures": count.audit.signatures,
+            "sound": true, "log": reader.prefix(), "origin": genesis.origin,
+            "size": shown.size, "root": shown.root,
+            "genesis": genesis.digest(), "genesis_known_by": genesis.known_by,
+            "held": held.map(|held| held.0), "resumed_from": resumed.map(|(size, _)| size),
+            "rules_and_signatures": resumed.is_none(),
+            "signatures": count.audit.signatures,
             "self_approved": count.audit.self_approved(), "not_looked_at": count.audit.missing,
         });
         context.out().print(&answer, || {
@@ -84,14 +112,21 @@ impl Verify {
                 Some((size, _)) => format!("; it contains the checkpoint of {size} entries that you held"),
                 None => String::new(),
             };
+            let (size, origin, root) = (shown.size, &genesis.origin, shown.root.short());
+            let holds = match resumed {
+                None => format!(
+                    "{size} entries of {origin} with {} signatures hold together and lead to the signed root {root}",
+                    count.audit.signatures
+                ),
+                Some((old, at)) => format!(
+                    "{size} entries of {origin} lead to the signed root {root}: the first {old} were verified on {at}, and the log still contains them; of the {} after them form and place were checked, not rules and signatures",
+                    size - old
+                ),
+            };
             format!(
-                "{} entries of {} with {} signatures hold together and lead to the signed root {}{held}{}\ngenesis {} ({})",
-                newest.0,
-                genesis.origin,
-                count.audit.signatures,
-                newest.1.short(),
+                "{holds}{held}{}\ngenesis {} ({})",
                 count.audit.says_of_itself(),
-                Digest::of(&genesis.bytes),
+                genesis.digest(),
                 genesis.known_by
             )
         })?;
@@ -177,17 +212,19 @@ impl Verify {
         })?;
         Ok(if sound { Exit::Done } else { Exit::Failed })
     }
-
-    fn keep(&self, note: &str) -> Result<(), Refusal> {
-        match &self.save {
-            Some(path) => write_file(path, note.as_bytes(), true),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Genesis {
-    fn read(bytes: &[u8], known_by: &'static str) -> Result<Self, Refusal> {
+    /// Digest of entry 0, as people compare it.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// Reads entry 0.
+    ///
+    /// # Errors
+    /// It isn't a genesis.
+    pub(crate) fn read(bytes: &[u8], known_by: &'static str) -> Result<Self, Refusal> {
         let event = Event::decode(0, bytes)?;
         let Body::GenesisCreated(body) = event.body else {
             return Err(Refusal::malformed("genesis")
@@ -204,31 +241,28 @@ impl Genesis {
     }
 }
 
-/// Entry 0: the pinned file, or what the server says when nothing is pinned.
+/// Entry 0: the pinned file, or what the log says when nothing is pinned.
 ///
 /// # Errors
 /// It can't be read, or isn't a genesis.
 pub(crate) async fn genesis_of(
-    context: &Context,
-    client: &Client,
+    reader: &LogReader,
     pinned: Option<&Path>,
 ) -> Result<Genesis, Refusal> {
-    let home = context
-        .global
-        .home
-        .as_ref()
-        .map(|home| home.join("genesis.json"));
-    if let Some(path) = pinned.or(home.as_deref()) {
+    if let Some(path) = pinned {
         return Genesis::read(&read_bounded(path, "genesis")?, "pinned by the file");
     }
-    let items: Items<serde_json::Value> = client.get("/v1/ledger/entries?from=0&limit=1").await?;
-    let entry = items
-        .items
-        .first()
-        .and_then(|item| item.get("entry"))
-        .ok_or_else(|| Refusal::not_found("entry", 0))?;
-    let bytes = portcullis_model::canonical::to_vec(entry)?;
-    Genesis::read(&bytes, "by the server's own word; pin it with --genesis")
+    // The key that signs the checkpoint stands in the entry that the checkpoint covers.
+    let size = reader.checkpoint().await?.claim().size;
+    let mut first = None;
+    reader
+        .entries(0, size.min(1), |_, bytes| {
+            first = Some(bytes.to_vec());
+            Ok(false)
+        })
+        .await?;
+    let bytes = first.ok_or_else(|| Refusal::not_found("entry", 0))?;
+    Genesis::read(&bytes, "by the log's own word; pin it with --genesis")
 }
 
 fn checkpoint(note: &str, genesis: &Genesis) -> Result<(u64, Digest), Refusal> {
@@ -238,11 +272,11 @@ fn checkpoint(note: &str, genesis: &Genesis) -> Result<(u64, Digest), Refusal> {
 
 /// What was counted so far.
 #[derive(Default)]
-struct Count {
+pub(crate) struct Count {
     frontier: Frontier,
+    /// The fold, unless the count began in the middle.
     state: Option<State>,
-    held: Option<(u64, Digest)>,
-    held_root: Option<Digest>,
+    resumed: bool,
     audit: Audit,
 }
 
@@ -300,51 +334,51 @@ impl Audit {
 }
 
 impl Count {
-    fn take(
+    /// Goes on from a tree that was verified before.
+    pub(crate) fn resume(&mut self, frontier: Frontier) {
+        self.frontier = frontier;
+        self.resumed = true;
+    }
+
+    /// The tree so far.
+    pub(crate) const fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// Takes the next entry in; gives the hash over the bundle that it filled, if it did.
+    ///
+    /// # Errors
+    /// What does not hold of it, with its index.
+    pub(crate) fn take(
         &mut self,
         genesis: &Genesis,
         index: u64,
         bytes: &[u8],
         leaf: Digest,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<(Node, Digest)>, Refusal> {
         if index == 0 && bytes != genesis.bytes {
-            return Err(broken("entry 0 is not the pinned genesis"));
+            return Err(broken("entry 0 is not the pinned genesis")
+                .expected(&genesis.digest().to_string())
+                .received(&Digest::of(bytes).to_string()));
         }
-        let event = Event::decode(index, bytes)?;
-        self.state.get_or_insert_with(State::empty).apply(&event)?;
-        self.audit.take(&event, &|_| None);
-        if let Some(refusal) = self.audit.broken.take() {
-            return Err(refusal);
+        let event = ledger_remote::event(index, bytes)?;
+        if !self.resumed {
+            let state = self.state.get_or_insert_with(State::empty);
+            state
+                .apply(&event)
+                .map_err(|refusal| ledger_remote::at_entry(index, refusal))?;
+            self.audit.take(&event, &|_| None);
+            if let Some(refusal) = self.audit.broken.take() {
+                return Err(refusal);
+            }
         }
-        self.frontier
+        let completed = self
+            .frontier
             .append(leaf)
             .map_err(|error| broken(&error.to_string()))?;
-        if self.held.is_some_and(|(size, _)| size == index + 1) {
-            self.held_root = Some(self.frontier.root());
-        }
-        Ok(())
-    }
-
-    fn finish(&self, newest: (u64, Digest)) -> Result<(), Refusal> {
-        if self.frontier.root() != newest.1 {
-            return Err(broken("the entries don't lead to the signed root")
-                .expected(&newest.1.to_string())
-                .received(&self.frontier.root().to_string()));
-        }
-        if let Some((size, root)) = self.held
-            && (size, Some(root)) != (0, Some(empty_root()))
-            && self.held_root != Some(root)
-        {
-            return Err(
-                broken("the ledger does not contain the checkpoint that you held")
-                    .expected(&format!("{size} entries with the root {root}"))
-                    .received(&match self.held_root {
-                        Some(other) => format!("the root {other}"),
-                        None => format!("{} entries", newest.0),
-                    }),
-            );
-        }
-        Ok(())
+        Ok(completed
+            .into_iter()
+            .find(|(node, _)| node.level == TILE_HEIGHT))
     }
 }
 

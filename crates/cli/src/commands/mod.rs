@@ -17,6 +17,7 @@ pub(crate) mod init;
 pub(crate) mod inventory;
 pub(crate) mod launch;
 pub(crate) mod ledger;
+pub(crate) mod ledger_remote;
 pub(crate) mod ledger_verify;
 pub(crate) mod lists;
 pub(crate) mod policy;

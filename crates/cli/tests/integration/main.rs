@@ -26,6 +26,7 @@ mod init;
 mod inventory;
 mod landing;
 mod launch;
+mod log;
 mod own_repository;
 mod policy;
 mod quota;

@@ -85,6 +85,7 @@ async fn status(Shared(app): Shared<Arc<App>>) -> Answer {
         "solo": genesis.solo,
         "fold_version": genesis.fold_version,
         "genesis": Digest::of(&entry.bytes),
+        "log_key": app.log_key.to_string(),
         "size": checkpoint.size,
         "root": checkpoint.root,
         "checkpoint": checkpoint.note,

@@ -4,6 +4,7 @@
 mod crafted;
 mod http;
 mod outside;
+mod mirror;
 mod process;
 mod runner;
 mod terminal;
@@ -21,8 +22,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use crafted::{nonce, now};
-pub(crate) use http::Answer;
 pub(crate) use outside::{Outside, Reply};
+pub(crate) use http::{Answer, request};
+pub(crate) use mirror::{Mirror, Said};
 pub(crate) use process::{Background, Done, run};
 pub(crate) use terminal::Terminal;
 
@@ -499,7 +501,7 @@ impl House {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        http::request(self.port, method, path, headers, body)
+        request(self.port, method, path, headers, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
@@ -825,7 +827,7 @@ pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 }
 
 /// A port that nobody listens on, below those that the kernel hands out by itself.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let seed = nanos().wrapping_add(std::process::id().wrapping_mul(7_919));
     loop {

@@ -1,0 +1,421 @@
+//! The log from outside: served as specified, read by code that is not ours, verified by ours, and
+//! every lie told of by what it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use portcullis_evidence::checkpoint::Checkpoint;
+use portcullis_evidence::merkle::{HashReader as _, MemoryTree, leaf_hash};
+use portcullis_evidence::tiles::{Kind, Piece, parse_entries, write_entry, write_hashes};
+use portcullis_server::home::Home;
+use portcullis_server::init::log_signer;
+use serde_json::Value;
+
+use crate::house::{Done, House, Mirror, Plan, Said, free_port, request, run, wait_until};
+
+/// A token of a log's reader.
+const TOKEN: &str = "cmVhZGVyLW9mLXRoZS1sb2cK0123";
+
+/// A house whose log has a listener of its own, at the port that comes with it.
+fn house_with_log(readers: bool) -> (House, u16) {
+    let mut house = House::furnished(Plan::default());
+    let port = free_port();
+    let file = house.home().join("portcullis.toml");
+    let mut config = fs::read_to_string(&file).unwrap();
+    config.push_str(&format!("\n[log]\nlisten = \"127.0.0.1:{port}\"\n"));
+    if readers {
+        config.push_str("readers = \"log-readers\"\n");
+        house.write_secret("log-readers", &format!("{TOKEN}\n"));
+        house.guard_secret("a reader's token", TOKEN);
+    }
+    fs::write(&file, config).unwrap();
+    house.serve();
+    (house, port)
+}
+
+/// Denials, each of them an entry, until the signed tree has more than `size` entries.
+fn grow(house: &House, size: u64) {
+    let task = house.task("ada", &["--budget-denials", "400"]);
+    let runner = house.runner(&task);
+    let target = [("portcullis-target", "http://example.com/")];
+    while house.point().0 <= size {
+        let answer = runner.call("GET", "/gateway/v1/egress", &target, b"");
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+}
+
+/// The script's own reading of a log.
+fn client(prefix: &str, key: &str) -> Done {
+    let script =
+        Path::new(env!("CARGO_MANIFEST_PATH")).with_file_name("tests/peers/tlog_client.py");
+    run(Command::new("python3").arg(script).arg(prefix).arg(key))
+}
+
+fn log_key(house: &House) -> String {
+    house.get("/v1/status")["log_key"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn a_client_written_from_the_specification_reads_the_whole_log() {
+    let (house, port) = house_with_log(false);
+    grow(&house, 258);
+    let (key, public) = (log_key(&house), format!("http://127.0.0.1:{port}"));
+    let get =
+        |path: &str, headers: &[(&str, &str)]| request(port, "GET", path, headers, b"").unwrap();
+    let full = get("/tile/0/000", &[]);
+    let bundle = get("/tile/entries/000", &[]);
+    let size = house.point().0;
+    let partial = format!("/tile/0/001.p/{}", size - 256);
+    assert_eq!(get(&partial, &[]).status, 200);
+
+    // What is full stays as it is, and so does what was partial.
+    grow(&house, size + 3);
+    for (path, before) in [("/tile/0/000", &full), ("/tile/entries/000", &bundle)] {
+        let after = get(path, &[]);
+        assert_eq!((after.status, &after.body), (200, &before.body));
+        let control = after.header("cache-control").unwrap();
+        assert!(
+            control.contains("immutable") && control.contains("max-age=31536000"),
+            "{control}"
+        );
+        assert_eq!(
+            after.header("content-type"),
+            Some("application/octet-stream")
+        );
+    }
+    assert_eq!(full.body.len(), 8_192);
+    let wider = get("/tile/0/001.p/3", &[]);
+    assert_eq!(get("/tile/0/001.p/2", &[]).body, wider.body[..64]);
+    assert_eq!(get("/tile/0/000.p/255", &[]).body, full.body[..255 * 32]);
+    let packed = get("/tile/entries/000", &[("accept-encoding", "gzip")]);
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert_eq!(packed.header("vary"), Some("accept-encoding"));
+    let hashes = get("/tile/0/000", &[("accept-encoding", "gzip")]);
+    assert_eq!(hashes.header("content-encoding"), None);
+    for absent in [
+        format!("/tile/0/001.p/{}", house.point().0 - 256 + 1),
+        "/tile/0/001".to_owned(),
+        "/tile/0/000.p/256".to_owned(),
+        "/tile/0/0".to_owned(),
+        "/tile/9/000".to_owned(),
+        "/tile/entries/002".to_owned(),
+        "/tile".to_owned(),
+        "/log/checkpoint".to_owned(),
+        "/v1/status".to_owned(),
+        "/".to_owned(),
+    ] {
+        let answer = get(&absent, &[]);
+        assert_eq!(answer.status, 404, "{absent}: {answer:?}");
+        assert_ne!(answer.header("cache-control"), Some("public"), "{absent}");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        assert_eq!(
+            request(port, method, "/checkpoint", &[], b"")
+                .unwrap()
+                .status,
+            405
+        );
+    }
+
+    for prefix in [public, format!("{}/log", house.url())] {
+        let read = client(&prefix, &key).ok().json();
+        let ours = house.ledger();
+        let theirs = read["entries"].as_array().unwrap();
+        assert!(theirs.len() as u64 > 258 && theirs.len() <= ours.len());
+        let other = key.replacen("example.com/house", "example.com/other", 1);
+        client(&prefix, &other).exits(1);
+    }
+}
+
+#[test]
+fn a_log_for_readers_is_for_nobody_else() {
+    let (house, port) = house_with_log(true);
+    for path in [
+        "/checkpoint",
+        "/tile/entries/000.p/1",
+        "/tile/0/000",
+        "/nothing",
+    ] {
+        let answer = request(port, "GET", path, &[], b"").unwrap();
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        let wrong = [("authorization", "Bearer cmVhZGVyLW9mLXRoZS1sb2cK0124")];
+        assert_eq!(request(port, "GET", path, &wrong, b"").unwrap().status, 401);
+    }
+    let bearer = format!("Bearer {TOKEN}");
+    let shown = [("authorization", bearer.as_str())];
+    let tile = request(port, "GET", "/tile/entries/000.p/1", &shown, b"").unwrap();
+    assert_eq!(tile.status, 200);
+    assert!(tile.header("cache-control").unwrap().starts_with("private"));
+    let url = format!("http://127.0.0.1:{port}");
+    house
+        .cli("ada", &["ledger", "verify", &url])
+        .refused("log-reader-unknown");
+    let file = house.path("work").join("token");
+    fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let done = house
+        .cli("ada", &["ledger", "verify", &url, "--token-file", file])
+        .ok();
+    house.check_text("the verifier's output", &done.both());
+}
+
+#[test]
+fn one_entry_is_proved_offline_and_all_are_exported_with_proofs() {
+    let house = House::solo();
+    house.propose("ada", "src/a.txt", "a");
+    let genesis = house.home().join("genesis.json");
+    let genesis = genesis.to_str().unwrap();
+    let file = house.path("work").join("five.tlog-proof");
+    let file = file.to_str().unwrap();
+    house
+        .cli("ada", &["ledger", "proof", "5", "--to", file])
+        .ok();
+    let key = log_key(&house);
+    let whole = house.cli("ada", &["ledger", "export"]).ok();
+    let mut lines = whole.out.lines();
+    let head: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+    assert_eq!(head["format"], "portcullis-ledger-export@v1");
+    let bare = house.cli("ada", &["ledger", "export", "--bare"]).ok();
+    for (index, (line, bare)) in lines.zip(bare.out.lines()).enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["index"], index);
+        assert!(line["proof"].is_array());
+        let bytes = portcullis_model::canonical::to_vec(&line["entry"]).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), bare);
+    }
+    house
+        .cli("ada", &["ledger", "proof", "100000"])
+        .refused("entry-not-found");
+
+    // From here on without the server.
+    let shown = house
+        .cli("ada", &["verify", file, "--genesis", genesis])
+        .ok()
+        .json();
+    assert_eq!(
+        (&shown["holds"], &shown["index"]),
+        (&true.into(), &5.into())
+    );
+    house.cli("ada", &["verify", file, "--log-key", &key]).ok();
+    let other = House::furnished(Plan::default());
+    let theirs = other.home().join("genesis.json");
+    house
+        .cli(
+            "ada",
+            &["verify", file, "--genesis", theirs.to_str().unwrap()],
+        )
+        .exits(3);
+    let text = fs::read_to_string(file).unwrap();
+    for (from, to) in [("index 5", "index 4"), ("extra ", "extra AAAA")] {
+        let changed = house.path("work").join(format!("changed-{}", to.len()));
+        fs::write(&changed, text.replacen(from, to, 1)).unwrap();
+        let done = house.cli(
+            "ada",
+            &["verify", changed.to_str().unwrap(), "--genesis", genesis],
+        );
+        assert_ne!(done.code, 0, "{done:?}");
+    }
+}
+
+/// A log held in memory, with its key: what an operator who cheats has.
+struct Forger {
+    home: Home,
+    entries: Vec<Vec<u8>>,
+}
+
+impl Forger {
+    fn of(house: &House) -> Self {
+        let size = house.point().0;
+        let piece = Piece::in_tree(Kind::Entries, 0, size).unwrap();
+        let answer = house.request("GET", &format!("/log/{piece}"), &[], b"");
+        let entries = parse_entries(&piece, &answer.body).unwrap();
+        Self {
+            home: Home::new(house.home()),
+            entries: entries.into_iter().map(<[u8]>::to_vec).collect(),
+        }
+    }
+
+    /// Everything that a log with these entries serves.
+    fn serves(entries: &[Vec<u8>], home: &Home) -> BTreeMap<String, Said> {
+        let mut tree = MemoryTree::default();
+        for entry in entries {
+            tree.append(leaf_hash(entry)).unwrap();
+        }
+        let size = tree.size();
+        let mut said = BTreeMap::new();
+        let mut bundle = Vec::new();
+        for entry in entries {
+            write_entry(&mut bundle, entry).unwrap();
+        }
+        let piece = Piece::in_tree(Kind::Entries, 0, size).unwrap();
+        said.insert(piece.to_string(), Said::Bytes(bundle));
+        let piece = Piece::in_tree(Kind::Hashes(0), 0, size).unwrap();
+        let hashes = tree.read(&piece.nodes()).unwrap();
+        said.insert(piece.to_string(), Said::Bytes(write_hashes(&hashes)));
+        let note = Checkpoint::new("example.com/house".parse().unwrap(), size, tree.root())
+            .sign(&log_signer(home).unwrap())
+            .unwrap();
+        said.insert(
+            "checkpoint".to_owned(),
+            Said::Bytes(note.to_string().into_bytes()),
+        );
+        said
+    }
+
+    fn honest(&self) -> BTreeMap<String, Said> {
+        Self::serves(&self.entries, &self.home)
+    }
+
+    /// The name of the piece of this kind.
+    fn name(&self, kind: Kind) -> String {
+        Piece::in_tree(kind, 0, self.entries.len() as u64)
+            .unwrap()
+            .to_string()
+    }
+}
+
+#[test]
+fn every_lie_of_a_served_log_is_told_of_by_what_it_is() {
+    let house = House::solo();
+    let change = house.propose("ada", "src/a.txt", "a");
+    house.await_request(&change);
+    let forger = Forger::of(&house);
+    let mirror = Mirror::start();
+    let genesis: PathBuf = house.home().join("genesis.json");
+    let state = house.path("work").join("verified.json");
+    let verify = |state: Option<&PathBuf>| {
+        let (url, genesis) = (mirror.url(), genesis.to_str().unwrap());
+        let mut arguments = vec!["ledger", "verify", &url, "--genesis", genesis];
+        if let Some(state) = state {
+            arguments.extend(["--state", state.to_str().unwrap()]);
+        }
+        house.cli("ada", &arguments)
+    };
+
+    // The truth, as the local files have it too.
+    mirror.says(forger.honest());
+    let remote = verify(Some(&state)).ok().json();
+    let size = forger.entries.len() as u64;
+    assert_eq!(
+        (&remote["size"], &remote["rules_and_signatures"]),
+        (&size.into(), &true.into())
+    );
+    let local = wait_until("the same size in the files", || {
+        let local = house.cli("ada", &["ledger", "verify"]).ok().json();
+        (local["size"].as_u64() >= Some(size)).then_some(local)
+    });
+    assert_eq!(local["sound"], true);
+    let again = verify(Some(&state)).ok().json();
+    assert_eq!(
+        (&again["resumed_from"], &again["signatures"]),
+        (&size.into(), &0.into())
+    );
+
+    // One byte of entry 3 is another: in the bundle alone it is told of by its index.
+    let mut altered = forger.entries.clone();
+    let text = String::from_utf8(altered[3].clone()).unwrap();
+    altered[3] = text.replacen("human:", "Human:", 1).into_bytes();
+    if altered[3] == forger.entries[3] {
+        altered[3].push(b' ');
+    }
+    let name = forger.name(Kind::Entries);
+    let mut lie = forger.honest();
+    let forged = Forger::serves(&altered, &forger.home);
+    lie.insert(name.clone(), forged[&name].clone());
+    mirror.says(lie);
+    let refusal = verify(None).exits(1).refusal();
+    assert!(
+        refusal["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("entry 3: "),
+        "{refusal}"
+    );
+
+    // Two entries of the same form swapped their places: the rules find it, or the tree does.
+    let last = forger.entries.len() - 1;
+    let mut swapped = forger.entries.clone();
+    swapped.swap(last - 1, last);
+    let mut lie = forger.honest();
+    lie.insert(
+        name.clone(),
+        Forger::serves(&swapped, &forger.home)[&name].clone(),
+    );
+    mirror.says(lie);
+    verify(None).exits(1);
+
+    // Signed anew, the forged tree is consistent in itself; the state held from before knows better.
+    let mut longer = altered.clone();
+    longer.push(forger.entries[last].clone());
+    for history in [&altered, &longer] {
+        mirror.says(Forger::serves(history, &forger.home));
+        verify(Some(&state)).exits(1).refused("log-equivocates");
+    }
+
+    // Shorter than it was.
+    mirror.says(Forger::serves(&forger.entries[..last], &forger.home));
+    verify(Some(&state)).exits(1).refused("log-shorter");
+    verify(None).ok();
+
+    // Tiles of another tree than the signed one.
+    let mut more = forger.entries.clone();
+    more.push(b"{}".to_vec());
+    let mut lie = Forger::serves(&more, &forger.home);
+    let wide = Piece::in_tree(Kind::Hashes(0), 0, more.len() as u64)
+        .unwrap()
+        .to_string();
+    let Said::Bytes(mut hashes) = lie[&wide].clone() else {
+        panic!()
+    };
+    hashes[5] ^= 1;
+    lie.insert(wide, Said::Bytes(hashes));
+    mirror.says(lie);
+    verify(Some(&state)).exits(1).refused("log-wrong-tile");
+
+    // Nothing, noise, too little, too much, and no end of it.
+    for (path, said, code) in [
+        ("checkpoint", Said::Status(404), "tile-not-found"),
+        ("checkpoint", Said::Status(500), "log-answer"),
+        ("checkpoint", Said::Bytes(b"hello".to_vec()), "log-garbage"),
+        ("checkpoint", Said::Endless, "peer-answer-too-large"),
+        (name.as_str(), Said::Bytes(vec![0xff; 3]), "log-garbage"),
+        (name.as_str(), Said::Bytes(Vec::new()), "log-garbage"),
+        (name.as_str(), Said::Endless, "peer-answer-too-large"),
+        (name.as_str(), Said::Status(404), "tile-not-found"),
+    ] {
+        let mut lie = forger.honest();
+        lie.insert(path.to_owned(), said);
+        mirror.says(lie);
+        verify(None).exits(1).refused(code);
+    }
+    // A tree without end.
+    let huge = Checkpoint::new(
+        "example.com/house".parse().unwrap(),
+        1 << 60,
+        leaf_hash(b"all of it"),
+    );
+    let note = huge.sign(&log_signer(&forger.home).unwrap()).unwrap();
+    let mut lie = forger.honest();
+    lie.insert(
+        "checkpoint".to_owned(),
+        Said::Bytes(note.to_string().into_bytes()),
+    );
+    mirror.says(lie);
+    verify(None).exits(1).refused("log-too-large");
+    // Another log's state.
+    let other =
+        fs::read_to_string(&state)
+            .unwrap()
+            .replacen("example.com/house+", "example.com/other+", 1);
+    fs::write(&state, other).unwrap();
+    mirror.says(forger.honest());
+    verify(Some(&state))
+        .exits(1)
+        .refused("state-of-another-log");
+}
