@@ -102,6 +102,8 @@ fn did(event: &Event) -> String {
                 Ended::AgentSuspended(id) => format!("suspended agent {id}"),
                 Ended::AgentRetired(id) => format!("retired agent {id}"),
                 Ended::HumanRetired(id) => format!("retired human {id}"),
+                Ended::HumanForgotten(id) =>
+                    format!("retired human {id} and had name and mail address erased"),
                 Ended::ServiceRetired(id) => format!("retired service {id}"),
                 Ended::HostRetired(id) => format!("retired host {id}"),
             }

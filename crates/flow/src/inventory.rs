@@ -591,7 +591,8 @@ pub(crate) fn ended(
     let matches = match (&command, &body.subject) {
         (Command::SuspendAgent { agent, .. }, Ended::AgentSuspended(id))
         | (Command::RetireAgent { agent, .. }, Ended::AgentRetired(id)) => agent == id,
-        (Command::RetireHuman { human, .. }, Ended::HumanRetired(id)) => human == id,
+        (Command::RetireHuman { human, .. }, Ended::HumanRetired(id))
+        | (Command::ForgetHuman { human, .. }, Ended::HumanForgotten(id)) => human == id,
         (Command::RetireService { service, .. }, Ended::ServiceRetired(id)) => service == id,
         (Command::RetireHost { host, .. }, Ended::HostRetired(id)) => host == id,
         _ => false,
@@ -620,7 +621,7 @@ pub(crate) fn ended(
             };
             Some(record.manifest.owner.clone())
         }
-        Ended::HumanRetired(id) => {
+        Ended::HumanRetired(id) | Ended::HumanForgotten(id) => {
             let last = administrator_is_last(inventory, id);
             let person = inventory
                 .humans
@@ -665,7 +666,7 @@ pub(crate) fn ended(
     let subject = body.subject.clone();
     run::end_all(state, event.time, &RunEnd::Rights, |run| match &subject {
         Ended::AgentSuspended(id) | Ended::AgentRetired(id) => run.agent == *id,
-        Ended::HumanRetired(id) => run.signer == *id,
+        Ended::HumanRetired(id) | Ended::HumanForgotten(id) => run.signer == *id,
         Ended::HostRetired(id) => run.host == *id,
         Ended::ServiceRetired(_) => false,
     });

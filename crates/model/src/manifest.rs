@@ -204,6 +204,59 @@ pub struct Environment {
     /// How traffic moves to a release.
     #[serde(default)]
     pub canary: Canary,
+    /// Who must have witnessed the ledger before a release is let in.
+    #[serde(default, skip_serializing_if = "Witnessing::is_none")]
+    pub witnesses: Witnessing,
+}
+
+/// Witnesses of the ledger, and how many of them must have cosigned a checkpoint that covers the
+/// evidence for a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witnessing {
+    /// Their keys as they print them, `name+id+key` (c2sp.org/tlog-cosignature), at most
+    /// [`WITNESSES_MAX`].
+    #[serde(default)]
+    pub keys: BTreeSet<String>,
+    /// How many of them, at least 1 where there are any.
+    #[serde(default)]
+    pub quorum: u32,
+}
+
+/// Most witnesses of one environment: a checkpoint has room for their signatures beside others.
+pub const WITNESSES_MAX: usize = 16;
+
+impl Witnessing {
+    /// Whether nobody is demanded.
+    pub fn is_none(&self) -> bool {
+        self.keys.is_empty() && self.quorum == 0
+    }
+
+    fn validate(&self) -> Result<(), Refusal> {
+        let keys = self.keys.len();
+        let quorum = usize::try_from(self.quorum).unwrap_or(usize::MAX);
+        let fits = self.is_none() || (1..=keys).contains(&quorum);
+        if keys > WITNESSES_MAX || !fits {
+            return Err(Refusal::malformed("witnesses")
+                .expected(&format!(
+                    "at most {WITNESSES_MAX} keys and a quorum from 1 to their number"
+                ))
+                .received(&format!("{keys} keys and a quorum of {quorum}")));
+        }
+        for key in &self.keys {
+            let mut parts = key.splitn(3, '+');
+            let named = parts.next().is_some_and(|name| !name.is_empty());
+            let id = parts.next().unwrap_or_default();
+            let encoded = parts.next().unwrap_or_default();
+            let id = id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !named || !id || encoded.len() != 44 || key.chars().any(char::is_whitespace) {
+                return Err(Refusal::malformed("witness key")
+                    .expected("name+8 hex digits+44 characters of base64, as `portcullis witness` prints it")
+                    .received(key));
+            }
+        }
+        Ok(())
+    }
 }
 
 const fn default_service_port() -> u16 {
@@ -426,7 +479,10 @@ impl Activation {
                 crate::task::Scope::over(&record.paths).validate()
             }
             Self::Service(record) => require_text("service purpose", &record.purpose),
-            Self::Environment(record) => record.canary.validate(),
+            Self::Environment(record) => {
+                record.witnesses.validate()?;
+                record.canary.validate()
+            }
             Self::Repository(record) => crate::task::check_branch(&record.default_branch),
             Self::Group(_) | Self::Host(_) | Self::Endpoint(_) | Self::Policy(_) => Ok(()),
         }

@@ -299,6 +299,20 @@ pub enum Command {
         /// Digest of the reason, which is sent beside the command.
         why: Digest,
     },
+    /// Says who a person is: what stands outside the ledger. No entry records it.
+    NameHuman {
+        /// Who.
+        human: HumanId,
+        /// Digest of name and mail address as [`Profile`], which is sent beside the command.
+        profile: Digest,
+    },
+    /// Ends a person's rights and keys, and erases name and mail address.
+    ForgetHuman {
+        /// Whose.
+        human: HumanId,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
+    },
     /// Ends a service's rights.
     RetireService {
         /// Which.
@@ -459,6 +473,19 @@ pub struct Output {
     pub size: u64,
 }
 
+/// Who a person is: sent beside [`Command::NameHuman`], kept where it can be erased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// The name to show.
+    pub name: String,
+    /// The mail address, if it is to be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<String>,
+    /// Random, so that nobody finds the name by trying digests.
+    pub salt: String,
+}
+
 impl Command {
     /// The stable name, as in the JSON's `do`.
     pub const fn name(&self) -> &'static str {
@@ -467,6 +494,8 @@ impl Command {
             Self::SuspendAgent { .. } => "suspend-agent",
             Self::RetireAgent { .. } => "retire-agent",
             Self::RetireHuman { .. } => "retire-human",
+            Self::NameHuman { .. } => "name-human",
+            Self::ForgetHuman { .. } => "forget-human",
             Self::RetireService { .. } => "retire-service",
             Self::RetireHost { .. } => "retire-host",
             Self::EndRun { .. } => "end-run",

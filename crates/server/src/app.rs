@@ -9,6 +9,7 @@ use portcullis_flow::{Command, State};
 use portcullis_gateway::http::AddressRule;
 use portcullis_gateway::http::egress::EgressClient;
 use portcullis_gateway::http::model::ModelClient;
+use portcullis_gateway::http::plain::PlainClient;
 use portcullis_identity::custody::{self, P256Purpose};
 use portcullis_identity::svid::Authority;
 use portcullis_identity::token::{TokenIssuer, TokenVerifier};
@@ -29,6 +30,7 @@ use crate::home::Home;
 use crate::init::{log_signer, read_policy};
 use crate::kept::KeptFiles;
 use crate::mirrors::Mirrors;
+use crate::witnesses::Witnesses;
 use crate::worker::Settled;
 
 /// The audience of run tokens: our own gateway.
@@ -71,6 +73,8 @@ pub struct App {
     pub questions: Questions,
     /// Work that needs no further look while this server runs.
     pub settled: Settled,
+    /// Who cosigns the log's checkpoints.
+    pub witnesses: Witnesses,
     /// How many pieces of the log are read at once.
     pub log_reads: tokio::sync::Semaphore,
     /// What looks at rollouts remember of one another.
@@ -220,6 +224,11 @@ impl App {
         let models = ModelClient::new(config.extra_authorities.as_deref())?;
         let addresses = config.address_rule();
         let egress = EgressClient::new(addresses.clone(), config.extra_authorities.as_deref())?;
+        let witnesses = Witnesses::new(
+            &config.log.witnesses,
+            config.log.quorum,
+            PlainClient::new(config.extra_authorities.as_deref())?,
+        )?;
         let app = Self {
             config,
             home,
@@ -237,6 +246,7 @@ impl App {
             index: crate::bundle::Index::default(),
             questions: Questions::default(),
             settled: Settled::default(),
+            witnesses,
             log_reads: tokio::sync::Semaphore::new(LOG_READS_MAX),
             rollouts: crate::worker::rollout::Memory::default(),
             halted: ArcSwap::from_pointee(BTreeSet::new()),
@@ -246,9 +256,13 @@ impl App {
         Ok((Arc::new(app), ledger, report))
     }
 
-    /// The signed note that the log's readers get.
+    /// The signed note that the log's readers get: where witnesses are configured, the newest that
+    /// enough of them cosigned; the log's own until then, and where there are none.
     pub fn public_checkpoint(&self) -> String {
-        self.ledger.checkpoint().note.clone()
+        match self.witnesses.newest() {
+            Some(cosigned) => cosigned.checkpoint.to_string(),
+            None => self.ledger.checkpoint().note.clone(),
+        }
     }
 
     /// The newest state.

@@ -9,9 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use portcullis_evidence::chain::{About, BUNDLE_VERSION, Bundle, BundledEntry, Bytes};
+use portcullis_evidence::checkpoint::UnverifiedCheckpoint;
+use portcullis_evidence::cosignature::{WitnessKey, require_quorum};
+use portcullis_evidence::note::{UnverifiedNote, VerifierKey};
 use portcullis_flow::State;
 use portcullis_flow::change::{ChangeStatus, Segment, SegmentProof};
 use portcullis_model::event::{Body, Effect};
+use portcullis_model::manifest::Witnessing;
 use portcullis_model::{
     ArtifactId, ChangeId, Digest, EnvironmentId, Event, GitOid, JobId, LedgerIndex, Principal,
     Refusal, ReleaseId, RepositoryId, RequestId,
@@ -19,6 +23,26 @@ use portcullis_model::{
 use portcullis_store::Entry;
 
 use crate::app::App;
+
+/// The checkpoint with the log's signature and those of these witnesses, and no others.
+fn only_by(
+    checkpoint: &UnverifiedCheckpoint,
+    log: &VerifierKey,
+    witnesses: &[WitnessKey],
+) -> Result<String, Refusal> {
+    let note = checkpoint.note();
+    let mut kept = UnverifiedNote::unsigned(note.claimed_text())?;
+    for line in note.signatures() {
+        let by_log = line.name == *log.name() && line.key_id == log.id();
+        let by_witness = witnesses
+            .iter()
+            .any(|witness| witness.verify(note.claimed_text(), line).is_ok());
+        if by_log || by_witness {
+            kept.add(line.clone())?;
+        }
+    }
+    Ok(kept.to_string())
+}
 
 mod commits;
 mod index;
@@ -29,6 +53,8 @@ use index::Places;
 /// How long a checkpoint over the newest entry is waited for; the log signs within a fraction of a
 /// second after it was idle.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(5);
+/// How long witnesses are waited for.
+const COSIGNED_WAIT: Duration = Duration::from_secs(10);
 /// How often it is looked for.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(10);
 
@@ -503,7 +529,10 @@ impl<'a> Collector<'a> {
         self.entry(0)?;
         self.governing()?;
         let newest = self.entries.keys().next_back().copied().unwrap_or_default();
-        let checkpoint = self.checkpoint_over(newest)?;
+        let checkpoint = match self.demanded(&about)? {
+            Some(witnesses) => self.cosigned_over(newest, &witnesses)?,
+            None => self.checkpoint_over(newest)?,
+        };
         let ledger = &self.app.ledger;
         let mut entries = Vec::with_capacity(self.entries.len());
         for (index, entry) in self.entries {
@@ -532,6 +561,61 @@ impl<'a> Collector<'a> {
             blobs: self.blobs,
             objects,
         })
+    }
+
+    /// The witnesses that the environment of the bundle demands, if any.
+    fn demanded(&self, about: &About) -> Result<Option<Witnessing>, Refusal> {
+        let About::Artifact {
+            environment: Some(environment),
+            ..
+        } = about
+        else {
+            return Ok(None);
+        };
+        let record = self.state.inventory.environment(environment)?;
+        Ok(Some(record.witnesses.clone()).filter(|witnesses| !witnesses.is_none()))
+    }
+
+    /// A checkpoint over the entry at `newest` that enough of `demanded` cosigned, with the log's
+    /// signature and theirs alone: its size and its note.
+    fn cosigned_over(
+        &self,
+        newest: LedgerIndex,
+        demanded: &Witnessing,
+    ) -> Result<(u64, String), Refusal> {
+        let keys: Vec<WitnessKey> = demanded
+            .keys
+            .iter()
+            .map(|key| key.parse())
+            .collect::<Result<_, _>>()?;
+        let quorum = usize::try_from(demanded.quorum).unwrap_or(usize::MAX);
+        let began = Instant::now();
+        loop {
+            if let Some(cosigned) = self.app.witnesses.newest()
+                && cosigned.size > newest
+                && require_quorum(&cosigned.checkpoint, &keys, quorum).is_ok()
+            {
+                let note = only_by(&cosigned.checkpoint, &self.app.log_key, &keys)?;
+                return Ok((cosigned.size, note));
+            }
+            if began.elapsed() > COSIGNED_WAIT {
+                return Err(Refusal::unavailable(
+                    "witness-quorum-missing",
+                    "too few of the environment's witnesses have cosigned the newest checkpoint",
+                )
+                .expected(&format!(
+                    "{quorum} of {} over more than {newest} entries",
+                    demanded
+                        .keys
+                        .iter()
+                        .map(|key| key.split('+').next().unwrap_or_default())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ))
+                .next("`portcullis ledger witnesses` says what each of them answers; they are asked again all the time"));
+            }
+            std::thread::sleep(CHECKPOINT_LOOK);
+        }
     }
 
     /// A signed checkpoint that covers the entry at `newest`: its size and its note.

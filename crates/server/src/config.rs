@@ -51,6 +51,23 @@ pub struct LogConfig {
     /// Name of a file in `secrets/` with readers' tokens, one a line; everyone may read if unset.
     #[serde(default)]
     pub readers: Option<EndpointId>,
+    /// Who is asked to cosign the log's checkpoints.
+    #[serde(default, rename = "witness")]
+    pub witnesses: Vec<WitnessConfig>,
+    /// How many of them must have cosigned a checkpoint before readers of the log get it; all of
+    /// them if unset.
+    #[serde(default)]
+    pub quorum: Option<usize>,
+}
+
+/// A witness (c2sp.org/tlog-witness).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its key as it prints it, `name+id+key`.
+    pub key: String,
+    /// The URL below which it takes checkpoints.
+    pub url: String,
 }
 
 fn default_listen() -> SocketAddr {

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use crate::app::{App, Verdict, now};
 use crate::facts;
 
+mod person;
 pub(crate) mod release;
 pub(crate) mod run;
 
@@ -169,6 +170,10 @@ fn store_attachments(app: &App, verified: &Verified) -> Result<(), Refusal> {
                 .received(&verified.attachments.len().to_string()),
         );
     }
+    // Who somebody is stands where it can be erased, and nowhere else.
+    if matches!(verified.command.command, Command::NameHuman { .. }) {
+        return Ok(());
+    }
     let payload = verified.envelope.payload_bytes()?;
     let payload = String::from_utf8_lossy(&payload);
     let task = match &verified.command.command {
@@ -205,6 +210,7 @@ const fn reduces(command: &Command) -> bool {
             | Command::SuspendAgent { .. }
             | Command::RetireAgent { .. }
             | Command::RetireHuman { .. }
+            | Command::ForgetHuman { .. }
             | Command::RetireService { .. }
             | Command::RetireHost { .. }
             | Command::EndRun { .. }
@@ -235,6 +241,10 @@ async fn act(
         Command::RetireHuman { human, why } => {
             end(app, &verified, Ended::HumanRetired(human), why).await
         }
+        Command::NameHuman { human, profile } => {
+            person::name(app, &verified, &human, profile).await
+        }
+        Command::ForgetHuman { human, why } => person::forget(app, &verified, human, why).await,
         Command::RetireService { service, why } => {
             end(app, &verified, Ended::ServiceRetired(service), why).await
         }

@@ -20,4 +20,6 @@ pub mod kept;
 pub mod log;
 pub mod mirrors;
 pub mod serve;
+pub mod witness;
+pub mod witnesses;
 pub mod worker;

@@ -102,6 +102,11 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, readers: Readers) {
         .layer(middleware::from_fn_with_state(Arc::new(readers), admit))
         .layer(map_response(problem::of_router))
         .with_state(app);
+    serve_bounded(listener, router).await;
+}
+
+/// Serves `router` with bounds on connections, their lives and their heads.
+pub(crate) async fn serve_bounded(listener: TcpListener, router: Router) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {

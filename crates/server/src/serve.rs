@@ -43,6 +43,7 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     let work = tokio::spawn(worker::run(Arc::clone(&app)));
     let sync = tokio::spawn(worker::sync::run(Arc::clone(&app)));
     let keep = tokio::spawn(worker::rollout::keep(Arc::clone(&app)));
+    let asking = tokio::spawn(crate::witnesses::run(Arc::clone(&app)));
     let log = log.map(|(listener, readers)| {
         tokio::spawn(crate::log::serve(Arc::clone(&app), listener, readers))
     });
@@ -53,6 +54,7 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     work.abort();
     sync.abort();
     keep.abort();
+    asking.abort();
     if let Some(log) = log {
         log.abort();
     }
@@ -113,7 +115,8 @@ async fn announce(app: &App) -> Result<(), Refusal> {
     }
 }
 
-async fn stopped() {
+/// Waits until the process is told to stop (SIGINT, SIGTERM).
+pub async fn stopped() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),

@@ -377,6 +377,7 @@ fn environment(
         port: option.port,
         service_port: 8080,
         canary: Default::default(),
+        witnesses: Default::default(),
     })
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use portcullis_model::document::from_toml;
 use portcullis_model::manifest::Activation;
-use portcullis_model::statement::Command;
-use portcullis_model::{AgentId, HostId, HumanId, Refusal, ServiceId};
+use portcullis_model::statement::{Command, Profile};
+use portcullis_model::{AgentId, Digest, HostId, HumanId, Refusal, ServiceId};
 
 use crate::commands::lists;
 use crate::context::Context;
@@ -70,6 +70,24 @@ pub(crate) enum HumanCommand {
     Records(Records),
     /// End a person's rights and keys, at once
     Retire {
+        /// Whose
+        id: HumanId,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Say who a person is; kept beside the ledger, where it can be erased
+    Name {
+        /// Whose
+        id: HumanId,
+        /// The name to show
+        #[arg(long, value_name = "TEXT")]
+        name: String,
+        /// The mail address
+        #[arg(long, value_name = "ADDRESS")]
+        mail: Option<String>,
+    },
+    /// Erase a person's name and mail address, and end their rights and keys, at once
+    Forget {
         /// Whose
         id: HumanId,
         #[command(flatten)]
@@ -161,6 +179,31 @@ impl HumanCommand {
             Self::Retire { id, why } => {
                 let said = format!("human {id} is retired");
                 end(context, &why, &said, |why| Command::RetireHuman {
+                    human: id,
+                    why,
+                })
+                .await
+            }
+            Self::Name { id, name, mail } => {
+                let profile = Profile {
+                    name,
+                    mail,
+                    salt: crate::random::nonce()?,
+                };
+                let text = serde_json::to_string(&profile).map_err(|error| {
+                    Refusal::internal(format!("a profile does not serialise: {error}"))
+                })?;
+                let command = Command::NameHuman {
+                    human: id.clone(),
+                    profile: Digest::of(text.as_bytes()),
+                };
+                let client = context.client()?;
+                let answer = context.command(&client, command, vec![text]).await?;
+                lists::done(context, &answer, &format!("human {id} has a name here"))
+            }
+            Self::Forget { id, why } => {
+                let said = format!("human {id} is forgotten: name and mail address are erased");
+                end(context, &why, &said, |why| Command::ForgetHuman {
                     human: id,
                     why,
                 })
@@ -321,7 +364,7 @@ async fn end(
     context: &Context,
     why: &Why,
     said: &str,
-    command: impl FnOnce(portcullis_model::Digest) -> Command,
+    command: impl FnOnce(Digest) -> Command,
 ) -> Result<Exit, Refusal> {
     let answer = context
         .command_because(&context.client()?, &why.why, command)

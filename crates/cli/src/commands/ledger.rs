@@ -19,7 +19,7 @@ use crate::commands::ledger_verify::{self, Genesis, Verify};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::log_reader::LogReader;
-use crate::output;
+use crate::output::{self, column};
 use crate::progress::Counter;
 use crate::sentence::sentence;
 use crate::task_file::write_file;
@@ -43,6 +43,8 @@ pub(crate) enum LedgerCommand {
     },
     /// Prove that nothing was changed, removed or reordered
     Verify(Verify),
+    /// Say what the log's witnesses cosigned, and why one did not
+    Witnesses,
     /// Write the proof that the ledger holds an entry, with the entry in it (C2SP tlog-proof);
     /// `portcullis verify` checks it offline
     Proof(Proof),
@@ -141,6 +143,7 @@ impl LedgerCommand {
         match self {
             Self::Tail { from, follow } => tail(context, from, follow).await,
             Self::Verify(verify) => verify.run(context).await,
+            Self::Witnesses => witnesses(context).await,
             Self::Proof(proof) => proof.run(context).await,
             Self::Export(export) => export.run(context).await,
         }
@@ -266,6 +269,25 @@ fn print_entry(
     context
         .out()
         .print_line(&line, || format!("{index:>6} {told}"))
+}
+
+async fn witnesses(context: &Context) -> Result<Exit, Refusal> {
+    let status: Value = context.client()?.get("/v1/status").await?;
+    let shown = status.get("witnesses").cloned().unwrap_or_default();
+    let known = shown.get("known").and_then(Value::as_array).cloned();
+    let columns = [
+        column("NAME", &["/name"]),
+        column("SIZE", &["/size"]),
+        column("FAILED", &["/failed"]),
+    ];
+    context.out().print(&shown, || {
+        let table = output::table(&known.unwrap_or_default(), &columns, "no witnesses");
+        match shown.pointer("/cosigned/size") {
+            Some(size) => format!("{table}\nreaders get the checkpoint of {size} entries"),
+            None => table,
+        }
+    })?;
+    Ok(Exit::Done)
 }
 
 impl Proof {

@@ -8,11 +8,12 @@ use std::sync::{Mutex, OnceLock};
 
 use portcullis_evidence::chain::{Auditor, BlobLookup};
 use portcullis_evidence::checkpoint::UnverifiedCheckpoint;
+use portcullis_evidence::cosignature::{Cosigned, WitnessKey, require_quorum};
 use portcullis_evidence::merkle::{Frontier, Node};
 use portcullis_evidence::note::VerifierKey;
 use portcullis_evidence::tiles::TILE_HEIGHT;
 use portcullis_flow::State;
-use portcullis_model::{Body, Digest, Event, Fold as _, Refusal};
+use portcullis_model::{Body, Digest, Event, Fold as _, Refusal, Timestamp};
 use portcullis_store::{Blobs, VerifyOptions};
 use serde_json::json;
 
@@ -49,6 +50,48 @@ pub(crate) struct Verify {
     /// Keep the newest checkpoint here, for the next time
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    #[command(flatten)]
+    quorum: Quorum,
+}
+
+/// Witnesses whom the verifier chose, and how many of them must have cosigned.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Quorum {
+    /// The key of a witness whom you trust, as it prints it; may be repeated
+    #[arg(long = "witness", value_name = "NAME+ID+KEY")]
+    witnesses: Vec<WitnessKey>,
+    /// How many of them must have cosigned the checkpoint [default: all]
+    #[arg(long, value_name = "COUNT", requires = "witnesses")]
+    quorum: Option<usize>,
+}
+
+impl Quorum {
+    /// Who of them cosigned.
+    ///
+    /// # Errors
+    /// Too few.
+    pub(crate) fn require(
+        &self,
+        checkpoint: &UnverifiedCheckpoint,
+    ) -> Result<Vec<Cosigned>, Refusal> {
+        let quorum = self.quorum.unwrap_or(self.witnesses.len());
+        require_quorum(checkpoint, &self.witnesses, quorum)
+    }
+}
+
+/// Who cosigned, for a person; nothing where nobody was asked for.
+pub(crate) fn told(cosigned: &[Cosigned]) -> String {
+    if cosigned.is_empty() {
+        return String::new();
+    }
+    let each: Vec<String> = cosigned
+        .iter()
+        .map(|one| {
+            let at = Timestamp::from_ms(one.time_s.saturating_mul(1_000));
+            format!("{} at {at}", one.witness)
+        })
+        .collect();
+    format!("\ncosigned by {}", each.join(", "))
 }
 
 /// Entry 0, and what follows from it.
@@ -94,6 +137,9 @@ impl Verify {
         if let Some(held) = held {
             ledger_remote::contains(reader, held, (shown.size, shown.root)).await?;
         }
+        let served = UnverifiedCheckpoint::parse(shown.note.as_bytes())?;
+        let cosigned = self.quorum.require(&served)?;
+        let names: Vec<&str> = cosigned.iter().map(|one| one.witness.as_str()).collect();
         if let Some(path) = &self.save {
             write_file(path, shown.note.as_bytes(), true)?;
         }
@@ -102,6 +148,7 @@ impl Verify {
             "sound": true, "log": reader.prefix(), "origin": genesis.origin,
             "size": shown.size, "root": shown.root,
             "genesis": genesis.digest(), "genesis_known_by": genesis.known_by,
+            "cosigned_by": names,
             "held": held.map(|held| held.0), "resumed_from": resumed.map(|(size, _)| size),
             "rules_and_signatures": resumed.is_none(),
             "signatures": count.audit.signatures,
@@ -124,8 +171,9 @@ impl Verify {
                 ),
             };
             format!(
-                "{holds}{held}{}\ngenesis {} ({})",
+                "{holds}{held}{}{}\ngenesis {} ({})",
                 count.audit.says_of_itself(),
+                told(&cosigned),
                 genesis.digest(),
                 genesis.known_by
             )

@@ -33,6 +33,7 @@ pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod task_new;
 pub(crate) mod verify;
+pub(crate) mod witness;
 
 use std::ffi::OsString;
 
@@ -134,6 +135,9 @@ pub(crate) enum Command {
     /// Halt what agents do, and let it go on
     #[command(subcommand)]
     Breaker(breaker::BreakerCommand),
+    /// Cosign checkpoints of other logs; needs no server
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
     /// The log of everything
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -238,6 +242,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> 
         Command::Rollout(command) => command.run(context).await,
         Command::Rollback(command) => command.run(context).await,
         Command::Breaker(command) => command.run(context).await,
+        Command::Witness(command) => command.run(context).await,
         Command::Ledger(command) => command.run(context).await,
         Command::Policy(command) => command.run(context).await,
         Command::Check(command) => command.run(context),

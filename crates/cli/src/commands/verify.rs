@@ -12,7 +12,7 @@ use portcullis_model::digest::Hasher;
 use portcullis_model::{Digest, Event, GitOid, Refusal};
 use serde_json::json;
 
-use crate::commands::ledger_verify::Genesis;
+use crate::commands::ledger_verify::{self, Genesis, Quorum};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output;
@@ -35,6 +35,8 @@ pub(crate) struct Verify {
     /// For a proof file: the log's name and key, where you have no genesis
     #[arg(long, value_name = "NAME+ID+KEY", conflicts_with = "genesis")]
     log_key: Option<VerifierKey>,
+    #[command(flatten)]
+    quorum: Quorum,
 }
 
 impl Verify {
@@ -90,13 +92,15 @@ impl Verify {
                 .next("make the file with `portcullis ledger proof`")
         })?;
         let logged = proof.verify(entry, &key)?;
+        let cosigned = self.quorum.require(&proof.checkpoint)?;
+        let names: Vec<&str> = cosigned.iter().map(|one| one.witness.as_str()).collect();
         let checkpoint = logged.checkpoint().checkpoint();
         let shown: serde_json::Value =
             serde_json::from_slice(entry).unwrap_or(serde_json::Value::Null);
         let answer = json!({
             "holds": true, "index": logged.index(), "leaf": logged.leaf_hash(),
             "origin": checkpoint.origin.as_str(), "size": checkpoint.size,
-            "root": checkpoint.root, "entry": shown,
+            "root": checkpoint.root, "cosigned_by": names, "entry": shown,
         });
         context.out().print(&answer, || {
             let told = match Event::decode(logged.index(), entry) {
@@ -104,11 +108,12 @@ impl Verify {
                 Err(refusal) => format!("this version can't read it ({})", refusal.message),
             };
             format!(
-                "entry {} of {}, which has {} entries: {}\nverified against {known_by}",
+                "entry {} of {}, which has {} entries: {}\nverified against {known_by}{}",
                 logged.index(),
                 checkpoint.origin,
                 checkpoint.size,
-                output::clean_line(&told)
+                output::clean_line(&told),
+                ledger_verify::told(&cosigned)
             )
         })?;
         Ok(Exit::Done)

@@ -117,6 +117,7 @@ impl World {
                     min_step_ms: 1_000,
                     max_step_ms: 60_000,
                 },
+                witnesses: Default::default(),
             }],
             agents: Vec::new(),
             listen: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use portcullis_model::event::{
     ArtifactBuilt, Body, DecisionRecord, JobKind, Needed, ReleaseAdmitted,
 };
-use portcullis_model::manifest::{Sensitivity, ServiceRole};
+use portcullis_model::manifest::{Sensitivity, ServiceRole, Witnessing};
 use portcullis_model::statement::ApprovalSubject;
 use portcullis_model::{
     ArtifactId, ChangeId, Digest, EnvironmentId, Event, GitOid, LedgerIndex, Party, Principal,
@@ -17,6 +17,8 @@ use super::book::{Book, Landing, one_line};
 use super::bundle::About;
 use super::change::{Examined, Land, examine, job, names_commit, require_control, wrong_entry};
 use super::{LinkName, Links};
+use crate::checkpoint::UnverifiedCheckpoint;
+use crate::cosignature::{WitnessKey, require_quorum};
 use crate::dsse::{self, PAYLOAD_IN_TOTO, UnverifiedEnvelope};
 use crate::intoto::Statement;
 use crate::slsa::Provenance;
@@ -38,6 +40,8 @@ pub(super) struct Shown {
     pub(super) admitted: bool,
     /// Whether it is about an artifact.
     pub(super) built: bool,
+    /// How many witnesses of the environment cosigned the checkpoint.
+    pub(super) witnessed: usize,
 }
 
 struct Built<'a> {
@@ -78,6 +82,7 @@ pub(super) fn commit(
         ),
     }
     policy(book, links, LedgerIndex::MAX);
+    witnesses(book, links, None);
     shown
 }
 
@@ -156,11 +161,17 @@ pub(super) fn artifact(book: &Book<'_>, links: &mut Links, about: &About) -> Sho
             registry
                 .environments
                 .get(environment)
-                .map(|record| (record.repository.clone(), record.sensitivity))
+                .filter(|record| record.repository == built.body.repository)
+                .cloned()
         });
         match known {
-            Ok(Some((repository, sensitivity))) if repository == built.body.repository => {
-                shown.environment = Some((environment.clone(), sensitivity));
+            Ok(Some(record)) => {
+                shown.environment = Some((environment.clone(), record.sensitivity));
+                // Those who witness now: the checkpoint is of now, whenever the release was.
+                let now = book.registry_at(LedgerIndex::MAX).ok();
+                let now = now.and_then(|registry| registry.environments.get(environment).cloned());
+                let demanded = now.map_or(record.witnesses, |record| record.witnesses);
+                shown.witnessed = witnesses(book, links, Some(&demanded));
             }
             _ => links.check(
                 LinkName::Coverage,
@@ -174,6 +185,9 @@ pub(super) fn artifact(book: &Book<'_>, links: &mut Links, about: &About) -> Sho
                 )),
             ),
         }
+    }
+    if environment.is_none() {
+        witnesses(book, links, None);
     }
     if let Some(admission) = admission {
         let entry = release.map(|release| release.0);
@@ -194,6 +208,49 @@ pub(super) fn artifact(book: &Book<'_>, links: &mut Links, about: &About) -> Sho
         rollout(book, links, *release);
     }
     shown
+}
+
+/// Who vouches for the checkpoint besides the log: the environment's witnesses, as many as it
+/// demands, and nobody unknown, whose signature could be anything. Gives how many.
+fn witnesses(book: &Book<'_>, links: &mut Links, demanded: Option<&Witnessing>) -> usize {
+    let read = || {
+        let checkpoint = UnverifiedCheckpoint::parse(book.checkpoint().as_bytes())?;
+        let keys: Vec<WitnessKey> = demanded
+            .iter()
+            .flat_map(|demanded| &demanded.keys)
+            .map(|key| key.parse())
+            .collect::<Result<_, _>>()?;
+        let quorum = demanded.map_or(0, |demanded| demanded.quorum);
+        let found = require_quorum(
+            &checkpoint,
+            &keys,
+            usize::try_from(quorum).unwrap_or(usize::MAX),
+        )?;
+        if checkpoint.note().signatures().len() != found.len() + 1 {
+            return Err(Refusal::denied(
+                "checkpoint-signatures",
+                "the bundle's checkpoint has signatures beside the log's and those of the environment's witnesses",
+            ));
+        }
+        Ok((quorum, found))
+    };
+    match read() {
+        Ok((0, found)) => found.len(),
+        Ok((quorum, found)) => {
+            let names: Vec<&str> = found.iter().map(|one| one.witness.as_str()).collect();
+            let says = format!(
+                "{} of the {quorum} witnesses that the environment demands cosigned this checkpoint: {}",
+                found.len(),
+                names.join(", ")
+            );
+            links.check(LinkName::Witnesses, None, Ok(says));
+            found.len()
+        }
+        Err(refusal) => {
+            links.check(LinkName::Witnesses, None, Err(refusal));
+            0
+        }
+    }
 }
 
 fn built<'a>(

@@ -544,7 +544,7 @@ fn may_end(registry: &Registry, event: &Event, ended: &Ended) -> Result<(), Refu
         Ended::AgentSuspended(id) | Ended::AgentRetired(id) => {
             registry.agents.get(id).map(|record| &record.manifest.owner)
         }
-        Ended::HumanRetired(id) => Some(id),
+        Ended::HumanRetired(id) | Ended::HumanForgotten(id) => Some(id),
         Ended::ServiceRetired(id) => registry
             .services
             .get(id)
@@ -672,6 +672,9 @@ fn says(command: &Command, body: &Body) -> Result<bool, Refusal> {
         }
         (Command::RetireHuman { human, why }, Body::PrincipalEnded(body)) => {
             body.subject == Ended::HumanRetired(human.clone()) && body.why == *why
+        }
+        (Command::ForgetHuman { human, why }, Body::PrincipalEnded(body)) => {
+            body.subject == Ended::HumanForgotten(human.clone()) && body.why == *why
         }
         (Command::RetireService { service, why }, Body::PrincipalEnded(body)) => {
             body.subject == Ended::ServiceRetired(service.clone()) && body.why == *why

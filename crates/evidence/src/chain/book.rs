@@ -40,6 +40,11 @@ pub(super) struct Landing<'a> {
 }
 
 impl<'a> Book<'a> {
+    /// The bundle's checkpoint, as it stands there.
+    pub(super) fn checkpoint(&self) -> &'a str {
+        &self.bundle.checkpoint
+    }
+
     /// Proves every entry to be in the tree and audits its signatures, in order. `root` is none
     /// where the checkpoint doesn't hold.
     pub(super) fn open(bundle: &'a Bundle, tree: Option<(u64, Digest)>, links: &mut Links) -> Self {

@@ -129,6 +129,12 @@ pub(super) fn proves(shown: &Shown, self_approved: bool) -> Vec<String> {
             }
         });
     }
+    if shown.witnessed > 0 {
+        says.push(format!(
+            "{} of the environment's witnesses saw exactly this history of the log, and no other.",
+            shown.witnessed
+        ));
+    }
     if self_approved {
         says.push("Self-approved: somebody who had a hand in it approved it, as a one-person team's genesis allows.".to_owned());
     }
@@ -139,12 +145,17 @@ pub(super) fn proves(shown: &Shown, self_approved: bool) -> Vec<String> {
 pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> {
     let mut says = vec![
         "That no key was revoked, nobody retired and no release revoked in entries that the bundle leaves out, or after its checkpoint: ask the log for those.".to_owned(),
-        "That the log shows everyone the same history: that takes witnesses, or a checkpoint of your own to compare.".to_owned(),
         "That the tests are good, the checks see everything, or the reviewers understood what they read.".to_owned(),
         "That the policy is wise, or that its rules were evaluated rightly: the files are here, and can be replayed.".to_owned(),
         "That the files are the whole of the policy's digest: the program's built-in base rules and schema are part of it.".to_owned(),
         "That the builder's machine was sound: its signature says what it saw.".to_owned(),
     ];
+    if shown.witnessed == 0 {
+        says.insert(
+            1,
+            "That the log shows everyone the same history: that takes witnesses, or a checkpoint of your own to compare.".to_owned(),
+        );
+    }
     let answers = shown
         .changes
         .iter()

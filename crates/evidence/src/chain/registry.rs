@@ -137,7 +137,7 @@ impl Registry {
                     record.active = false;
                 }
             }
-            Ended::HumanRetired(id) => {
+            Ended::HumanRetired(id) | Ended::HumanForgotten(id) => {
                 if let Some(person) = self.humans.get_mut(id) {
                     person.active = false;
                 }

@@ -10,6 +10,7 @@
 
 mod altered;
 mod forged;
+mod witnessed;
 mod world;
 
 use portcullis_evidence::chain::{About, Report, Subject, verify};

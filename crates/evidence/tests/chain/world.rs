@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) solo: bool,
     pub(crate) mode: Mode,
     pub(crate) class: HostClass,
+    /// What both environments demand.
+    pub(crate) witnesses: Witnessing,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             solo: false,
             mode: Mode::Enforce,
             class: HostClass::Managed,
+            witnesses: Witnessing::default(),
         }
     }
 }
@@ -124,6 +127,7 @@ impl World {
             port,
             service_port: 8080,
             canary: Canary::default(),
+            witnesses: options.witnesses.clone(),
         };
         let (log, builder, host) = (signer(10), signer(11), signer(12));
         let mut objects = BTreeMap::new();

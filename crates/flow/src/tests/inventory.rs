@@ -198,6 +198,7 @@ fn ending(world: &mut World, by: &str, subject: Ended) -> PrincipalEnded {
         Ended::AgentSuspended(agent) => Command::SuspendAgent { agent, why },
         Ended::AgentRetired(agent) => Command::RetireAgent { agent, why },
         Ended::HumanRetired(human) => Command::RetireHuman { human, why },
+        Ended::HumanForgotten(human) => Command::ForgetHuman { human, why },
         Ended::ServiceRetired(service) => Command::RetireService { service, why },
         Ended::HostRetired(host) => Command::RetireHost { host, why },
     };

@@ -179,6 +179,7 @@ pub(super) fn environment_record(name: &str, sensitivity: Sensitivity, port: u16
         port,
         service_port: 8080,
         canary: Canary::default(),
+        witnesses: Default::default(),
     }
 }
 

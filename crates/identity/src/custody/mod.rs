@@ -54,6 +54,8 @@ pub enum Ed25519Purpose {
     Service,
     /// Signs which runs a host starts.
     Host,
+    /// Cosigns checkpoints of other logs.
+    Witness,
 }
 
 /// Makes a P-256 key and its file.
@@ -119,6 +121,7 @@ const fn ed25519_name(purpose: Ed25519Purpose) -> &'static str {
         Ed25519Purpose::Log => "log",
         Ed25519Purpose::Service => "service",
         Ed25519Purpose::Host => "host",
+        Ed25519Purpose::Witness => "witness",
     }
 }
 

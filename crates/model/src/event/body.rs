@@ -166,7 +166,7 @@ impl Body {
             Self::ActivationCompleted(body) => body.request.to_string(),
             Self::PrincipalEnded(body) => match &body.subject {
                 Ended::AgentSuspended(id) | Ended::AgentRetired(id) => format!("agent:{id}"),
-                Ended::HumanRetired(id) => format!("human:{id}"),
+                Ended::HumanRetired(id) | Ended::HumanForgotten(id) => format!("human:{id}"),
                 Ended::ServiceRetired(id) => format!("service:{id}"),
                 Ended::HostRetired(id) => format!("host:{id}"),
             },

@@ -91,6 +91,7 @@ async fn status(Shared(app): Shared<Arc<App>>) -> Answer {
         "checkpoint": checkpoint.note,
         "policy": state.policy(),
         "breakers": breakers,
+        "witnesses": app.witnesses.shown(),
         "time": now(),
     })))
 }
@@ -123,7 +124,14 @@ async fn inventory(Shared(app): Shared<Arc<App>>, Path(kind): Path<String>) -> A
             .humans
             .values()
             .map(|person| {
-                json!({ "record": person.manifest, "standing": standing(person.standing) })
+                // A name that can't be read is as good as one that was never said.
+                let known = app.ledger.private().person(&person.manifest.id);
+                let known = known.ok().flatten();
+                json!({
+                    "record": person.manifest,
+                    "standing": standing(person.standing),
+                    "person": known.map(|known| json!({ "name": known.name, "mail": known.mail })),
+                })
             })
             .collect(),
         "agents" => known
@@ -141,14 +149,26 @@ async fn inventory(Shared(app): Shared<Arc<App>>, Path(kind): Path<String>) -> A
             .values()
             .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
             .collect(),
-        "groups" => known.groups.values().map(|one| json!({ "record": **one })).collect(),
-        "environments" => {
-            known.environments.values().map(|one| json!({ "record": **one })).collect()
-        }
-        "repositories" => {
-            known.repositories.values().map(|one| json!({ "record": **one })).collect()
-        }
-        "endpoints" => known.endpoints.values().map(|one| json!({ "record": **one })).collect(),
+        "groups" => known
+            .groups
+            .values()
+            .map(|one| json!({ "record": **one }))
+            .collect(),
+        "environments" => known
+            .environments
+            .values()
+            .map(|one| json!({ "record": **one }))
+            .collect(),
+        "repositories" => known
+            .repositories
+            .values()
+            .map(|one| json!({ "record": **one }))
+            .collect(),
+        "endpoints" => known
+            .endpoints
+            .values()
+            .map(|one| json!({ "record": **one }))
+            .collect(),
         other => {
             return Err(Refusal::not_found("kind of record", other)
                 .expected("humans, groups, agents, services, hosts, environments, repositories or endpoints")

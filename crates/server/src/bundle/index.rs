@@ -73,7 +73,7 @@ impl Places {
             Body::PrincipalEnded(body) => {
                 let subject = match &body.subject {
                     Ended::AgentSuspended(id) | Ended::AgentRetired(id) => format!("agent {id}"),
-                    Ended::HumanRetired(id) => format!("human {id}"),
+                    Ended::HumanRetired(id) | Ended::HumanForgotten(id) => format!("human {id}"),
                     Ended::ServiceRetired(id) => format!("service {id}"),
                     Ended::HostRetired(id) => format!("host {id}"),
                 };

@@ -133,6 +133,8 @@ pub enum Ended {
     AgentRetired(AgentId),
     /// A person.
     HumanRetired(HumanId),
+    /// A person, whose name and mail address were erased too.
+    HumanForgotten(HumanId),
     /// A service.
     ServiceRetired(ServiceId),
     /// A host.
