@@ -42,7 +42,7 @@ const TOOLS: [Tool; 9] = [
     Tool {
         program: "python3",
         package: "python3",
-        purpose: "is the product of some sample repositories",
+        purpose: "is the product of some sample repositories, and reads the log by code of its own",
     },
     Tool {
         program: "strace",
@@ -132,6 +132,7 @@ pub(crate) fn ensure() -> Result<Runner, String> {
             println!("==> {message}; running the tests with `cargo test` instead");
         }
     }
+    peers();
     Ok(Runner::of_this_machine())
 }
 
@@ -160,6 +161,78 @@ fn npm_packages() -> Result<(), String> {
         println!("==> {message}; the tests that drive these packages are skipped");
     }
     Ok(())
+}
+
+/// Programs by others that judge the log's formats: PyPI packages in an environment of their own,
+/// pinned. They take a newer Python than some systems have, so their tests say that they did not run
+/// where these can't be installed.
+const PEERS: [&str; 2] = ["aics-tlog==0.2.1", "aics-witness==0.1.0"];
+/// Oldest Python that runs them.
+const PEER_PYTHON: (u32, u32) = (3, 12);
+
+/// Installs the peers if that is possible.
+fn peers() {
+    let Ok(target) = crate::workspace::target() else {
+        return;
+    };
+    let folder = target.join("peers").join("tlog");
+    if folder.join("bin").join("aics-witness").is_file() {
+        return;
+    }
+    let Some(python) = peer_python() else {
+        println!(
+            "==> no Python of at least {}.{}: the log is not judged by others' programs",
+            PEER_PYTHON.0, PEER_PYTHON.1
+        );
+        return;
+    };
+    println!("==> installing {} for the tests", PEERS.join(", "));
+    let made = run(Command::new(&python).args(["-m", "venv"]).arg(&folder)).and_then(|()| {
+        let pip = folder.join("bin").join("python");
+        run(Command::new(pip)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            .args(PEERS))
+    });
+    if let Err(message) = made {
+        println!("==> {message}; the log is not judged by others' programs");
+    }
+}
+
+/// A Python that is new enough: on the search path, or one of pyenv's.
+fn peer_python() -> Option<PathBuf> {
+    let named = ["python3.14", "python3.13", "python3.12", "python3"];
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let pyenv = home.map(|home| home.join(".pyenv").join("versions"));
+    let versions = pyenv
+        .and_then(|folder| std::fs::read_dir(folder).ok())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin").join("python3"));
+    let on_path = named.into_iter().filter_map(find);
+    on_path
+        .chain(versions)
+        .find(|python| is_program(python) && is_new_enough(python))
+}
+
+fn is_new_enough(python: &Path) -> bool {
+    let (major, minor) = PEER_PYTHON;
+    Command::new(python)
+        .args([
+            "-c",
+            &format!("import sys, venv; sys.exit(sys.version_info < ({major}, {minor}))"),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 fn install(missing: &[&Tool]) -> Result<(), String> {

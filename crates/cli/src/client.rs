@@ -26,6 +26,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take: the server may have to fetch from upstream first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Items that are asked for at once; the server gives at most a thousand.
+const PAGE_ITEMS: usize = 1_000;
+/// Most items of a list that are held.
+const LIST_MAX_ITEMS: usize = 1_000_000;
+
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    #[serde(default)]
+    next: Option<Value>,
+}
+
 /// A server's address.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -91,6 +104,34 @@ impl Client {
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
         let body = self.exchange(Method::GET, path, &[], Bytes::new()).await?;
         read(&body)
+    }
+
+    /// Every item of a list, page by page.
+    ///
+    /// # Errors
+    /// As [`Self::get`], or a list without end.
+    pub(crate) async fn items<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Refusal> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut items = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page: Page<T> = self
+                .get(&format!("{path}{joint}limit={PAGE_ITEMS}{after}"))
+                .await?;
+            let none = page.items.is_empty();
+            items.extend(page.items);
+            after = match page.next {
+                None | Some(Value::Null) => return Ok(items),
+                Some(Value::String(id)) => format!("&after={}", segment(&id)),
+                Some(other) => format!("&after={}", segment(&other.to_string())),
+            };
+            if none || items.len() > LIST_MAX_ITEMS {
+                return Err(
+                    Refusal::limit("list-too-long", "the server's list does not end")
+                        .expected(&format!("at most {LIST_MAX_ITEMS} items")),
+                );
+            }
+        }
     }
 
     /// An answer as text.

@@ -83,13 +83,6 @@ pub(crate) struct Status {
     pub(crate) solo: bool,
 }
 
-/// A list that the server gives.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Items<T> {
-    /// Its items.
-    pub(crate) items: Vec<T>,
-}
-
 /// A record of the inventory.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Record<T> {
@@ -161,8 +154,8 @@ impl Context {
     /// There is no key, or nobody whom the server knows holds it.
     pub(crate) async fn signer(&self, client: &Client) -> Result<Signer, Refusal> {
         let keys = self.keys()?;
-        let humans: Items<Record<Human>> = client.get("/v1/inventory/humans").await?;
-        choose(keys, &humans.items, self.global.human.as_ref())
+        let humans: Vec<Record<Human>> = client.items("/v1/inventory/humans").await?;
+        choose(keys, &humans, self.global.human.as_ref())
     }
 
     /// Keys that can sign now, in the order in which they are tried.

@@ -77,6 +77,8 @@ pub struct App {
     pub witnesses: Witnesses,
     /// How many pieces of the log are read at once.
     pub log_reads: tokio::sync::Semaphore,
+    /// How many clients follow the ledger.
+    pub tails: Arc<tokio::sync::Semaphore>,
     /// What looks at rollouts remember of one another.
     pub rollouts: crate::worker::rollout::Memory,
     /// What was halted before the ledger could say so.
@@ -248,6 +250,7 @@ impl App {
             settled: Settled::default(),
             witnesses,
             log_reads: tokio::sync::Semaphore::new(LOG_READS_MAX),
+            tails: Arc::new(tokio::sync::Semaphore::new(crate::api::ledger::TAILS_MAX)),
             rollouts: crate::worker::rollout::Memory::default(),
             halted: ArcSwap::from_pointee(BTreeSet::new()),
             policies: Mutex::new(BTreeMap::new()),

@@ -418,7 +418,14 @@ async fn ask(
                     });
             }
             409 => {
-                let seen = parse_known_size(&reply.body)?;
+                let seen = match parse_known_size(&reply.body) {
+                    Ok(seen) => seen,
+                    // About the very size that it saw last: only the root can differ.
+                    Err(_) if old_size == signed.size => {
+                        return Err(forked(name.as_str(), old_size));
+                    }
+                    Err(refusal) => return Err(refusal),
+                };
                 if seen > signed.size {
                     return Err(behind(app, name.as_str(), seen, signed.size));
                 }

@@ -377,9 +377,8 @@ async fn latest(client: &Client) -> Result<RequestId, Refusal> {
     const GRACE: Duration = Duration::from_secs(2);
     let (began, until) = (Instant::now(), Instant::now() + WAIT_MAX);
     loop {
-        let open: Items<Waiting> = client.get("/v1/requests?open=true").await?;
+        let open: Vec<Waiting> = client.items("/v1/requests?open=true").await?;
         let newest = open
-            .items
             .iter()
             .filter(|one| one.status == "open")
             .map(|one| one.id)
@@ -387,8 +386,8 @@ async fn latest(client: &Client) -> Result<RequestId, Refusal> {
         if let Some(request) = newest {
             return Ok(request);
         }
-        let changes: Items<UnderWay> = client.get("/v1/changes?open=true").await?;
-        let coming = changes.items.iter().any(|change| {
+        let changes: Vec<UnderWay> = client.items("/v1/changes?open=true").await?;
+        let coming = changes.iter().any(|change| {
             change.request.is_none() && (change.checks.is_none() || change.tests.is_none())
         });
         if (!coming && began.elapsed() > GRACE) || Instant::now() >= until {
@@ -397,11 +396,6 @@ async fn latest(client: &Client) -> Result<RequestId, Refusal> {
         }
         tokio::time::sleep(EVERY).await;
     }
-}
-
-#[derive(Deserialize)]
-struct Items<T> {
-    items: Vec<T>,
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use portcullis_evidence::merkle::{leaf_hash, verify_inclusion};
 use portcullis_evidence::tiles::{TILE_WIDTH, TileMap};
 use portcullis_evidence::tlog_proof::UnverifiedProof;
-use portcullis_model::{Event, LedgerIndex, Refusal, canonical};
+use portcullis_model::{Event, LedgerIndex, Refusal, RefusalKind, canonical};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +26,9 @@ use crate::task_file::write_file;
 
 /// Entries of one page; the server gives at most a thousand.
 const PAGE: u64 = 1_000;
+/// How often a lost connection is made anew before following ends, and the pause before each.
+const TAIL_TRIES: u32 = 60;
+const TAIL_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 /// How many of the newest entries `tail` begins with.
 const TAIL: u64 = 50;
 
@@ -229,15 +232,31 @@ async fn tail(context: &Context, from: Option<LedgerIndex>, follow: bool) -> Res
     if !follow {
         return Ok(Exit::Done);
     }
-    client
-        .follow(&format!("/v1/ledger/tail?from={next}"), |event| {
-            let index = event.id.parse().map_err(|_| bad_event(&event.id))?;
-            let entry: Value =
-                serde_json::from_str(&event.data).map_err(|_| bad_event(&event.data))?;
-            print_entry(context, index, &entry, &canonical::to_vec(&entry)?)
-        })
-        .await?;
-    Ok(Exit::Done)
+    let mut tries = 0;
+    loop {
+        let before = next;
+        let path = format!("/v1/ledger/tail?from={next}");
+        let followed = client
+            .follow(&path, |event| {
+                let index: LedgerIndex = event.id.parse().map_err(|_| bad_event(&event.id))?;
+                if index != next {
+                    return Err(bad_event(&event.id));
+                }
+                let entry: Value =
+                    serde_json::from_str(&event.data).map_err(|_| bad_event(&event.data))?;
+                next = index + 1;
+                print_entry(context, index, &entry, &canonical::to_vec(&entry)?)
+            })
+            .await;
+        // A server that restarts goes on where this ended; another refusal is final.
+        if let Err(refusal) = followed
+            && (refusal.kind != RefusalKind::Unavailable || tries == TAIL_TRIES)
+        {
+            return Err(refusal);
+        }
+        tries = if next > before { 0 } else { tries + 1 };
+        tokio::time::sleep(TAIL_PAUSE).await;
+    }
 }
 
 fn bad_event(received: &str) -> Refusal {

@@ -343,11 +343,15 @@ fn wrong_tile(what: &str) -> Refusal {
 
 /// Says of which entry something was found.
 pub(crate) fn at_entry(index: u64, refusal: Refusal) -> Refusal {
-    if refusal.message.starts_with(&format!("entry {index}")) {
-        return refusal;
-    }
+    let message = if refusal.message.starts_with(&format!("entry {index}")) {
+        refusal.message
+    } else {
+        format!("entry {index}: {}", refusal.message)
+    };
+    // Whatever is wrong with it, it is the ledger that fails, not whoever asks.
     Refusal {
-        message: format!("entry {index}: {}", refusal.message),
+        message,
+        kind: portcullis_model::RefusalKind::Conflict,
         ..refusal
     }
 }
@@ -367,7 +371,7 @@ mod tests {
     use portcullis_evidence::signer::Signer;
     use portcullis_model::Secret;
 
-    pub(crate) fn sample() -> Vec<u8> {
+    fn sample() -> Vec<u8> {
         let signer = Signer::from_seed(&Secret::new([5; 32])).unwrap();
         let mut frontier = Frontier::default();
         for entry in 0..5_u64 {
@@ -403,6 +407,44 @@ mod tests {
             let changed = text.replacen(from, to, 1);
             assert_ne!(changed, text);
             assert!(Verified::parse(changed.as_bytes()).is_err(), "{to}");
+        }
+    }
+
+    /// Bytes that somebody else may have written: no panic, and what is read fits together.
+    #[test]
+    fn a_state_file_that_was_tampered_with_is_refused_or_whole() {
+        let sample = sample();
+        let cases: usize =
+            std::env::var("PORTCULLIS_FUZZ_CASES").map_or(2_000, |text| text.parse().unwrap());
+        // A linear congruence (Knuth's MMIX): the same cases each time.
+        let mut seed = 7_u64;
+        let mut random = move |below: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap() % below.max(1)
+        };
+        for _ in 0..cases {
+            let mut bytes = sample.clone();
+            for _ in 0..=random(4) {
+                let at = random(bytes.len());
+                match random(5) {
+                    0 => bytes[at] = u8::try_from(random(256)).unwrap(),
+                    1 => bytes[at] ^= 1 << random(8),
+                    2 => {
+                        drop(bytes.drain(
+                            at..(at + random(20)).min(sample.len()).max(at).min(bytes.len()),
+                        ))
+                    }
+                    3 => bytes.insert(at, b"0123456789\"{}[],:\n"[random(18)]),
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            if let Ok(known) = Verified::parse(&bytes) {
+                let read = UnverifiedCheckpoint::parse(known.checkpoint.as_bytes()).unwrap();
+                assert_eq!(read.claim().size, known.frontier.size());
+                assert_eq!(read.claim().root, known.frontier.root());
+            }
         }
     }
 }

@@ -417,7 +417,7 @@ impl Count {
                 .map_err(|refusal| ledger_remote::at_entry(index, refusal))?;
             self.audit.take(&event, &|_| None);
             if let Some(refusal) = self.audit.broken.take() {
-                return Err(refusal);
+                return Err(ledger_remote::at_entry(index, refusal));
             }
         }
         let completed = self

@@ -4,7 +4,7 @@ use portcullis_model::Refusal;
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::context::{Context, Items};
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, Column};
 
@@ -18,10 +18,10 @@ pub(crate) async fn list(
     columns: &[Column],
     nothing: &str,
 ) -> Result<Exit, Refusal> {
-    let items: Items<Value> = context.client()?.get(path).await?;
-    context.out().print(&items.items, || {
-        output::table(&items.items, columns, nothing)
-    })?;
+    let items: Vec<Value> = context.client()?.items(path).await?;
+    context
+        .out()
+        .print(&items, || output::table(&items, columns, nothing))?;
     Ok(Exit::Done)
 }
 
@@ -45,9 +45,9 @@ pub(crate) async fn find(
     what: &str,
     id: &str,
 ) -> Result<Value, Refusal> {
-    let items: Items<Value> = client.get(path).await?;
-    let ids = || items.items.iter().filter_map(id_of);
-    if let Some(item) = items.items.iter().find(|item| id_of(item) == Some(id)) {
+    let items: Vec<Value> = client.items(path).await?;
+    let ids = || items.iter().filter_map(id_of);
+    if let Some(item) = items.iter().find(|item| id_of(item) == Some(id)) {
         return Ok(item.clone());
     }
     let refusal = Refusal::not_found(what, id);

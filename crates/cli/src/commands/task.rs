@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::commands::lists;
 use crate::commands::task_new::New;
-use crate::context::{Context, Items, Record};
+use crate::context::{Context, Record};
 use crate::exit::Exit;
 use crate::output::{self, column};
 use crate::task_file::TaskFile;
@@ -181,9 +181,8 @@ async fn verify_signature(
     envelope: &Envelope,
 ) -> Result<(Task, PublicKey, KeyClass), Refusal> {
     let claimed = file.task()?;
-    let humans: Items<Record<Human>> = client.get("/v1/inventory/humans").await?;
+    let humans: Vec<Record<Human>> = client.items("/v1/inventory/humans").await?;
     let signer = humans
-        .items
         .iter()
         .find(|human| human.record.id == claimed.signer)
         .ok_or_else(|| Refusal::not_found("human", &claimed.signer))?;

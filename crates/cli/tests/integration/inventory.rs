@@ -172,3 +172,46 @@ fn a_retired_hosts_and_a_retired_signers_runs_end() {
         .ok();
     runner.begin_push("shop").refused(403, "run-ended");
 }
+
+#[test]
+fn a_person_is_forgotten_and_the_tree_stays_whole() {
+    let house = House::new(Plan::team());
+    let (name, mail) = ("Cydonia Quillfeather", "cydonia@quillfeather.example");
+    house
+        .cli(
+            "cyd",
+            &["human", "name", "cyd", "--name", name, "--mail", mail],
+        )
+        .ok();
+    let shown = house.get("/v1/inventory/humans");
+    assert!(shown.to_string().contains(mail), "{shown}");
+    // Neither a name for somebody else nor forgetting them is for everybody.
+    house
+        .add("ada", "human", "id = \"dan\"\nkeys = []\n")
+        .exits(2);
+    let before = house.point().0;
+    let forgotten = house
+        .cli("ada", &["human", "forget", "cyd", "--why", "asked for it"])
+        .ok();
+    assert!(forgotten.json()["index"].as_u64().unwrap() >= before);
+    let entry = house.await_entry("principal.ended", |_| true);
+    assert_eq!(
+        entry.body["subject"]["kind"], "human-forgotten",
+        "{entry:?}"
+    );
+    let shown = house.get("/v1/inventory/humans");
+    assert!(!shown.to_string().contains("Quill"), "{shown}");
+    house
+        .cli("cyd", &["breaker", "trip", "--why", "no more"])
+        .exits(3);
+    for (path, _) in house.files_below("ledger") {
+        let bytes = std::fs::read(&path).unwrap();
+        for text in [name, mail] {
+            let found = bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes());
+            assert!(!found, "{} still has {text}", path.display());
+        }
+    }
+    house.cli("ada", &["ledger", "verify"]).ok();
+}

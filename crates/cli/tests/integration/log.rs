@@ -8,12 +8,15 @@ use std::process::Command;
 
 use portcullis_evidence::checkpoint::Checkpoint;
 use portcullis_evidence::merkle::{HashReader as _, MemoryTree, leaf_hash};
+use portcullis_evidence::note::VerifierKey;
 use portcullis_evidence::tiles::{Kind, Piece, parse_entries, write_entry, write_hashes};
 use portcullis_server::home::Home;
 use portcullis_server::init::log_signer;
 use serde_json::Value;
 
-use crate::house::{Done, House, Mirror, Plan, Said, free_port, request, run, wait_until};
+use crate::house::{
+    Background, Done, House, Mirror, Plan, Said, free_port, request, run, wait_until,
+};
 
 /// A token of a log's reader.
 const TOKEN: &str = "cmVhZGVyLW9mLXRoZS1sb2cK0123";
@@ -47,10 +50,11 @@ fn grow(house: &House, size: u64) {
 }
 
 /// The script's own reading of a log.
-fn client(prefix: &str, key: &str) -> Done {
+fn client(prefix: &str, key: &str, witnesses: &[&str]) -> Done {
     let script =
         Path::new(env!("CARGO_MANIFEST_PATH")).with_file_name("tests/peers/tlog_client.py");
-    run(Command::new("python3").arg(script).arg(prefix).arg(key))
+    let mut command = Command::new("python3");
+    run(command.arg(script).arg(prefix).arg(key).args(witnesses))
 }
 
 fn log_key(house: &House) -> String {
@@ -123,12 +127,12 @@ fn a_client_written_from_the_specification_reads_the_whole_log() {
     }
 
     for prefix in [public, format!("{}/log", house.url())] {
-        let read = client(&prefix, &key).ok().json();
+        let read = client(&prefix, &key, &[]).ok().json();
         let ours = house.ledger();
         let theirs = read["entries"].as_array().unwrap();
         assert!(theirs.len() as u64 > 258 && theirs.len() <= ours.len());
         let other = key.replacen("example.com/house", "example.com/other", 1);
-        client(&prefix, &other).exits(1);
+        client(&prefix, &other, &[]).exits(1);
     }
 }
 
@@ -418,4 +422,241 @@ fn every_lie_of_a_served_log_is_told_of_by_what_it_is() {
     verify(Some(&state))
         .exits(1)
         .refused("state-of-another-log");
+}
+
+/// A witness of the program's own, in the house's work folder; it watches the house's log.
+struct Witnessing {
+    process: Option<Background>,
+    dir: PathBuf,
+    port: u16,
+    key: String,
+}
+
+impl Witnessing {
+    fn start(house: &House, name: &str) -> Self {
+        let dir = house.path("work").join(name);
+        let folder = dir.to_str().unwrap().to_owned();
+        let long = format!("witness.example/{name}");
+        let made = house
+            .cli("ada", &["witness", "init", &folder, "--name", &long])
+            .ok();
+        let key = made.json()["key"].as_str().unwrap().to_owned();
+        let signer = log_signer(&Home::new(house.home())).unwrap();
+        let log = VerifierKey::new("example.com/house".parse().unwrap(), *signer.public_bytes());
+        fs::write(dir.join("logs"), format!("{log}\n")).unwrap();
+        let mut witness = Self {
+            process: None,
+            dir,
+            port: free_port(),
+            key,
+        };
+        witness.serve(house);
+        witness
+    }
+
+    fn serve(&mut self, house: &House) {
+        let address = format!("127.0.0.1:{}", self.port);
+        let mut command = house.portcullis("ada");
+        command
+            .args(["witness", "serve"])
+            .arg(&self.dir)
+            .args(["--listen", &address]);
+        let process = Background::start(&mut command, &house.path("work"));
+        wait_until("the witness serves", || {
+            assert!(process.ended().is_none(), "{}", process.both());
+            process.out().contains("ready at").then_some(())
+        });
+        self.process = Some(process);
+    }
+
+    fn stop(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+}
+
+/// A house whose log has these witnesses.
+fn house_with_witnesses(names: &[&str], quorum: usize) -> (House, Vec<Witnessing>) {
+    let mut house = House::furnished(Plan::default());
+    let witnesses: Vec<_> = names
+        .iter()
+        .map(|name| Witnessing::start(&house, name))
+        .collect();
+    let file = house.home().join("portcullis.toml");
+    let mut config = fs::read_to_string(&file).unwrap();
+    config.push_str(&format!("\n[log]\nquorum = {quorum}\n"));
+    for witness in &witnesses {
+        config.push_str(&format!(
+            "[[log.witness]]\nkey = \"{}\"\nurl = \"http://127.0.0.1:{}\"\n",
+            witness.key, witness.port
+        ));
+    }
+    fs::write(&file, config).unwrap();
+    house.serve();
+    (house, witnesses)
+}
+
+/// Waits until readers get a checkpoint of at least `size` entries; gives it.
+fn await_cosigned(house: &House, size: u64) -> String {
+    wait_until(&format!("{size} entries are cosigned"), || {
+        let status = house.get("/v1/status");
+        let cosigned = status["witnesses"]["cosigned"]["size"].as_u64()?;
+        (cosigned >= size).then(|| house.request("GET", "/log/checkpoint", &[], b"").text())
+    })
+}
+
+#[test]
+fn witnesses_cosign_what_readers_get_and_a_restart_asks_on() {
+    let (mut house, mut witnesses) = house_with_witnesses(&["one", "two"], 2);
+    let size = house.point().0;
+    await_cosigned(&house, size);
+    let keys: Vec<&str> = witnesses
+        .iter()
+        .map(|witness| witness.key.as_str())
+        .collect();
+    let url = format!("{}/log", house.url());
+    // Code that is not ours checks both cosignatures.
+    let read = client(&url, &log_key(&house), &keys).ok().json();
+    assert_eq!(read["cosigners"].as_array().unwrap().len(), 2, "{read}");
+    let mut arguments = vec!["ledger", "verify", &url];
+    for key in &keys {
+        arguments.extend(["--witness", key]);
+    }
+    let done = house.cli("ada", &arguments).ok().json();
+    assert_eq!(done["cosigned_by"].as_array().unwrap().len(), 2);
+    let file = house.path("work").join("zero.tlog-proof");
+    let file = file.to_str().unwrap().to_owned();
+    house
+        .cli("ada", &["ledger", "proof", "0", "--to", &file])
+        .ok();
+    let genesis = house.home().join("genesis.json");
+    let genesis = genesis.to_str().unwrap().to_owned();
+    let check = [
+        "verify",
+        &file,
+        "--genesis",
+        &genesis,
+        "--witness",
+        keys[0],
+        "--witness",
+        keys[1],
+    ];
+    house.cli("ada", &check).ok();
+
+    // One of two is gone: readers keep the last checkpoint that both saw.
+    witnesses[1].stop();
+    let kept = await_cosigned(&house, 1);
+    grow(&house, house.point().0 + 3);
+    let told = wait_until("the failure is told", || {
+        let shown = house.cli("ada", &["ledger", "witnesses"]).ok().json();
+        shown["known"][1]["failed"].is_string().then_some(shown)
+    });
+    assert_eq!(told["quorum"], 2);
+    assert_eq!(
+        house.request("GET", "/log/checkpoint", &[], b"").text(),
+        kept
+    );
+    // It comes back, and both servers forget what they held in memory.
+    witnesses[1].serve(&house);
+    house.kill_server();
+    house.serve();
+    let again = house.request("GET", "/log/checkpoint", &[], b"").text();
+    assert_eq!(again, kept, "what was cosigned survives");
+    let size = house.point().0;
+    await_cosigned(&house, size);
+}
+
+#[test]
+fn a_witness_that_saw_more_halts_a_ledger_that_went_back_in_time() {
+    let (mut house, witnesses) = house_with_witnesses(&["one"], 1);
+    let size = house.point().0;
+    await_cosigned(&house, size);
+    house.stop_server();
+    let (home, old) = (house.home().to_owned(), house.path("work").join("old"));
+    run(Command::new("cp")
+        .args(["-a"])
+        .arg(home.join("ledger"))
+        .arg(&old))
+    .ok();
+    house.serve();
+    grow(&house, size + 2);
+    let more = house.point().0;
+    await_cosigned(&house, more);
+    house.kill_server();
+    fs::remove_dir_all(home.join("ledger")).unwrap();
+    fs::rename(&old, home.join("ledger")).unwrap();
+    house.serve();
+    let incident = house.await_entry("incident.opened", |_| true);
+    assert_eq!(
+        incident.body["code"], "ledger-behind-witness",
+        "{incident:?}"
+    );
+    // Nothing is granted: a run is refused as it is under a tripped breaker.
+    let task = house.task("ada", &[]);
+    wait_until("no run starts", || {
+        (house.runner_refused(&task) == "breaker-tripped").then_some(())
+    });
+    drop(witnesses);
+}
+
+/// The environment with `aics-tlog` and `aics-witness`, which `cargo xtask tools` makes where it can.
+fn peers() -> Option<PathBuf> {
+    let program = Path::new(crate::house::PROGRAM);
+    let target = program.ancestors().nth(2)?;
+    let folder = target.join("peers").join("tlog").join("bin");
+    folder.join("aics-witness").is_file().then_some(folder)
+}
+
+#[test]
+fn an_independent_witness_and_verifier_agree_with_ours() {
+    let Some(peers) = peers() else {
+        eprintln!("not run: `cargo xtask tools` could not install aics-tlog and aics-witness");
+        return;
+    };
+    let mut house = House::furnished(Plan::default());
+    let port = free_port();
+    let dir = house.path("work").join("peer");
+    fs::create_dir(&dir).unwrap();
+    let peer = |arguments: &[&str]| {
+        let mut command = Command::new(peers.join("aics-witness"));
+        command.args(arguments).current_dir(&dir);
+        command
+    };
+    let made = run(peer(&["init", "--name", "peer.example/w1"]).env("LANG", "C.UTF-8")).ok();
+    let key = made
+        .both()
+        .split_whitespace()
+        .find(|word| word.starts_with("peer.example/w1+"))
+        .expect("the witness's key")
+        .to_owned();
+    let signer = log_signer(&Home::new(house.home())).unwrap();
+    let log = VerifierKey::new("example.com/house".parse().unwrap(), *signer.public_bytes());
+    let log = log.to_string();
+    run(&mut peer(&[
+        "add-log",
+        "--origin",
+        "example.com/house",
+        "--vkey",
+        &log,
+    ]))
+    .ok();
+    let address = format!("127.0.0.1:{port}");
+    let process = Background::start(&mut peer(&["serve", "--listen", &address]), &dir);
+    let file = house.home().join("portcullis.toml");
+    let mut config = fs::read_to_string(&file).unwrap();
+    config.push_str(&format!(
+        "\n[[log.witness]]\nkey = \"{key}\"\nurl = \"http://{address}\"\n"
+    ));
+    fs::write(&file, config).unwrap();
+    house.serve();
+    grow(&house, 258);
+    let size = house.point().0;
+    await_cosigned(&house, size);
+    assert!(process.ended().is_none(), "{}", process.both());
+    let script = Path::new(env!("CARGO_MANIFEST_PATH")).with_file_name("tests/peers/tlog_peer.py");
+    let url = format!("{}/log", house.url());
+    let mut judge = Command::new(peers.join("python"));
+    let judged = run(judge.arg(script).args([&url, &log, "1", &key]))
+        .ok()
+        .json();
+    assert!(judged["size"].as_u64().unwrap() >= size, "{judged}");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Query, State as Shared};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::routing::get;
 use futures_util::stream::{self, Stream};
@@ -21,6 +22,8 @@ use crate::app::App;
 
 /// Most entries in one answer.
 const ENTRIES_MAX: usize = 1_000;
+/// Most clients that follow the ledger at once; each holds a connection and a page of entries.
+pub(crate) const TAILS_MAX: usize = 256;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -83,26 +86,46 @@ async fn proof(
     Ok(text)
 }
 
-/// Every entry from an index on, as server-sent events; none is missed or sent twice.
+/// Every entry from an index on, as server-sent events; none is missed or sent twice. A client that
+/// lost the connection says what it saw last (`last-event-id`, WHATWG HTML section 9.2) and gets what
+/// follows; so does one that asks by `from`.
 async fn tail(
     Shared(app): Shared<Arc<App>>,
+    headers: HeaderMap,
     Query(range): Query<Range>,
-) -> Sse<impl Stream<Item = Result<Sent, Infallible>>> {
-    let tail = app.ledger.tail(range.from);
+) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Problem> {
+    let from = match super::one_header(&headers, "last-event-id")? {
+        None | Some("") => range.from,
+        Some(last) => last
+            .parse::<LedgerIndex>()
+            .ok()
+            .and_then(|last| last.checked_add(1))
+            .ok_or_else(|| {
+                Refusal::malformed("last-event-id")
+                    .expected("the index of an entry")
+                    .received(last)
+            })?,
+    };
+    let slot = Arc::clone(&app.tails).try_acquire_owned().map_err(|_| {
+        Refusal::unavailable("too-many-tails", "too many follow the ledger already")
+            .expected(&format!("at most {TAILS_MAX} at once"))
+            .next("close one, or read pages of /v1/ledger/entries")
+    })?;
+    let tail = app.ledger.tail(from);
     let sent = stream::unfold(
-        (tail, Vec::<Entry>::new().into_iter()),
-        |(mut tail, mut ready)| async {
+        (tail, Vec::<Entry>::new().into_iter(), slot),
+        |(mut tail, mut ready, slot)| async {
             loop {
                 if let Some(entry) = ready.next() {
                     let data = String::from_utf8_lossy(&entry.bytes).into_owned();
                     let event = Sent::default().id(entry.index.to_string()).data(data);
-                    return Some((Ok(event), (tail, ready)));
+                    return Some((Ok(event), (tail, ready, slot)));
                 }
                 ready = tail.next().await.ok()?.into_iter();
             }
         },
     );
-    Sse::new(sent).keep_alive(KeepAlive::default())
+    Ok(Sse::new(sent).keep_alive(KeepAlive::default()))
 }
 
 /// Runs a read of the database off the async threads.

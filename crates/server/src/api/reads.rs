@@ -1,22 +1,26 @@
 //! Everything that can be looked at, as JSON.
 
+use std::ops::Bound;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use imbl::OrdMap;
 use portcullis_flow::State;
 use portcullis_flow::approval::{Request, Status, tally};
 use portcullis_flow::change::Change;
 use portcullis_flow::inventory::Standing;
 use portcullis_flow::job::{Job, JobStatus};
 use portcullis_flow::run::Run;
+use portcullis_model::event::IncidentOpened;
 use portcullis_model::{
-    ArtifactId, ChangeId, Digest, EnvironmentId, GitOid, Refusal, RepositoryId, RequestId,
-    RolloutId, RunId, TaskId, Timestamp,
+    ArtifactId, ChangeId, Digest, EnvironmentId, GitOid, JobId, LedgerIndex, Refusal, ReleaseId,
+    RepositoryId, RequestId, RolloutId, RunId, TaskId, Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ledger::blocking;
@@ -24,6 +28,11 @@ use super::{Answer, Problem, review};
 use crate::app::{App, now};
 use crate::bundle;
 use crate::worker::{landing, sync};
+
+/// Items of a list in one answer unless fewer or more are asked for.
+const ITEMS_DEFAULT: usize = 100;
+/// Most items of a list in one answer.
+const ITEMS_MAX: usize = 1_000;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -57,13 +66,51 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/incidents", get(incidents))
 }
 
+/// Which part of a list is asked for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+struct Part<K> {
+    /// The last item of the part before: its successors in the order of ids follow.
+    after: Option<K>,
+    limit: Option<usize>,
     #[serde(default)]
     open: bool,
     #[serde(default)]
     active: bool,
+}
+
+impl<K: Clone + Ord + Serialize> Part<K> {
+    /// As many items of `from` as are asked for, from the first one behind `after` that `shown`
+    /// shows, with the id of the last of them where there are more.
+    ///
+    /// Items that come meanwhile have higher ids or, among names, their place in the alphabet; so
+    /// nothing that was there all the time is missed or told twice.
+    fn of<V>(&self, from: &OrdMap<K, V>, mut shown: impl FnMut(&K, &V) -> Option<Value>) -> Answer {
+        let limit = self.limit.unwrap_or(ITEMS_DEFAULT);
+        if !(1..=ITEMS_MAX).contains(&limit) {
+            return Err(Refusal::malformed("limit")
+                .expected(&format!("1 to {ITEMS_MAX}"))
+                .received(&limit.to_string())
+                .into());
+        }
+        let behind = match &self.after {
+            Some(key) => Bound::Excluded(key.clone()),
+            None => Bound::Unbounded,
+        };
+        let mut items = Vec::new();
+        let mut last = None;
+        for (key, value) in from.range((behind, Bound::Unbounded)) {
+            let Some(item) = shown(key, value) else {
+                continue;
+            };
+            if items.len() == limit {
+                return Ok(axum::Json(json!({ "items": items, "next": last })));
+            }
+            items.push(item);
+            last = Some(key.clone());
+        }
+        Ok(axum::Json(json!({ "items": items, "next": null })))
+    }
 }
 
 async fn status(Shared(app): Shared<Arc<App>>) -> Answer {
@@ -111,71 +158,70 @@ async fn policy(Shared(app): Shared<Arc<App>>) -> Answer {
     ))
 }
 
-async fn inventory(Shared(app): Shared<Arc<App>>, Path(kind): Path<String>) -> Answer {
+async fn inventory(
+    Shared(app): Shared<Arc<App>>,
+    Path(kind): Path<String>,
+    Query(part): Query<Part<String>>,
+) -> Answer {
     let state = app.state();
     let known = &state.inventory;
-    let standing = |standing: Standing| match standing {
+    match kind.as_str() {
+        "humans" => part.named()?.of(&known.humans, |id, person| {
+            // A name that can't be read is as good as one that was never said.
+            let said = app.ledger.private().person(id).ok().flatten();
+            Some(json!({
+                "record": person.manifest,
+                "standing": standing(person.standing),
+                "person": said.map(|said| json!({ "name": said.name, "mail": said.mail })),
+            }))
+        }),
+        "agents" => part.named()?.of(&known.agents, |_, one| {
+            Some(json!({ "record": one.manifest, "standing": standing(one.standing) }))
+        }),
+        "services" => part.named()?.of(&known.services, |_, one| {
+            Some(json!({ "record": one.manifest, "standing": standing(one.standing) }))
+        }),
+        "hosts" => part.named()?.of(&known.hosts, |_, one| {
+            Some(json!({ "record": one.manifest, "standing": standing(one.standing) }))
+        }),
+        "groups" => part
+            .named()?
+            .of(&known.groups, |_, one| Some(json!({ "record": **one }))),
+        "environments" => part.named()?.of(&known.environments, |_, one| {
+            Some(json!({ "record": **one }))
+        }),
+        "repositories" => part.named()?.of(&known.repositories, |_, one| {
+            Some(json!({ "record": **one }))
+        }),
+        "endpoints" => part
+            .named()?
+            .of(&known.endpoints, |_, one| Some(json!({ "record": **one }))),
+        other => Err(Refusal::not_found("kind of record", other)
+            .expected(
+                "humans, groups, agents, services, hosts, environments, repositories or endpoints",
+            )
+            .into()),
+    }
+}
+
+const fn standing(standing: Standing) -> &'static str {
+    match standing {
         Standing::Active => "active",
         Standing::Suspended => "suspended",
         Standing::Retired => "retired",
-    };
-    let items: Vec<Value> = match kind.as_str() {
-        "humans" => known
-            .humans
-            .values()
-            .map(|person| {
-                // A name that can't be read is as good as one that was never said.
-                let known = app.ledger.private().person(&person.manifest.id);
-                let known = known.ok().flatten();
-                json!({
-                    "record": person.manifest,
-                    "standing": standing(person.standing),
-                    "person": known.map(|known| json!({ "name": known.name, "mail": known.mail })),
-                })
-            })
-            .collect(),
-        "agents" => known
-            .agents
-            .values()
-            .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
-            .collect(),
-        "services" => known
-            .services
-            .values()
-            .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
-            .collect(),
-        "hosts" => known
-            .hosts
-            .values()
-            .map(|one| json!({ "record": one.manifest, "standing": standing(one.standing) }))
-            .collect(),
-        "groups" => known
-            .groups
-            .values()
-            .map(|one| json!({ "record": **one }))
-            .collect(),
-        "environments" => known
-            .environments
-            .values()
-            .map(|one| json!({ "record": **one }))
-            .collect(),
-        "repositories" => known
-            .repositories
-            .values()
-            .map(|one| json!({ "record": **one }))
-            .collect(),
-        "endpoints" => known
-            .endpoints
-            .values()
-            .map(|one| json!({ "record": **one }))
-            .collect(),
-        other => {
-            return Err(Refusal::not_found("kind of record", other)
-                .expected("humans, groups, agents, services, hosts, environments, repositories or endpoints")
-                .into());
-        }
-    };
-    Ok(axum::Json(json!({ "items": items })))
+    }
+}
+
+impl Part<String> {
+    /// The same part of a list of another kind of name.
+    fn named<K: FromStr<Err = Refusal>>(&self) -> Result<Part<K>, Refusal> {
+        Ok(Part {
+            after: self.after.as_deref().map(str::parse).transpose()?,
+            limit: self.limit,
+            open: self.open,
+            active: self.active,
+        })
+    }
 }
 
 /// Where a branch stands, after a look upstream.
@@ -197,14 +243,9 @@ async fn branch(
     })))
 }
 
-async fn tasks(Shared(app): Shared<Arc<App>>) -> Answer {
+async fn tasks(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<TaskId>>) -> Answer {
     let state = app.state();
-    let items: Vec<Value> = state
-        .tasks
-        .keys()
-        .map(|id| task_view(&app, &state, id))
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+    part.of(&state.tasks, |id, _| Some(task_view(&app, &state, id)))
 }
 
 async fn task(Shared(app): Shared<Arc<App>>, Path(id): Path<TaskId>) -> Answer {
@@ -235,15 +276,11 @@ fn task_view(app: &App, state: &State, id: &TaskId) -> Value {
     })
 }
 
-async fn runs(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> Answer {
-    let state = app.state();
-    let items: Vec<Value> = state
-        .runs
-        .values()
-        .filter(|run| !(filter.active || filter.open) || run.end.is_none())
-        .map(|run| run_view(run))
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+async fn runs(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<RunId>>) -> Answer {
+    let running = part.active || part.open;
+    part.of(&app.state().runs, |_, run| {
+        (!running || run.end.is_none()).then(|| run_view(run))
+    })
 }
 
 async fn run(Shared(app): Shared<Arc<App>>, Path(id): Path<RunId>) -> Answer {
@@ -272,16 +309,11 @@ fn run_view(run: &Run) -> Value {
     })
 }
 
-async fn changes(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> Answer {
-    let state = app.state();
+async fn changes(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<ChangeId>>) -> Answer {
     let open = portcullis_flow::change::ChangeStatus::Open;
-    let mut items = Vec::new();
-    for change in state.changes.values() {
-        if !filter.open || change.status == open {
-            items.push(change_view(change));
-        }
-    }
-    Ok(axum::Json(json!({ "items": items })))
+    part.of(&app.state().changes, |_, change| {
+        (!part.open || change.status == open).then(|| change_view(change))
+    })
 }
 
 async fn change(Shared(app): Shared<Arc<App>>, Path(id): Path<ChangeId>) -> Answer {
@@ -349,16 +381,12 @@ async fn diff(
     Ok(([("content-type", "text/plain; charset=utf-8")], text).into_response())
 }
 
-async fn requests(Shared(app): Shared<Arc<App>>, Query(filter): Query<Filter>) -> Answer {
+async fn requests(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<RequestId>>) -> Answer {
     let state = app.state();
     let time = now();
-    let items: Vec<Value> = state
-        .requests
-        .values()
-        .filter(|request| !filter.open || request.is_open(time))
-        .map(|request| request_view(&state, request, time))
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+    part.of(&state.requests, |_, request| {
+        (!part.open || request.is_open(time)).then(|| request_view(&state, request, time))
+    })
 }
 
 fn request_view(state: &State, request: &Request, time: Timestamp) -> Value {
@@ -401,9 +429,8 @@ async fn request(Shared(app): Shared<Arc<App>>, Path(id): Path<RequestId>) -> An
     Ok(axum::Json(view))
 }
 
-async fn jobs(Shared(app): Shared<Arc<App>>) -> Answer {
-    let items: Vec<Value> = app.state().jobs.values().map(|job| job_view(job)).collect();
-    Ok(axum::Json(json!({ "items": items })))
+async fn jobs(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<JobId>>) -> Answer {
+    part.of(&app.state().jobs, |_, job| Some(job_view(job)))
 }
 
 fn job_view(job: &Job) -> Value {
@@ -427,10 +454,7 @@ fn job_view(job: &Job) -> Value {
 }
 
 /// The tree of a job's commit, as a tar file.
-async fn source(
-    Shared(app): Shared<Arc<App>>,
-    Path(id): Path<portcullis_model::JobId>,
-) -> Result<Response, Problem> {
+async fn source(Shared(app): Shared<Arc<App>>, Path(id): Path<JobId>) -> Result<Response, Problem> {
     let state = app.state();
     let job = state
         .jobs
@@ -441,14 +465,9 @@ async fn source(
     Ok(([("content-type", "application/x-tar")], tar).into_response())
 }
 
-async fn artifacts(Shared(app): Shared<Arc<App>>) -> Answer {
+async fn artifacts(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<ArtifactId>>) -> Answer {
     let state = app.state();
-    let items: Vec<Value> = state
-        .artifacts
-        .keys()
-        .map(|id| artifact_view(&state, *id))
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+    part.of(&state.artifacts, |id, _| Some(artifact_view(&state, *id)))
 }
 
 async fn artifact(Shared(app): Shared<Arc<App>>, Path(id): Path<ArtifactId>) -> Answer {
@@ -514,36 +533,26 @@ async fn commit_bundle(
     Ok(([("content-type", "application/json")], bundle).into_response())
 }
 
-async fn releases(Shared(app): Shared<Arc<App>>) -> Answer {
-    let state = app.state();
-    let items: Vec<Value> = state
-        .releases
-        .values()
-        .map(|release| {
-            json!({
-                "id": release.id,
-                "artifact": release.artifact,
-                "environment": release.environment,
-                "changes": release.changes,
-                "agent_work": release.agent_work,
-                "request": release.request,
-                "revoked": release.revoked,
-                "started": release.started,
-                "completed": release.completed,
-            })
-        })
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+async fn releases(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<ReleaseId>>) -> Answer {
+    part.of(&app.state().releases, |_, release| {
+        Some(json!({
+            "id": release.id,
+            "artifact": release.artifact,
+            "environment": release.environment,
+            "changes": release.changes,
+            "agent_work": release.agent_work,
+            "request": release.request,
+            "revoked": release.revoked,
+            "started": release.started,
+            "completed": release.completed,
+        }))
+    })
 }
 
-async fn rollouts(Shared(app): Shared<Arc<App>>) -> Answer {
-    let state = app.state();
-    let items: Vec<Value> = state
-        .rollouts
-        .values()
-        .map(|rollout| rollout_view(rollout))
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+async fn rollouts(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<RolloutId>>) -> Answer {
+    part.of(&app.state().rollouts, |_, rollout| {
+        Some(rollout_view(rollout))
+    })
 }
 
 async fn rollout(Shared(app): Shared<Arc<App>>, Path(id): Path<RolloutId>) -> Answer {
@@ -579,35 +588,32 @@ fn rollout_view(rollout: &portcullis_flow::rollout::Rollout) -> Value {
     })
 }
 
-async fn environments(Shared(app): Shared<Arc<App>>) -> Answer {
+async fn environments(
+    Shared(app): Shared<Arc<App>>,
+    Query(part): Query<Part<EnvironmentId>>,
+) -> Answer {
     let state = app.state();
-    let items: Vec<Value> = state
-        .inventory
-        .environments
-        .values()
-        .map(|record| {
-            let running = state.environments.get(&record.id);
-            json!({
-                "record": **record,
-                "stable": running.and_then(|running| running.stable),
-                "rollout": running.and_then(|running| running.rollout),
-                "epoch": running.map(|running| running.epoch),
-                "history": running.map(|running| running.history.iter().copied().collect::<Vec<_>>()),
-                "rollback_to": portcullis_flow::release::rollback_target(&state, &record.id),
-            })
-        })
-        .collect();
-    Ok(axum::Json(json!({ "items": items })))
+    part.of(&state.inventory.environments, |_, record| {
+        let running = state.environments.get(&record.id);
+        Some(json!({
+            "record": **record,
+            "stable": running.and_then(|running| running.stable),
+            "rollout": running.and_then(|running| running.rollout),
+            "epoch": running.map(|running| running.epoch),
+            "history": running.map(|running| running.history.iter().copied().collect::<Vec<_>>()),
+            "rollback_to": portcullis_flow::release::rollback_target(&state, &record.id),
+        }))
+    })
 }
 
-async fn incidents(Shared(app): Shared<Arc<App>>) -> Answer {
+async fn incidents(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<LedgerIndex>>) -> Answer {
     let state = app.state();
-    let items: Vec<Value> = state
+    let known: OrdMap<LedgerIndex, &IncidentOpened> = state
         .incidents
         .iter()
-        .map(|(index, incident)| {
-            json!({ "index": index, "code": incident.code, "about": incident.about, "facts": incident.facts })
-        })
+        .map(|(index, incident)| (*index, incident))
         .collect();
-    Ok(axum::Json(json!({ "items": items })))
+    part.of(&known, |index, incident| {
+        Some(json!({ "index": index, "code": incident.code, "about": incident.about, "facts": incident.facts }))
+    })
 }
