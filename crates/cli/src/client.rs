@@ -113,18 +113,17 @@ impl Client {
     pub(crate) async fn items<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Refusal> {
         let joint = if path.contains('?') { '&' } else { '?' };
         let mut items = Vec::new();
-        let mut after = String::new();
+        let mut asked = path.to_owned();
         loop {
-            let page: Page<T> = self
-                .get(&format!("{path}{joint}limit={PAGE_ITEMS}{after}"))
-                .await?;
+            let page: Page<T> = self.get(&asked).await?;
             let none = page.items.is_empty();
             items.extend(page.items);
-            after = match page.next {
+            let after = match page.next {
                 None | Some(Value::Null) => return Ok(items),
-                Some(Value::String(id)) => format!("&after={}", segment(&id)),
-                Some(other) => format!("&after={}", segment(&other.to_string())),
+                Some(Value::String(id)) => segment(&id),
+                Some(other) => segment(&other.to_string()),
             };
+            asked = format!("{path}{joint}limit={PAGE_ITEMS}&after={after}");
             if none || items.len() > LIST_MAX_ITEMS {
                 return Err(
                     Refusal::limit("list-too-long", "the server's list does not end")

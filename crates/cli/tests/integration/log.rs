@@ -593,7 +593,7 @@ fn a_witness_that_saw_more_halts_a_ledger_that_went_back_in_time() {
     // Nothing is granted: a run is refused as it is under a tripped breaker.
     let task = house.task("ada", &[]);
     wait_until("no run starts", || {
-        (house.runner_refused(&task) == "breaker-tripped").then_some(())
+        (house.runner_refused(&task) == "base-breaker-run").then_some(())
     });
     drop(witnesses);
 }
