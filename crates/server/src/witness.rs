@@ -104,9 +104,7 @@ impl Witness {
                 ));
             }
             let origin = key.name().to_string();
-            let file = dir
-                .join("seen")
-                .join(Digest::of(origin.as_bytes()).hex().to_string());
+            let file = dir.join("seen").join(Digest::of(origin.as_bytes()).hex());
             let seen = read_seen(&file, &key)?;
             let log = Log {
                 key,
