@@ -660,3 +660,175 @@ fn an_independent_witness_and_verifier_agree_with_ours() {
         .json();
     assert!(judged["size"].as_u64().unwrap() >= size, "{judged}");
 }
+
+/// Reads a tail for as long as it takes to have every entry from `from` to `until`.
+fn follow(port: u16, path: &str, headers: &str, until: u64) -> Vec<(u64, String)> {
+    use std::io::{BufRead as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream
+        .set_read_timeout(Some(crate::house::PATIENCE))
+        .unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{headers}\r\n"
+    )
+    .unwrap();
+    let mut seen = Vec::new();
+    let mut id = None;
+    for line in std::io::BufReader::new(stream).lines() {
+        let Ok(line) = line else { break };
+        if let Some(text) = line.strip_prefix("id: ") {
+            id = Some(text.parse::<u64>().unwrap());
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            let index = id.take().expect("an id before each entry");
+            seen.push((index, data.to_owned()));
+            if index >= until {
+                break;
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_tail_misses_nothing_and_doubles_nothing_while_entries_come_and_servers_go() {
+    let mut house = House::solo();
+    let from = house.point().0;
+    let until = from + 60;
+    let port = house.port();
+    let tails: Vec<_> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4_u64)
+            .map(|number| {
+                scope.spawn(move || {
+                    // Each breaks off now and then, and goes on by what it saw last.
+                    let mut all: Vec<(u64, String)> = Vec::new();
+                    while all.last().is_none_or(|(index, _)| *index < until) {
+                        let next = all.last().map_or(0, |(index, _)| index + 1);
+                        let stop = (next + 7 + number * 5).min(until);
+                        let part = match all.last() {
+                            Some((last, _)) => {
+                                let resume = format!("last-event-id: {last}\r\n");
+                                follow(port, "/v1/ledger/tail?from=0", &resume, stop)
+                            }
+                            None => follow(port, "/v1/ledger/tail", "", stop),
+                        };
+                        all.extend(part);
+                    }
+                    all
+                })
+            })
+            .collect();
+        grow(&house, until);
+        readers.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let whole = house.cli("ada", &["ledger", "export", "--bare"]).ok();
+    let entries: Vec<&str> = whole.out.lines().collect();
+    for tail in &tails {
+        for (place, (index, data)) in tail.iter().enumerate() {
+            assert_eq!(*index, place as u64, "missed or doubled");
+            assert_eq!(data, entries[place]);
+        }
+        assert!(tail.len() as u64 > until);
+    }
+    // The command goes on over a restart of the server.
+    let size = house.point().0;
+    let start = size.to_string();
+    let mut command = house.portcullis("ada");
+    command.args([
+        "--output", "json", "ledger", "tail", "--follow", "--from", &start,
+    ]);
+    let follower = Background::start(&mut command, &house.path("work"));
+    house
+        .cli("ada", &["breaker", "trip", "--why", "before"])
+        .ok();
+    wait_until("the trip is told", || {
+        follower.out().contains("breaker.tripped").then_some(())
+    });
+    house.kill_server();
+    house.serve();
+    house
+        .cli(
+            "ada",
+            &["breaker", "trip", "--agent", "helper", "--why", "after"],
+        )
+        .ok();
+    let told = wait_until("what came after the restart is told", || {
+        let out = follower.out();
+        let indexes: Vec<u64> = out
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["index"].as_u64())
+            .collect();
+        (out.matches("breaker.tripped").count() >= 2).then_some(indexes)
+    });
+    let expected: Vec<u64> = (size..size + told.len() as u64).collect();
+    assert_eq!(told, expected);
+    follower.kill();
+}
+
+#[test]
+fn lists_come_in_pages_that_miss_nothing() {
+    let house = House::solo();
+    for number in 0..5 {
+        house
+            .add(
+                "ada",
+                "agent",
+                &House::agent_record(&format!("agent-{number}"), ""),
+            )
+            .ok();
+    }
+    let whole = house.get("/v1/inventory/agents");
+    let ids = |items: &Value| -> Vec<String> {
+        let items = items["items"].as_array().unwrap();
+        items
+            .iter()
+            .map(|one| one["record"]["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut pages = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = house.get(&format!("/v1/inventory/agents?limit=2{after}"));
+        let these = ids(&page);
+        assert!(these.len() <= 2);
+        pages.extend(these);
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(pages, ids(&whole));
+    assert_eq!(pages.len(), 6);
+    for wrong in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "after=",
+        "after=%20",
+        "offset=3",
+    ] {
+        let answer = house.request("GET", &format!("/v1/inventory/agents?{wrong}"), &[], b"");
+        assert_eq!(answer.status, 400, "{wrong}: {answer:?}");
+    }
+    for list in [
+        "tasks",
+        "runs",
+        "changes",
+        "requests",
+        "jobs",
+        "artifacts",
+        "releases",
+        "rollouts",
+        "environments",
+        "incidents",
+    ] {
+        let page = house.get(&format!("/v1/{list}?limit=1"));
+        assert!(page["items"].as_array().unwrap().len() <= 1, "{list}");
+        assert!(page.get("next").is_some(), "{list}");
+        if list == "environments" {
+            continue;
+        }
+        let answer = house.request("GET", &format!("/v1/{list}?after=nothing"), &[], b"");
+        assert_eq!(answer.status, 400, "{list}: {answer:?}");
+    }
+}
