@@ -3,8 +3,8 @@
 
 mod crafted;
 mod http;
-mod outside;
 mod mirror;
+mod outside;
 mod process;
 mod runner;
 mod terminal;
@@ -22,9 +22,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use crafted::{nonce, now};
-pub(crate) use outside::{Outside, Reply};
 pub(crate) use http::{Answer, request};
 pub(crate) use mirror::{Mirror, Said};
+pub(crate) use outside::{Outside, Reply};
 pub(crate) use process::{Background, Done, run};
 pub(crate) use terminal::Terminal;
 
