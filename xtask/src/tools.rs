@@ -172,7 +172,7 @@ const PEER_PYTHON: (u32, u32) = (3, 12);
 
 /// Installs the peers if that is possible.
 fn peers() {
-    let Ok(target) = crate::workspace::target() else {
+    let Ok(target) = workspace::target() else {
         return;
     };
     let folder = target.join("peers").join("tlog");
