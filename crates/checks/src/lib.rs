@@ -9,6 +9,7 @@
 pub mod analyse;
 pub mod classes;
 pub mod diff;
+pub mod graph;
 pub mod outgoing;
 pub mod path;
 pub mod rules;

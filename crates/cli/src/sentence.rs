@@ -4,7 +4,7 @@
 mod tests;
 
 use portcullis_model::event::{
-    CheckVerdict, DecisionRecord, Effect, EffectOutcome, Ended, JobKind, JobOutcome,
+    CheckVerdict, DecisionRecord, Effect, EffectOutcome, Ended, JobKind, JobOutcome, LandingMethod,
     RolloutOutcome, RunEnd, Step, TestVerdict,
 };
 use portcullis_model::statement::{ApprovalSubject, Carry};
@@ -227,23 +227,14 @@ fn did(event: &Event) -> String {
             } else {
                 format!(" ({})", rules.join(", "))
             };
-            let verdict = match body.verdict {
-                CheckVerdict::Pass => "nothing to see",
-                CheckVerdict::Escalate => "a human must look",
-                CheckVerdict::Block => "it can't land",
-            };
+            let verdict = checks(body.verdict);
             format!(
                 "checked revision {} of {}: {verdict}{rules}",
                 body.revision, body.change
             )
         }
         Body::TestsCompleted(body) => {
-            let verdict = match body.verdict {
-                TestVerdict::Passed => "passed",
-                TestVerdict::Failed => "failed",
-                TestVerdict::Missing => "tests of the base did not run",
-                TestVerdict::NotConfigured => "the base configures none",
-            };
+            let verdict = tests(body.verdict);
             format!(
                 "tested revision {} of {}: {verdict} ({} passed, {} failed, {} missing)",
                 body.revision,
@@ -254,6 +245,44 @@ fn did(event: &Event) -> String {
             )
         }
         Body::ChangeClosed(body) => format!("closed {} by a signed command", body.change),
+        Body::LandingPrepared(body) => format!(
+            "made ready what would land of revision {} of {}: {} on {}, by {}, with the same diff",
+            body.revision,
+            body.change,
+            body.head.short(),
+            body.base.short(),
+            match body.method {
+                LandingMethod::FastForward => "moving its commits",
+                LandingMethod::Merge => "a merge",
+                LandingMethod::Rebase => "a rebase",
+                LandingMethod::Squash => "a squash",
+            }
+        ),
+        Body::LandingTested(body) => {
+            let with = match body.with {
+                Some(with) => format!(", tested together with what entry {with} made ready"),
+                None => String::new(),
+            };
+            format!(
+                "tested {} as entry {} made it ready: {} ({} passed, {} failed, {} missing){with}; \
+                 checks: {}",
+                body.change,
+                body.prepared,
+                tests(body.tests),
+                body.counts.passed,
+                body.counts.failed,
+                body.counts.missing,
+                checks(body.checks)
+            )
+        }
+        Body::QueueHalted(body) => format!(
+            "halted the queue of {} of {} at {}: {}, expected {}, found {}",
+            body.branch, body.repository, body.change, body.code, body.expected, body.found
+        ),
+        Body::QueueResumed(body) => format!(
+            "let the queue of {} of {} go on by a signed command",
+            body.branch, body.repository
+        ),
         Body::JobRequested(body) => {
             let what = match body.kind {
                 JobKind::Test => "test",
@@ -520,6 +549,23 @@ fn subject(subject: &ApprovalSubject) -> String {
                 to.short()
             )
         }
+    }
+}
+
+const fn checks(verdict: CheckVerdict) -> &'static str {
+    match verdict {
+        CheckVerdict::Pass => "nothing to see",
+        CheckVerdict::Escalate => "a human must look",
+        CheckVerdict::Block => "it can't land",
+    }
+}
+
+const fn tests(verdict: TestVerdict) -> &'static str {
+    match verdict {
+        TestVerdict::Passed => "passed",
+        TestVerdict::Failed => "failed",
+        TestVerdict::Missing => "tests of the base did not run",
+        TestVerdict::NotConfigured => "the base configures none",
     }
 }
 

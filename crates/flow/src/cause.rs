@@ -36,6 +36,9 @@ fn source(state: &State, body: &Body) -> Source {
         Body::ChecksCompleted(body) => Source::Change(body.change),
         Body::TestsCompleted(body) => Source::Change(body.change),
         Body::ChangeClosed(body) => Source::Change(body.change),
+        Body::LandingPrepared(body) => Source::Change(body.change),
+        Body::LandingTested(body) => Source::Change(body.change),
+        Body::QueueHalted(body) => Source::Change(body.change),
         Body::JobRequested(body) => body.change.map_or(Source::Nothing, Source::Change),
         Body::JobClaimed(body) => job_source(state, body.job),
         Body::JobFinished(body) => job_source(state, body.job),
@@ -68,6 +71,7 @@ fn source(state: &State, body: &Body) -> Source {
         | Body::TaskAccepted(_)
         | Body::RunStarted(_)
         | Body::CommitsUnproven(_)
+        | Body::QueueResumed(_)
         | Body::ReleaseAdmitted(_)
         | Body::EnvironmentReverted(_)
         | Body::BreakerTripped(_)
@@ -206,6 +210,7 @@ fn repository_of<'a>(state: &'a State, body: &'a Body) -> Option<&'a RepositoryI
     match body {
         Body::ChangePushed(body) => Some(&body.repository),
         Body::CommitsUnproven(body) => Some(&body.repository),
+        Body::QueueResumed(body) => Some(&body.repository),
         Body::JobRequested(body) => Some(&body.repository),
         _ => match source(state, body) {
             Source::Change(change) => state.changes.get(&change).map(|change| &change.repository),

@@ -56,7 +56,10 @@ pub struct Revision {
     pub tests: Option<TestsCompleted>,
     /// The request for it, if humans were asked.
     pub request: Option<RequestId>,
-    /// Whether a landing that policy allowed without humans did not succeed.
+    /// What would land of it, where that is not the pushed commits themselves.
+    pub prepared: Option<Arc<crate::queue::Prepared>>,
+    /// Whether a landing that policy allowed without humans did not succeed, or what was prepared
+    /// failed its tests.
     pub landing_failed: bool,
 }
 
@@ -250,6 +253,7 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
         checks: None,
         tests: None,
         request: None,
+        prepared: None,
         landing_failed: false,
     };
     let this = body.change.unwrap_or(ChangeId(event.index));
@@ -488,7 +492,7 @@ fn test_outcome(
     }
 }
 
-fn edit_revision(
+pub(crate) fn edit_revision(
     state: &mut State,
     id: ChangeId,
     number: u64,

@@ -126,6 +126,7 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
         new,
         tree,
         request,
+        prepared,
     } = effect
     else {
         return Ok(());
@@ -133,13 +134,28 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
     let change = Arc::clone(find("change", &state.changes, change)?);
     let latest = change.latest();
     let pushed = &latest.pushed;
+    // What lands is what was pushed, or what was prepared of it.
+    let ready = latest
+        .prepared
+        .as_ref()
+        .filter(|one| Some(one.entry) == *prepared);
+    let (head, signed_tree, base) = match (&ready, prepared) {
+        (Some(one), _) => (&one.made.head, &one.made.tree, &one.made.base),
+        (None, None) => (&pushed.head, &pushed.tree, &pushed.base),
+        (None, Some(entry)) => {
+            return Err(Refusal::conflict(
+                "prepared-superseded",
+                format!("what entry {entry} prepared is not what would land"),
+            ));
+        }
+    };
     if change.status != ChangeStatus::Open
         || latest.number != *revision
         || change.repository != *repository
         || change.branch != *branch
-        || pushed.head != *new
-        || pushed.tree != *tree
-        || pushed.base != *old
+        || head != new
+        || signed_tree != tree
+        || base != old
     {
         return Err(Refusal::conflict(
             "revision-superseded",
@@ -168,7 +184,9 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
                 )),
         );
     }
-    match request {
+    let key = (repository.clone(), branch.clone());
+    crate::queue::require_going(state, &key)?;
+    let asked = match request {
         Some(id) => {
             let request = approval::require_satisfied(state, *id, event.time)?;
             if request.subject != approval_subject(&change) {
@@ -177,6 +195,7 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
                     "the approvals are for something else",
                 ));
             }
+            Some(request)
         }
         None if landing_floor(state, &change).is_some() => {
             return Err(Refusal::denied(
@@ -185,7 +204,10 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
             )
             .expected("a human's approval"));
         }
-        None => {}
+        None => None,
+    };
+    if let Some(prepared) = ready {
+        crate::queue::check_prepared(latest, prepared, asked.as_deref(), enforced)?;
     }
     if change.by_agent() {
         for agent in change.agents() {
@@ -193,7 +215,6 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
         }
         breaker::require_closed(state, None, [repository], None)?;
     }
-    let key = (repository.clone(), branch.clone());
     let known = state
         .branches
         .get_mut(&key)
@@ -312,6 +333,14 @@ pub(crate) fn concluded(
         }
         (Effect::SetTraffic { .. } | Effect::StopRelease { .. } | Effect::Land { .. }, _) => Ok(()),
     }
+}
+
+/// Whether an approval of a request is for its exact base only.
+pub fn is_exact(request: &approval::Request) -> bool {
+    request
+        .approvals
+        .iter()
+        .any(|approval| approval.carry == Carry::Exact)
 }
 
 /// Whether every approval that counts for a request may move to a later base.

@@ -18,6 +18,7 @@ pub mod command;
 pub mod effect;
 pub mod inventory;
 pub mod job;
+pub mod queue;
 pub mod release;
 pub mod rollout;
 pub mod run;

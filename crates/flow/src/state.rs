@@ -26,7 +26,8 @@ use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
 use crate::{
-    approval, breaker, cause, change, effect, inventory, job, release, rollout, run, snapshot, task,
+    approval, breaker, cause, change, effect, inventory, job, queue, release, rollout, run, snapshot,
+    task,
 };
 
 /// Version of this fold. A ledger names the version that reads it; another is refused.
@@ -57,6 +58,9 @@ pub struct State {
     /// Branches that we govern, by repository and name.
     #[serde(with = "crate::snapshot::pairs")]
     pub branches: OrdMap<(RepositoryId, String), Arc<Branch>>,
+    /// Branches on which nothing lands until a human looked.
+    #[serde(with = "crate::snapshot::pairs")]
+    pub halted_queues: OrdMap<(RepositoryId, String), queue::Halt>,
     /// Jobs.
     pub jobs: OrdMap<JobId, Arc<Job>>,
     /// Requests to humans.
@@ -95,6 +99,7 @@ impl Fold for State {
             changes: OrdMap::new(),
             proposed: OrdMap::new(),
             branches: OrdMap::new(),
+            halted_queues: OrdMap::new(),
             jobs: OrdMap::new(),
             requests: OrdMap::new(),
             artifacts: OrdMap::new(),
@@ -155,6 +160,10 @@ impl Fold for State {
             Body::EffectAttempted(body) => effect::attempted(self, event, body),
             Body::EffectConcluded(body) => effect::concluded(self, event, body),
             Body::CommitsUnproven(body) => change::unproven(self, event, body),
+            Body::LandingPrepared(body) => queue::prepared(self, event, body),
+            Body::LandingTested(body) => queue::tested(self, event, body),
+            Body::QueueHalted(body) => queue::halted(self, event, body),
+            Body::QueueResumed(body) => queue::resumed(self, event, body),
             Body::ArtifactBuilt(body) => job::artifact_built(self, event, body),
             Body::ReleaseAdmitted(body) => release::admitted(self, event, body),
             Body::ReleaseRevoked(body) => release::revoked(self, event, body),

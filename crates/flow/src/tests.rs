@@ -8,6 +8,7 @@ mod inventory;
 mod jobs;
 mod landing;
 mod order;
+mod queue;
 mod random;
 mod releases;
 mod rollouts;

@@ -46,6 +46,13 @@ pub enum Work {
     DecideLanding(ChangeId, u64),
     /// Land what was approved.
     Land(ChangeId, u64, RequestId),
+    /// Make what would land of a revision on this commit, configured by that one.
+    Prepare(ChangeId, u64, GitOid, GitOid),
+    /// Run checks and tests on what an entry prepared; the tests on what another prepared, which
+    /// may be the same.
+    TestPrepared(LedgerIndex, LedgerIndex),
+    /// Land what an entry prepared of a revision.
+    LandPrepared(ChangeId, u64, LedgerIndex),
     /// Ask for the build of a landed commit, if one is configured.
     RequestBuild(RepositoryId, GitOid),
     /// Record what a build made.
@@ -75,6 +82,7 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Work> {
             plan_change(state, change, now, &mut work);
         }
     }
+    crate::queue::plan(state, now, &mut work);
     plan_builds(state, &mut work);
     for release in state.releases.values() {
         let ever = state
@@ -225,7 +233,10 @@ fn plan_change(state: &State, change: &Change, now: Timestamp, work: &mut Vec<Wo
         .branches
         .get(&(change.repository.clone(), change.branch.clone()));
     let at_tip = branch.is_some_and(|branch| branch.tip == revision.pushed.base);
-    let landing = branch.is_some_and(|branch| branch.landing.is_some());
+    let landing = branch.is_some_and(|branch| branch.landing.is_some())
+        || state
+            .halted_queues
+            .contains_key(&(change.repository.clone(), change.branch.clone()));
     match revision.request.and_then(|id| state.requests.get(&id)) {
         None if at_tip && !landing && !revision.landing_failed => {
             work.push(Work::DecideLanding(change.id, revision.number));
@@ -234,7 +245,10 @@ fn plan_change(state: &State, change: &Change, now: Timestamp, work: &mut Vec<Wo
         Some(request) if at_tip && !landing && landing_failed(request) => {
             work.push(Work::DecideLanding(change.id, revision.number));
         }
-        Some(request) if request.status == Status::Open && !at_tip => {
+        // Approvals that carry go on in the queue; whoever has not approved yet may let it carry.
+        Some(request)
+            if request.status == Status::Open && !at_tip && crate::effect::is_exact(request) =>
+        {
             work.push(Work::Withdraw(request.id, "base-moved"));
         }
         Some(request) if at_tip && !landing && may_land(state, request, now) => {

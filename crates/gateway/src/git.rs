@@ -24,6 +24,7 @@ pub mod objects;
 pub mod pack;
 pub mod path;
 pub mod pkt;
+pub mod prepare;
 pub mod push;
 pub mod quarantine;
 pub mod receive;

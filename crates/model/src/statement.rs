@@ -348,6 +348,15 @@ pub enum Command {
         /// Digest of the reason, which is sent beside the command.
         why: Digest,
     },
+    /// Lets a branch's queue go on after it was halted.
+    ResumeQueue {
+        /// Where.
+        repository: RepositoryId,
+        /// On which branch.
+        branch: String,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
+    },
     /// Asks for an artifact to run in an environment.
     Release {
         /// What.
@@ -501,6 +510,7 @@ impl Command {
             Self::EndRun { .. } => "end-run",
             Self::Reject { .. } => "reject",
             Self::CloseChange { .. } => "close-change",
+            Self::ResumeQueue { .. } => "resume-queue",
             Self::Release { .. } => "release",
             Self::RevokeRelease { .. } => "revoke-release",
             Self::Rollback { .. } => "rollback",

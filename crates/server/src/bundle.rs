@@ -412,12 +412,54 @@ impl<'a> Collector<'a> {
             let intent = self.entry(body.effect)?;
             if let Body::EffectIntended(body) = &intent.body
                 && let Effect::Land {
-                    request: Some(request),
-                    ..
+                    request, prepared, ..
                 } = &body.effect
             {
-                self.request(*request)?;
+                if let Some(request) = request {
+                    self.request(*request)?;
+                }
+                if let Some(prepared) = prepared {
+                    self.prepared(*prepared)?;
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// What was made ready instead of the pushed commits, and what checks and tests say of it.
+    fn prepared(&mut self, entry: LedgerIndex) -> Result<(), Refusal> {
+        let event = self.entry(entry)?;
+        let Body::LandingPrepared(made) = &event.body else {
+            return Err(Refusal::internal("a landing of what was not prepared"));
+        };
+        let made = made.clone();
+        self.commits.extend(made.commits.iter().cloned());
+        let Some(at) = self.places.tested.get(&entry) else {
+            return Ok(());
+        };
+        let event = self.entry(*at)?;
+        let Body::LandingTested(body) = &event.body else {
+            return Err(Refusal::internal("tests of what was not prepared"));
+        };
+        let body = body.clone();
+        self.blob(&body.report)?;
+        self.blob(&body.findings)?;
+        for job in [body.head, body.base].into_iter().flatten() {
+            self.job(job)?;
+        }
+        // What it was tested together with, down to what landed.
+        let mut next = body.with;
+        for _ in 0..portcullis_flow::queue::WINDOW {
+            let Some(entry) = next else {
+                break;
+            };
+            let event = self.entry(entry)?;
+            let Body::LandingPrepared(behind) = &event.body else {
+                break;
+            };
+            next = (behind.base != made.head)
+                .then(|| self.places.prepared.get(&behind.base).copied())
+                .flatten();
         }
         Ok(())
     }

@@ -8,11 +8,11 @@ use portcullis_evidence::statement::{self, StatementType, TrustedKey};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_model::event::{
     ActivationProposed, ApprovalGiven, Body, BreakerTripped, ChangeClosed, Ended, JobClaimed,
-    JobFinished, JobOutcome, PrincipalEnded, ReleaseRevoked, RequestRejected, RolloutEnded,
-    RolloutOutcome, RolloutStepped, RunEnd, RunEnded, Step,
+    JobFinished, JobOutcome, PrincipalEnded, QueueResumed, ReleaseRevoked, RequestRejected,
+    RolloutEnded, RolloutOutcome, RolloutStepped, RunEnd, RunEnded, Step,
 };
 use portcullis_model::manifest::Activation;
-use portcullis_model::statement::{ApprovalSubject, Command, Envelope, SignedCommand};
+use portcullis_model::statement::{ApprovalSubject, Carry, Command, Envelope, SignedCommand};
 use portcullis_model::{
     Actor, Digest, HumanId, LedgerIndex, Principal, PublicKey, Refusal, Timestamp,
 };
@@ -283,6 +283,24 @@ async fn act(
                 &verified,
                 ChangeClosed {
                     change,
+                    why,
+                    envelope,
+                },
+            )
+            .await
+        }
+        Command::ResumeQueue {
+            repository,
+            branch,
+            why,
+        } => {
+            human_id(&verified)?;
+            record(
+                app,
+                &verified,
+                QueueResumed {
+                    repository,
+                    branch,
                     why,
                     envelope,
                 },
@@ -713,6 +731,40 @@ async fn claim(
     crate::worker::jobs::order(app, &state, &job)
 }
 
+/// An approval for an exact base is worth nothing once the branch moved on.
+fn require_base(
+    state: &State,
+    approval: &portcullis_model::statement::Approval,
+) -> Result<(), Refusal> {
+    let ApprovalSubject::Change {
+        repository,
+        branch,
+        base,
+        ..
+    } = &approval.subject
+    else {
+        return Ok(());
+    };
+    let key = (repository.clone(), branch.clone());
+    let moved = state
+        .branches
+        .get(&key)
+        .is_some_and(|known| known.tip != *base);
+    if !moved || approval.carry == Carry::SameDiff {
+        return Ok(());
+    }
+    Err(Refusal::conflict(
+        "base-moved",
+        format!("{branch} moved on since the change was made"),
+    )
+    .expected("an approval that carries the same diff to the branch as it is now")
+    .received("an approval for the exact base")
+    .next(format!(
+        "portcullis approve {} --carry same-diff, or let its author rebase it",
+        approval.request
+    )))
+}
+
 /// Takes an approval in: who signed, over what, and whether it counts.
 ///
 /// # Errors
@@ -733,6 +785,7 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
         .requests
         .get(&approval.request)
         .ok_or_else(|| Refusal::not_found("request", approval.request))?;
+    require_base(&state, &approval)?;
     let action = Action::RequestApprove(RequestApprove {
         request: approval.request,
         asks: asks(open),

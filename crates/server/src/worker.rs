@@ -22,6 +22,7 @@ pub mod admission;
 pub mod checks;
 pub mod jobs;
 pub mod landing;
+pub mod queue;
 pub mod rollout;
 pub mod sync;
 
@@ -94,6 +95,9 @@ const fn takes_away(work: &Work) -> bool {
         | Work::CompleteTests(..)
         | Work::DecideLanding(..)
         | Work::Land(..)
+        | Work::Prepare(..)
+        | Work::TestPrepared(..)
+        | Work::LandPrepared(..)
         | Work::RequestBuild(..)
         | Work::RecordArtifacts(_)
         | Work::Admit(_)
@@ -178,6 +182,13 @@ async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
         Work::DecideLanding(change, revision) => landing::decide(app, *change, *revision).await,
         Work::Land(change, revision, request) => {
             landing::land(app, *change, *revision, Some(*request)).await
+        }
+        Work::Prepare(change, revision, onto, root) => {
+            queue::prepare(app, *change, *revision, onto, root).await
+        }
+        Work::TestPrepared(entry, with) => queue::test(app, *entry, *with).await,
+        Work::LandPrepared(change, revision, entry) => {
+            landing::land_prepared(app, *change, *revision, *entry).await
         }
         Work::RequestBuild(repository, commit) => {
             jobs::request_build(app, repository, commit).await

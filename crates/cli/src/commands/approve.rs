@@ -57,7 +57,7 @@ pub(crate) enum CarryChoice {
     /// Exactly the tree that is signed
     #[default]
     Exact,
-    /// The same diff on a later base: recorded with the signature, and not honoured by this version
+    /// The same diff on a later base, if the branch moved elsewhere and everything ran again
     SameDiff,
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod ledger_verify;
 pub(crate) mod lists;
 pub(crate) mod policy;
 pub(crate) mod proxy;
+pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod request;
 pub(crate) mod rollout;
@@ -114,6 +115,9 @@ pub(crate) enum Command {
     /// Proposed commits
     #[command(subcommand)]
     Change(change::ChangeCommand),
+    /// What is about to land on each branch
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// What waits for people
     #[command(subcommand)]
     Request(request::RequestCommand),
@@ -234,6 +238,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> 
         Command::Launch(command) => command.run(),
         Command::Runs(command) => command.run(context).await,
         Command::Change(command) => command.run(context).await,
+        Command::Queue(command) => command.run(context).await,
         Command::Request(command) => command.run(context).await,
         Command::Approve(command) => command.run(context).await,
         Command::Reject(command) => command.run(context).await,

@@ -365,6 +365,7 @@ fn bodies() -> Vec<Body> {
                 new: oid("2"),
                 tree: oid("3"),
                 request: Some(RequestId(11)),
+                prepared: None,
             },
             decision: Some(decision()),
         }
@@ -378,6 +379,54 @@ fn bodies() -> Vec<Body> {
             effect: 30,
             outcome: EffectOutcome::Unknown,
             code: Some("remote-silent".into()),
+        }
+        .into(),
+        LandingPrepared {
+            change: ChangeId(7),
+            revision: 2,
+            method: LandingMethod::Squash,
+            root: oid("4"),
+            base: oid("4"),
+            head: oid("5"),
+            tree: oid("6"),
+            manifest: digest("manifest"),
+            commits: vec![oid("5")],
+            batch: 1,
+        }
+        .into(),
+        LandingTested {
+            change: ChangeId(7),
+            prepared: 31,
+            with: Some(33),
+            own: false,
+            tests: TestVerdict::Passed,
+            head: Some(job),
+            base: Some(job),
+            counts: TestCounts {
+                passed: 4,
+                failed: 0,
+                missing: 0,
+            },
+            report: digest("report"),
+            checks: CheckVerdict::Pass,
+            escalations: BTreeSet::new(),
+            findings: digest("findings"),
+        }
+        .into(),
+        QueueHalted {
+            repository: "shop".parse().unwrap(),
+            branch: "main".into(),
+            change: ChangeId(7),
+            code: "landing-mismatch".into(),
+            expected: oid("3").to_string(),
+            found: oid("6").to_string(),
+        }
+        .into(),
+        QueueResumed {
+            repository: "shop".parse().unwrap(),
+            branch: "main".into(),
+            why,
+            envelope: envelope(),
         }
         .into(),
         CommitsUnproven {

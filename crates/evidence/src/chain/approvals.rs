@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use portcullis_model::event::{Body, Needed};
-use portcullis_model::statement::ApprovalSubject;
+use portcullis_model::statement::{ApprovalSubject, Carry};
 use portcullis_model::{
     Digest, Event, HumanId, KeyClass, LedgerIndex, Party, Refusal, RequestId, TaskId, Timestamp,
 };
@@ -19,6 +19,8 @@ pub(super) struct Asked {
     pub(super) needed: Needed,
     pub(super) party: Party,
     pub(super) expires: Timestamp,
+    /// Whether it is used on a later base, where only approvals that carry count.
+    pub(super) carried: bool,
 }
 
 /// Who answered.
@@ -66,6 +68,7 @@ impl Asked {
             needed: body.needed.clone(),
             party: body.party.clone(),
             expires: body.expires,
+            carried: false,
         })
     }
 
@@ -142,6 +145,12 @@ impl Asked {
             return refuse(
                 "statement-mismatch",
                 format!("{approver} approved something else than {} asks", self.id),
+            );
+        }
+        if self.carried && statement.carry != Carry::SameDiff {
+            return refuse(
+                "approval-exact",
+                format!("{approver} approved the exact base only, and the branch had moved"),
             );
         }
         if now >= statement.expires || at >= statement.expires_index {

@@ -428,6 +428,7 @@ fn unproven(book: &Book<'_>, event: &Event, until: LedgerIndex) -> Result<Answer
         },
         party: Party([Principal::Unknown].into()),
         expires: event.time.plus_ms(UNPROVEN_LIFE_MS),
+        carried: false,
     };
     // Satisfied once is satisfied: what counts is the moment of the last approval.
     let last = book

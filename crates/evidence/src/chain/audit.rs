@@ -575,6 +575,8 @@ fn by_the_server(body: &Body) -> bool {
         | Body::EffectAttempted(_)
         | Body::EffectConcluded(_)
         | Body::CommitsUnproven(_)
+        | Body::LandingPrepared(_)
+        | Body::LandingTested(_)
         | Body::ArtifactBuilt(_)
         | Body::ReleaseAdmitted(_)
         | Body::RolloutStarted(_)
@@ -601,6 +603,8 @@ fn by_the_server(body: &Body) -> bool {
         | Body::RolloutEnded(_)
         | Body::EnvironmentReverted(_)
         | Body::BreakerTripped(_)
+        | Body::QueueHalted(_)
+        | Body::QueueResumed(_)
         | Body::IncidentOpened(_)
         | Body::ServerStarted(_) => false,
     }
@@ -613,6 +617,7 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         Body::PrincipalEnded(body) => Some(&body.envelope),
         Body::RunStarted(body) => Some(&body.envelope),
         Body::ChangeClosed(body) => Some(&body.envelope),
+        Body::QueueResumed(body) => Some(&body.envelope),
         Body::JobClaimed(body) => Some(&body.envelope),
         Body::JobFinished(body) => {
             if body.envelope.is_none() && body.outcome != JobOutcome::Lost {
@@ -649,6 +654,9 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         | Body::EffectAttempted(_)
         | Body::EffectConcluded(_)
         | Body::CommitsUnproven(_)
+        | Body::LandingPrepared(_)
+        | Body::LandingTested(_)
+        | Body::QueueHalted(_)
         | Body::ArtifactBuilt(_)
         | Body::ReleaseAdmitted(_)
         | Body::RolloutStarted(_)
@@ -706,6 +714,14 @@ fn says(command: &Command, body: &Body) -> Result<bool, Refusal> {
         (Command::Reject { request, why }, Body::RequestRejected(body)) => {
             body.request == *request && body.why == *why
         }
+        (
+            Command::ResumeQueue {
+                repository,
+                branch,
+                why,
+            },
+            Body::QueueResumed(body),
+        ) => body.repository == *repository && body.branch == *branch && body.why == *why,
         (Command::CloseChange { change, why }, Body::ChangeClosed(body)) => {
             body.change == *change && body.why == *why
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use portcullis_model::event::{
     Body, ChangePushed, CheckVerdict, ChecksCompleted, Effect, JobFinished, JobKind, JobOutcome,
-    JobRequested, RunStarted, TaskAccepted, TestVerdict, TestsCompleted,
+    JobRequested, LandingPrepared, LandingTested, RunStarted, TaskAccepted, TestVerdict,
+    TestsCompleted,
 };
 use portcullis_model::manifest::{HostClass, Sensitivity, ServiceRole};
 use portcullis_model::refusal::visible;
@@ -37,6 +38,8 @@ pub(super) struct Examined {
     pub(super) older_parents: usize,
     /// Whether a policy let it land without a human.
     pub(super) without_human: bool,
+    /// Whether it landed on a later base than the one that people saw.
+    pub(super) carried: bool,
 }
 
 /// What a landing says.
@@ -49,6 +52,7 @@ pub(super) struct Land<'a> {
     pub(super) new: &'a GitOid,
     pub(super) tree: &'a GitOid,
     pub(super) request: Option<RequestId>,
+    pub(super) prepared: Option<LedgerIndex>,
 }
 
 impl<'a> Landing<'a> {
@@ -63,6 +67,7 @@ impl<'a> Landing<'a> {
                 new,
                 tree,
                 request,
+                prepared,
             } => Ok(Land {
                 change: *change,
                 revision: *revision,
@@ -72,6 +77,7 @@ impl<'a> Landing<'a> {
                 new,
                 tree,
                 request: *request,
+                prepared: *prepared,
             }),
             Effect::StartRelease { .. }
             | Effect::SetTraffic { .. }
@@ -122,10 +128,16 @@ pub(super) fn examine(book: &Book<'_>, links: &mut Links, landing: Landing<'_>) 
     );
     let tested = tests(book, &land, before, &mut facts);
     let tests_report = tested.as_ref().ok().map(|(_, report, _)| *report);
+    let again = retested(book, &land, before, &mut facts);
     links.check(
         LinkName::Tests,
         tested.as_ref().ok().map(|(index, ..)| *index),
-        tested.map(|(_, _, says)| says),
+        tested.and_then(|(_, _, says)| {
+            Ok(match again? {
+                Some(again) => format!("{says}; {again}"),
+                None => says,
+            })
+        }),
     );
     let approved = approved(
         book,
@@ -340,11 +352,16 @@ fn revision<'a>(
         .expected(&format!("{:?}", facts.party))
         .received(&format!("{:?}", body.party.0)));
     }
+    let ready = prepared(book, land, body)?;
+    let (base, head, tree) = match ready {
+        None => (&body.base, &body.head, &body.tree),
+        Some(made) => (&made.base, &made.head, &made.tree),
+    };
     if body.repository != *land.repository
         || body.branch != land.branch
-        || body.base != *land.old
-        || body.head != *land.new
-        || body.tree != *land.tree
+        || base != land.old
+        || head != land.new
+        || tree != land.tree
     {
         return Err(missing(format!(
             "what landed is not revision {} of {}",
@@ -353,20 +370,80 @@ fn revision<'a>(
         .expected(&format!("{} on {}", body.head, body.base))
         .received(&format!("{} on {}", land.new, land.old)));
     }
-    commits(book, body, facts)?;
-    Ok((
-        (event, body),
+    let pushed = Walk {
+        base: &body.base,
+        head: &body.head,
+        tree: &body.tree,
+        listed: &body.commits,
+    };
+    commits(book, &pushed, None, facts)?;
+    let mut says = format!(
+        "revision {} of {}: commits ({}) from {} to {}, tree {}, by {}",
+        land.revision,
+        land.change,
+        body.commits.len(),
+        body.base.short(),
+        body.head.short(),
+        body.tree.short(),
+        event.actor.principal
+    );
+    if let Some(made) = ready {
+        let landed = Walk {
+            base: &made.base,
+            head: &made.head,
+            tree: &made.tree,
+            listed: &made.commits,
+        };
+        commits(book, &landed, Some(&body.base), facts)?;
+        facts.carried = made.base != body.base;
+        says.push_str(&format!(
+            "; landed as {} on {}, with the same diff",
+            made.head.short(),
+            made.base.short()
+        ));
+    }
+    Ok(((event, body), says))
+}
+
+/// What the server made ready of a revision, which must be of exactly its diff.
+fn prepared<'a>(
+    book: &'a Book<'_>,
+    land: &Land<'_>,
+    pushed: &ChangePushed,
+) -> Result<Option<&'a LandingPrepared>, Refusal> {
+    let Some(entry) = land.prepared else {
+        return Ok(None);
+    };
+    let event = book.sound(entry)?;
+    require_control(book, event)?;
+    let Body::LandingPrepared(made) = &event.body else {
+        return Err(wrong_entry(entry, "landing.prepared", &event.body));
+    };
+    let same_tree = made.base != pushed.base || made.tree == pushed.tree;
+    if made.change == land.change
+        && made.revision == land.revision
+        && made.manifest == pushed.manifest
+        && same_tree
+    {
+        return Ok(Some(made));
+    }
+    Err(Refusal::denied(
+        "not-the-same-diff",
         format!(
-            "revision {} of {}: commits ({}) from {} to {}, tree {}, by {}",
-            land.revision,
-            land.change,
-            body.commits.len(),
-            body.base.short(),
-            body.head.short(),
-            body.tree.short(),
-            event.actor.principal
+            "what entry {entry} made ready is not the diff of revision {} of {}",
+            land.revision, land.change
         ),
-    ))
+    )
+    .expected(&pushed.manifest.to_string())
+    .received(&made.manifest.to_string()))
+}
+
+/// Commits that a log entry says lead from one to another.
+struct Walk<'a> {
+    base: &'a GitOid,
+    head: &'a GitOid,
+    tree: &'a GitOid,
+    listed: &'a [GitOid],
 }
 
 /// Everyone who had a hand in one push, as the log and the registry show it.
@@ -415,37 +492,42 @@ fn hands(
 }
 
 /// Each commit's object has its id; the head has the tree; from the head one comes to all of them
-/// and to the base.
-fn commits(book: &Book<'_>, body: &ChangePushed, facts: &mut Examined) -> Result<(), Refusal> {
+/// and to the base. `known` is older history that is accounted for elsewhere.
+fn commits(
+    book: &Book<'_>,
+    walk: &Walk<'_>,
+    known: Option<&GitOid>,
+    facts: &mut Examined,
+) -> Result<(), Refusal> {
     let wrong = |message: &str| {
         Refusal::denied("commits-mismatch", message)
-            .received(&format!("{} from {}", body.head, body.base))
+            .received(&format!("{} from {}", walk.head, walk.base))
     };
-    let listed: BTreeSet<&GitOid> = body.commits.iter().collect();
+    let listed: BTreeSet<&GitOid> = walk.listed.iter().collect();
     let mut reached: BTreeSet<GitOid> = BTreeSet::new();
-    let mut to_do = vec![body.head.clone()];
+    let mut to_do = vec![walk.head.clone()];
     let mut on_base = false;
     while let Some(oid) = to_do.pop() {
         if !reached.insert(oid.clone()) {
             continue;
         }
         let commit = book.commit(&oid)?;
-        if oid == body.head && commit.tree != body.tree {
+        if oid == *walk.head && commit.tree != *walk.tree {
             return Err(wrong("the head's tree is not the one that was approved")
-                .expected(body.tree.as_str())
+                .expected(walk.tree.as_str())
                 .received(commit.tree.as_str()));
         }
         for parent in commit.parents {
-            if parent == body.base {
+            if parent == *walk.base {
                 on_base = true;
             } else if listed.contains(&parent) {
                 to_do.push(parent);
-            } else {
+            } else if known != Some(&parent) {
                 facts.older_parents += 1;
             }
         }
     }
-    if !on_base || reached.len() != listed.len() || !listed.contains(&body.head) {
+    if !on_base || reached.len() != listed.len() || !listed.contains(walk.head) {
         return Err(wrong(
             "the commits that were pushed do not lead from the base to the head",
         ));
@@ -525,11 +607,16 @@ fn tests(
             format!("the base of {} configures no tests", land.change)
         }
         (TestVerdict::Passed, Some(head), Some(base)) => {
-            let head = test_job(book, head, land.new, land, event.index)?;
+            let (base_commit, head_commit) = pushed_ends(book, land)?;
+            let ends = Ends {
+                commit: head_commit,
+                root: base_commit,
+            };
+            let head = test_job(book, head, &ends, true, land, event.index)?;
             // The base may have failed a test that the change mends.
-            let base = test_job(book, base, land.old, land, event.index)?;
+            let base = test_job(book, base, &ends, false, land, event.index)?;
             compare(summary, &head, &base, land)?;
-            facts.tested = true;
+            facts.tested = !facts.carried;
             format!(
                 "{} tests passed on {}, among them all {} that passed on its base",
                 head.result.passed_tests.len() + head.result.warned_tests.len(),
@@ -551,6 +638,124 @@ fn tests(
     };
     Ok((event.index, body.report, says))
 }
+
+/// Base and head of the landed revision as they were pushed.
+fn pushed_ends<'a>(
+    book: &'a Book<'_>,
+    land: &Land<'_>,
+) -> Result<(&'a GitOid, &'a GitOid), Refusal> {
+    pushes_of(book, land, LedgerIndex::MAX)
+        .into_iter()
+        .nth(usize::try_from(land.revision.saturating_sub(1)).unwrap_or(usize::MAX))
+        .map(|(_, body)| (&body.base, &body.head))
+        .ok_or_else(|| missing("the pushed commits", land))
+}
+
+/// Checks and tests that ran again on what landed, because its base had moved.
+fn retested(
+    book: &Book<'_>,
+    land: &Land<'_>,
+    before: LedgerIndex,
+    facts: &mut Examined,
+) -> Result<Option<String>, Refusal> {
+    let Some(entry) = land.prepared.filter(|_| facts.carried) else {
+        return Ok(None);
+    };
+    let Body::LandingPrepared(made) = &book.sound(entry)?.body else {
+        return Err(missing("what was made ready", land));
+    };
+    let (event, body): (&Event, &LandingTested) = book
+        .events()
+        .filter(|event| event.index < before)
+        .filter_map(|event| match &event.body {
+            Body::LandingTested(body) if body.prepared == entry => Some((event, body)),
+            _ => None,
+        })
+        .last()
+        .ok_or_else(|| missing("the tests on the later base", land))?;
+    book.sound(event.index)?;
+    require_control(book, event)?;
+    book.blob(&body.findings)?;
+    let summary = book.blob(&body.report)?;
+    if body.checks == CheckVerdict::Block && event.mode == Mode::Enforce {
+        return Err(Refusal::denied(
+            "checks-block",
+            format!("the checks of {} on its later base block it", land.change),
+        ));
+    }
+    match (body.tests, body.head, body.base) {
+        (TestVerdict::NotConfigured, None, None) => Ok(Some(
+            "checks ran again on its later base, which configures no tests".to_owned(),
+        )),
+        (TestVerdict::Passed, Some(head), Some(base)) => {
+            let ends = Ends {
+                commit: tested_commit(book, made, body)?,
+                root: &made.root,
+            };
+            let head = test_job(book, head, &ends, true, land, event.index)?;
+            let base = test_job(book, base, &ends, false, land, event.index)?;
+            compare(summary, &head, &base, land)?;
+            facts.tested = true;
+            let together = match body.with {
+                Some(_) => ", together with changes behind it",
+                None => "",
+            };
+            Ok(Some(format!(
+                "checks and {} tests ran again on its later base{together}",
+                head.result.passed_tests.len() + head.result.warned_tests.len(),
+            )))
+        }
+        (verdict, ..) if event.mode != Mode::Enforce => Ok(Some(format!(
+            "its tests on the later base said {verdict:?}, and the repository does not enforce them"
+        ))),
+        (verdict, ..) => Err(Refusal::denied(
+            "tests-not-passed",
+            format!(
+                "the tests of {} on its later base did not pass",
+                land.change
+            ),
+        )
+        .received(&format!("{verdict:?}"))),
+    }
+}
+
+/// The commit on which the tests ran: what was made ready, or what stands on it in the same queue.
+fn tested_commit<'a>(
+    book: &'a Book<'_>,
+    made: &'a LandingPrepared,
+    body: &LandingTested,
+) -> Result<&'a GitOid, Refusal> {
+    let Some(with) = body.with else {
+        return Ok(&made.head);
+    };
+    let of = |event: &'a Event| match &event.body {
+        Body::LandingPrepared(body) => Some(body),
+        _ => None,
+    };
+    let elsewhere = || {
+        Refusal::denied(
+            "tests-elsewhere",
+            format!("entry {with} does not stand on what landed"),
+        )
+    };
+    let last = of(book.sound(with)?).ok_or_else(elsewhere)?;
+    let all: Vec<&LandingPrepared> = book.events().filter_map(of).collect();
+    let mut at = &last.base;
+    for _ in 0..BATCH_MAX {
+        if *at == made.head {
+            return Ok(&last.head);
+        }
+        at = all
+            .iter()
+            .find(|one| one.head == *at && one.root == made.root)
+            .map(|one| &one.base)
+            .ok_or_else(elsewhere)?;
+    }
+    Err(elsewhere())
+}
+
+/// Most changes that one test run stands for.
+const BATCH_MAX: usize = 8;
 
 struct TestRun {
     result: TestResult,
@@ -620,20 +825,28 @@ pub(super) fn job<'a, P: Predicate>(
     })
 }
 
+/// What is tested, and the commit of the branch that it is compared with and configured by.
+struct Ends<'a> {
+    commit: &'a GitOid,
+    root: &'a GitOid,
+}
+
 fn test_job(
     book: &Book<'_>,
     id: JobId,
-    commit: &GitOid,
+    ends: &Ends<'_>,
+    of_head: bool,
     land: &Land<'_>,
     before: LedgerIndex,
 ) -> Result<TestRun, Refusal> {
-    let done = job::<TestResult>(book, id, ServiceRole::Test, commit == land.new, before)?;
+    let commit = if of_head { ends.commit } else { ends.root };
+    let done = job::<TestResult>(book, id, ServiceRole::Test, of_head, before)?;
     let asked = done.requested;
     let named = names_commit(done.statement.subject(), commit);
     if asked.kind != JobKind::Test
         || asked.repository != *land.repository
         || asked.commit != *commit
-        || asked.configured_by != *land.old
+        || asked.configured_by != *ends.root
         || !named
     {
         return Err(Refusal::denied(
@@ -643,7 +856,7 @@ fn test_job(
                 commit.short()
             ),
         )
-        .expected(&format!("commit {commit} configured by {}", land.old))
+        .expected(&format!("commit {commit} configured by {}", ends.root))
         .received(&format!(
             "commit {} configured by {}",
             asked.commit, asked.configured_by
@@ -744,15 +957,18 @@ fn approved(
             format!("what {id} asks about is not shown"),
         ));
     };
-    let asked = Asked::opened(book, id)?;
+    let asked = Asked {
+        carried: facts.carried,
+        ..Asked::opened(book, id)?
+    };
     let subject = ApprovalSubject::Change {
         change: land.change,
         revision: land.revision,
         repository: land.repository.clone(),
         branch: land.branch.to_owned(),
-        base: land.old.clone(),
-        head: land.new.clone(),
-        tree: land.tree.clone(),
+        base: pushed.base.clone(),
+        head: pushed.head.clone(),
+        tree: pushed.tree.clone(),
         manifest: pushed.manifest,
     };
     let checks = match reports {
@@ -783,7 +999,16 @@ fn approved(
         ));
     }
     facts.answer = asked.answered(book, intent.index, intent.time)?;
-    Ok(format!("{} was {}", land.change, facts.answer.says()))
+    let carried = if facts.carried {
+        ", for the same diff on a later base"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "{} was {}{carried}",
+        land.change,
+        facts.answer.says()
+    ))
 }
 
 fn landed(

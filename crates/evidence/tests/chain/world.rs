@@ -709,6 +709,7 @@ impl World {
             new: pushed.head.clone(),
             tree: pushed.tree.clone(),
             request,
+            prepared: None,
         };
         let decision = Some(self.decision());
         let effect = self.control(EffectIntended { effect, decision });

@@ -280,6 +280,7 @@ fn an_approval_is_used_up_by_its_landing() {
             new: oid(1),
             tree: oid(0x10_001),
             request: Some(request),
+            prepared: None,
         },
         decision: Some(world.decision()),
     };

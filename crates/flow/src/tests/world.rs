@@ -633,6 +633,7 @@ impl World {
                 new: revision.pushed.head.clone(),
                 tree: revision.pushed.tree.clone(),
                 request,
+                prepared: None,
             },
             decision: Some(self.decision()),
         }

@@ -24,6 +24,8 @@ pub struct Land {
     pub new: GitOid,
     /// The tree that was approved; `new` must have exactly it.
     pub tree: GitOid,
+    /// The pushed base and head whose diff this is, where `new` is not the pushed head itself.
+    pub diff_of: Option<(GitOid, GitOid)>,
 }
 
 /// How it went, read back from where it landed.
@@ -123,6 +125,21 @@ impl Repository {
         let recomputed = objects.recompute_tree(&land.old, &land.new).await?;
         if recomputed != land.tree {
             return Err(mismatch(&land.tree, &recomputed));
+        }
+        // Made from something that people looked at: the same diff, applied here by our own code,
+        // must give the very tree.
+        if let Some((base, head)) = &land.diff_of {
+            let entries = objects.raw_entries(base, head).await?;
+            let signed = objects.apply(&land.old, &entries).await.map_err(|no| {
+                if no.code == "diff-contradicts-base" {
+                    mismatch(&land.tree, &land.new).received(&no.to_string())
+                } else {
+                    no
+                }
+            })?;
+            if signed != land.tree {
+                return Err(mismatch(&signed, &land.tree));
+            }
         }
         if objects.is_ancestor(&land.old, &land.new).await? {
             return Ok(());
@@ -263,7 +280,7 @@ fn moved(land: &Land, observed: &GitOid) -> Refusal {
     .next("rebase the change on the branch as it is now, then push it again")
 }
 
-fn mismatch(expected: &GitOid, found: &GitOid) -> Refusal {
+pub(super) fn mismatch(expected: &GitOid, found: &GitOid) -> Refusal {
     Refusal::denied(
         "landing-mismatch",
         "what would land is not the tree that was approved",

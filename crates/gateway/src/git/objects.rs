@@ -1,11 +1,12 @@
 //! Reading a repository, or a quarantine on top of one, with the same code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
 use portcullis_checks::diff::{DIFF_ARGUMENTS, DIFF_MAX_BYTES};
+use portcullis_checks::path::fold;
 use portcullis_model::digest::Hasher;
 use portcullis_model::{Digest, GitOid, Refusal};
 
@@ -20,6 +21,9 @@ use super::tree::{
 
 /// Largest tree object in bytes that is read: a directory of about 400,000 files.
 const TREE_MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Most bytes of all paths of one commit: about two million files.
+pub const PATHS_MAX_BYTES: usize = 128 * 1024 * 1024;
 
 /// A repository's objects, and those of a quarantine if it looks at one.
 #[derive(Clone, Debug)]
@@ -306,6 +310,98 @@ impl ObjectView {
         tree::parse_raw(&bytes)
     }
 
+    /// Whether each of these paths, and each folder above it, is alone under its name in `commit`
+    /// on file systems that know no case or fold Unicode. Paths that are gone again don't count.
+    ///
+    /// # Errors
+    /// `hostile-path`, with both names.
+    pub(crate) async fn check_twins(
+        &self,
+        commit: &GitOid,
+        paths: &BTreeSet<Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        self.within(LONG, "cat-file", async {
+            let mut objects = self.cat_file()?;
+            let root = root_of(&mut objects, commit).await?;
+            let mut folders: BTreeMap<Vec<u8>, Option<Folder>> = BTreeMap::new();
+            folders.insert(Vec::new(), Some(self.folder(&mut objects, &root).await?));
+            for path in paths {
+                let mut above: Vec<u8> = Vec::new();
+                for part in path.split(|byte| *byte == b'/') {
+                    let Some(Some(folder)) = folders.get(&above) else {
+                        break;
+                    };
+                    let folded = fold(&String::from_utf8_lossy(part));
+                    let names = folder.names.get(&folded).map_or(&[][..], Vec::as_slice);
+                    if let Some(twin) = names.iter().find(|name| name.as_slice() != part)
+                        && names.iter().any(|name| name.as_slice() == part)
+                    {
+                        let shown = String::from_utf8_lossy(path);
+                        return Err(Refusal::denied(
+                            "hostile-path",
+                            "two names in one folder are the same file on some systems",
+                        )
+                        .expected("names that differ in more than case or spelling")
+                        .received(&format!("{shown} beside {}", String::from_utf8_lossy(twin)))
+                        .next("rename the file in the commit that adds it, then push again"));
+                    }
+                    let below = folder.trees.get(part).cloned();
+                    if !above.is_empty() {
+                        above.push(b'/');
+                    }
+                    above.extend_from_slice(part);
+                    if !folders.contains_key(&above) {
+                        let read = match below {
+                            Some(tree) => Some(self.folder(&mut objects, &tree).await?),
+                            None => None,
+                        };
+                        folders.insert(above.clone(), read);
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn folder(&self, objects: &mut CatFile, tree: &GitOid) -> Result<Folder, Refusal> {
+        let mut folder = Folder::default();
+        for entry in read_tree(objects, self.format, tree).await? {
+            let folded = fold(&String::from_utf8_lossy(&entry.name));
+            if entry.mode == MODE_TREE {
+                folder.trees.insert(entry.name.clone(), entry.oid);
+            }
+            folder.names.entry(folded).or_default().push(entry.name);
+        }
+        Ok(folder)
+    }
+
+    /// Paths of a commit's files that `wanted` names, in order; those that are no UTF-8 are not
+    /// asked about.
+    ///
+    /// # Errors
+    /// The commit can't be read, or names more than [`PATHS_MAX_BYTES`].
+    pub async fn paths(
+        &self,
+        commit: &GitOid,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, Refusal> {
+        let listed = self
+            .git("ls-tree")
+            .args(["ls-tree", "-r", "-z", "--name-only", "--full-tree"])
+            .args([commit.as_str()])
+            .output_max_bytes(PATHS_MAX_BYTES)
+            .time(LONG)
+            .output()
+            .await?;
+        Ok(listed
+            .split(|byte| *byte == 0)
+            .filter_map(|path| std::str::from_utf8(path).ok())
+            .filter(|path| !path.is_empty() && wanted(path))
+            .map(str::to_owned)
+            .collect())
+    }
+
     /// The manifest of what differs between two commits or trees; see [`super::manifest`].
     ///
     /// # Errors
@@ -395,6 +491,13 @@ impl ObjectView {
             .await
             .map_err(|_| timed_out(what, time))?
     }
+}
+
+/// One directory: its names as they fold, and its subdirectories.
+#[derive(Default)]
+struct Folder {
+    names: BTreeMap<String, Vec<Vec<u8>>>,
+    trees: BTreeMap<Vec<u8>, GitOid>,
 }
 
 /// A path as git reads it in a list separated by colons.

@@ -12,6 +12,7 @@ mod change;
 mod effect;
 mod governance;
 mod job;
+mod landing;
 mod release;
 mod run;
 mod server;
@@ -21,6 +22,7 @@ pub use change::*;
 pub use effect::*;
 pub use governance::*;
 pub use job::*;
+pub use landing::*;
 pub use release::*;
 pub use run::*;
 pub use server::*;
@@ -131,6 +133,14 @@ bodies! {
     EffectConcluded = "effect.concluded",
     /// A branch moved past us.
     CommitsUnproven = "commits.unproven",
+    /// What would land was made.
+    LandingPrepared = "landing.prepared",
+    /// Checks and tests ran again on it.
+    LandingTested = "landing.tested",
+    /// Nothing lands on a branch until a human looked.
+    QueueHalted = "queue.halted",
+    /// A human lets a branch's queue go on.
+    QueueResumed = "queue.resumed",
     /// An artifact was made and is attested.
     ArtifactBuilt = "artifact.built",
     /// An artifact was admitted to an environment.
@@ -184,6 +194,14 @@ impl Body {
             Self::ChecksCompleted(ChecksCompleted { change, .. })
             | Self::TestsCompleted(TestsCompleted { change, .. })
             | Self::ChangeClosed(ChangeClosed { change, .. }) => change.to_string(),
+            Self::LandingPrepared(LandingPrepared { change, .. })
+            | Self::LandingTested(LandingTested { change, .. }) => change.to_string(),
+            Self::QueueHalted(QueueHalted {
+                repository, branch, ..
+            })
+            | Self::QueueResumed(QueueResumed {
+                repository, branch, ..
+            }) => format!("queue:{repository}:{branch}"),
             Self::JobRequested(_) => JobId(index).to_string(),
             Self::JobClaimed(JobClaimed { job, .. })
             | Self::JobFinished(JobFinished { job, .. }) => job.to_string(),
@@ -227,6 +245,7 @@ impl Body {
             Self::ChangePushed(body) => vec![body.diff],
             Self::ChecksCompleted(body) => vec![body.report],
             Self::TestsCompleted(body) => vec![body.report],
+            Self::LandingTested(body) => vec![body.report, body.findings],
             Self::JobRequested(body) => vec![body.configuration],
             Self::JobFinished(body) => {
                 let outputs = body.outputs.iter().map(|output| output.digest);
@@ -257,6 +276,9 @@ impl Body {
             | Self::EffectAttempted(_)
             | Self::EffectConcluded(_)
             | Self::CommitsUnproven(_)
+            | Self::LandingPrepared(_)
+            | Self::QueueHalted(_)
+            | Self::QueueResumed(_)
             | Self::ReleaseRevoked(_)
             | Self::RolloutStarted(_)
             | Self::RolloutStepped(_)
@@ -281,6 +303,7 @@ impl Body {
                 | Self::RequestRejected(_)
                 | Self::RequestWithdrawn(_)
                 | Self::ChangeClosed(_)
+                | Self::QueueHalted(_)
                 | Self::IncidentOpened(_)
         ) || matches!(
             self,

@@ -40,6 +40,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/policy", get(policy))
         .route("/v1/inventory/{kind}", get(inventory))
         .route("/v1/branches/{repository}/{*branch}", get(branch))
+        .route("/v1/queues", get(queues))
         .route("/v1/tasks", get(tasks))
         .route("/v1/tasks/{task}", get(task))
         .route("/v1/runs", get(runs))
@@ -232,7 +233,14 @@ async fn branch(
     portcullis_model::task::check_branch(&branch)?;
     let before = app.state();
     before.inventory.repository(&repository)?;
-    let upstream = sync::branch_once(&app, &before, &repository, &branch).await?;
+    let known = (repository.clone(), branch.clone());
+    let upstream = if before.branches.contains_key(&known) {
+        sync::branch_once(&app, &before, &repository, &branch).await?
+    } else {
+        // A branch is taken up by a signed task that names it, not by somebody who looks.
+        let mirror = app.mirrors.get(&before, &repository).await?;
+        mirror.repository.observe(&branch, mirror.access()).await?
+    };
     let state = app.state();
     let known = state.branches.get(&(repository.clone(), branch.clone()));
     Ok(axum::Json(json!({
@@ -241,6 +249,17 @@ async fn branch(
         "tip": known.map(|known| known.tip.clone()).or(upstream),
         "known": known.is_some(),
     })))
+}
+
+/// The queues of all branches: what is halted, what is made ready, what waits.
+async fn queues(Shared(app): Shared<Arc<App>>) -> Answer {
+    let state = app.state();
+    let items: Vec<Value> = state
+        .branches
+        .keys()
+        .map(|(repository, branch)| crate::worker::queue::view(&state, repository, branch))
+        .collect();
+    Ok(axum::Json(json!({ "items": items })))
 }
 
 async fn tasks(Shared(app): Shared<Arc<App>>, Query(part): Query<Part<TaskId>>) -> Answer {
@@ -363,6 +382,9 @@ fn change_view(change: &Change) -> Value {
         "questions": latest.pushed.questions,
         "checks": latest.checks,
         "tests": latest.tests,
+        "prepared": latest.prepared.as_ref().map(|prepared| json!({
+            "entry": prepared.entry, "made": prepared.made, "tested": prepared.tested,
+        })),
         "request": latest.request,
     })
 }

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use portcullis_flow::State;
 use portcullis_model::event::{Body, Ended, RolloutOutcome};
 use portcullis_model::{
-    ChangeId, EnvironmentId, Event, JobId, LedgerIndex, Refusal, ReleaseId, RequestId, RolloutId,
-    RunId,
+    ChangeId, EnvironmentId, Event, GitOid, JobId, LedgerIndex, Refusal, ReleaseId, RequestId,
+    RolloutId, RunId,
 };
 use portcullis_store::LedgerHandle;
 use portcullis_store::limits::READ_MAX_ENTRIES;
@@ -23,6 +23,10 @@ pub(super) struct Places {
     size: LedgerIndex,
     pub(super) checks: BTreeMap<(ChangeId, u64), LedgerIndex>,
     pub(super) tests: BTreeMap<(ChangeId, u64), LedgerIndex>,
+    /// The last tests of what each entry prepared.
+    pub(super) tested: BTreeMap<LedgerIndex, LedgerIndex>,
+    /// The entry that prepared each commit last.
+    pub(super) prepared: BTreeMap<GitOid, LedgerIndex>,
     pub(super) job_claimed: BTreeMap<JobId, LedgerIndex>,
     pub(super) job_finished: BTreeMap<JobId, LedgerIndex>,
     pub(super) run_ended: BTreeMap<RunId, LedgerIndex>,
@@ -84,6 +88,12 @@ impl Places {
             }
             Body::TestsCompleted(body) => {
                 self.tests.insert((body.change, body.revision), at);
+            }
+            Body::LandingPrepared(body) => {
+                self.prepared.insert(body.head.clone(), at);
+            }
+            Body::LandingTested(body) => {
+                self.tested.insert(body.prepared, at);
             }
             Body::JobClaimed(body) => {
                 self.job_claimed.insert(body.job, at);

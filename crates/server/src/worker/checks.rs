@@ -1,10 +1,10 @@
 //! The checks of a revision: what changed, held against the task and the protected base's rules.
 
-use portcullis_checks::analyse::{Configuration, Context, analyse};
+use portcullis_checks::analyse::{Configuration, Context, Report, analyse};
 use portcullis_flow::change::{Change, Revision};
 use portcullis_model::document::from_toml;
 use portcullis_model::event::ChecksCompleted;
-use portcullis_model::{ChangeId, Refusal, Scope};
+use portcullis_model::{ChangeId, Digest, GitOid, Refusal, Scope};
 
 use crate::app::{App, text};
 
@@ -27,21 +27,9 @@ pub async fn run(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
     if revision.number != number {
         return Ok(());
     }
-    let mirror = app.mirrors.get(&state, &change.repository).await?;
     let pushed = &revision.pushed;
-    let base = mirror.objects();
-    let configured = base
-        .read_file(&pushed.base, CONFIGURATION, CONFIGURATION_MAX_BYTES)
-        .await?;
-    let configuration: Configuration = match &configured {
-        Some(bytes) => from_toml("checks configuration", &text(bytes)?)?,
-        None => Configuration::default(),
-    };
-    let context = Context::new(configuration)?;
-    let bytes = base.diff(&pushed.base, &pushed.head).await?;
-    let diff = portcullis_checks::diff::parse(&bytes)?;
-    let scope = scope_of(&state, change, revision);
-    let report = analyse(&diff, scope.as_ref(), &context);
+    let (report, configuration) =
+        analyse_between(app, &state, change, &pushed.base, &pushed.head).await?;
     let stored = app.ledger.blobs().put(&report.to_bytes()?)?;
     let body = ChecksCompleted {
         change: id,
@@ -50,9 +38,35 @@ pub async fn run(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal> {
         escalations: report.escalations.clone(),
         blocks: report.blocks.clone(),
         report: stored,
-        configuration: context.digest()?,
+        configuration,
     };
     super::record(app, body).await
+}
+
+/// What the checks that `base` configures say of what a change does between two commits; and the
+/// digest of their configuration.
+pub(super) async fn analyse_between(
+    app: &App,
+    state: &portcullis_flow::State,
+    change: &Change,
+    base: &GitOid,
+    head: &GitOid,
+) -> Result<(Report, Digest), Refusal> {
+    let mirror = app.mirrors.get(state, &change.repository).await?;
+    let objects = mirror.objects();
+    let configured = objects
+        .read_file(base, CONFIGURATION, CONFIGURATION_MAX_BYTES)
+        .await?;
+    let configuration: Configuration = match &configured {
+        Some(bytes) => from_toml("checks configuration", &text(bytes)?)?,
+        None => Configuration::default(),
+    };
+    let context = Context::new(configuration)?;
+    let bytes = objects.diff(base, head).await?;
+    let diff = portcullis_checks::diff::parse(&bytes)?;
+    let scope = scope_of(state, change, change.latest());
+    let report = analyse(&diff, scope.as_ref(), &context);
+    Ok((report, context.digest()?))
 }
 
 /// The scope that a revision by a run is held against; people have none.

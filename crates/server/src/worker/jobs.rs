@@ -166,7 +166,7 @@ pub fn check_hosts(hosts: &[String]) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn configuration_at(
+pub(super) async fn configuration_at(
     app: &App,
     state: &State,
     repository: &RepositoryId,
@@ -219,19 +219,28 @@ pub async fn request_tests(app: &App, id: ChangeId, number: u64) -> Result<(), R
         configuration,
         change,
     };
-    let known_base = state.jobs.values().any(|known| {
-        known.kind == JobKind::Test
-            && known.repository == pushed.repository
-            && known.commit == pushed.base
-            && known.configured_by == pushed.base
-            && known
-                .finished()
-                .is_none_or(|done| done.outcome != JobOutcome::Lost)
-    });
-    if !known_base {
+    if !knows_test(&state, &pushed.repository, &pushed.base, &pushed.base) {
         super::record(app, job(&pushed.base, None)).await?;
     }
     super::record(app, job(&pushed.head, Some(id))).await
+}
+
+/// Whether a commit's tests were asked for, by this configuration, and not lost.
+pub(super) fn knows_test(
+    state: &State,
+    repository: &RepositoryId,
+    commit: &GitOid,
+    configured_by: &GitOid,
+) -> bool {
+    state.jobs.values().any(|known| {
+        known.kind == JobKind::Test
+            && known.repository == *repository
+            && known.commit == *commit
+            && known.configured_by == *configured_by
+            && known
+                .finished()
+                .is_none_or(|done| done.outcome != JobOutcome::Lost)
+    })
 }
 
 /// Compares what ran on a revision with what ran on its base.
@@ -246,9 +255,37 @@ pub async fn complete_tests(app: &App, id: ChangeId, number: u64) -> Result<(), 
         .ok_or_else(|| Refusal::not_found("change", id))?;
     let jobs = test_jobs(&state, change, change.latest())
         .ok_or_else(|| Refusal::conflict("not-requested", "the tests were not asked for"))?;
+    let compared = compare_jobs(app, &state, jobs.head, jobs.base)?;
+    let body = TestsCompleted {
+        change: id,
+        revision: number,
+        verdict: compared.verdict,
+        head: Some(jobs.head),
+        base: Some(jobs.base),
+        counts: compared.counts,
+        report: compared.report,
+    };
+    super::record(app, body).await
+}
+
+/// What two test jobs say together.
+pub(super) struct Compared {
+    pub(super) verdict: TestVerdict,
+    pub(super) counts: TestCounts,
+    /// Digest of names and outcomes.
+    pub(super) report: Digest,
+}
+
+/// Compares what ran on a commit with what ran on its base.
+pub(super) fn compare_jobs(
+    app: &App,
+    state: &State,
+    head_job: JobId,
+    base_job: JobId,
+) -> Result<Compared, Refusal> {
     let (head, base) = (
-        report_of(app, &state, jobs.head)?,
-        report_of(app, &state, jobs.base)?,
+        report_of(app, state, head_job)?,
+        report_of(app, state, base_job)?,
     );
     let empty = TestReport::default();
     let base_report = base.as_ref().unwrap_or(&empty);
@@ -257,7 +294,7 @@ pub async fn complete_tests(app: &App, id: ChangeId, number: u64) -> Result<(), 
     let missing = comparison.missing.len() + comparison.newly_skipped.len();
     let succeeded = state
         .jobs
-        .get(&jobs.head)
+        .get(&head_job)
         .and_then(|job| job.finished())
         .is_some_and(|done| done.outcome == JobOutcome::Succeeded);
     // A base whose tests can't be told gives nothing to compare with, so nothing passes.
@@ -273,26 +310,21 @@ pub async fn complete_tests(app: &App, id: ChangeId, number: u64) -> Result<(), 
         "missing": comparison.missing,
         "newly_skipped": comparison.newly_skipped,
         "failed": comparison.failed,
-        "head": state.jobs.get(&jobs.head).and_then(|job| job.finished()).and_then(|done| done.attestation),
-        "base": state.jobs.get(&jobs.base).and_then(|job| job.finished()).and_then(|done| done.attestation),
+        "head": state.jobs.get(&head_job).and_then(|job| job.finished()).and_then(|done| done.attestation),
+        "base": state.jobs.get(&base_job).and_then(|job| job.finished()).and_then(|done| done.attestation),
     }))?;
     let passed = head.as_ref().map_or(0, |report| {
         report.count(portcullis_checks::testreport::Outcome::Passed)
     });
-    let body = TestsCompleted {
-        change: id,
-        revision: number,
+    Ok(Compared {
         verdict,
-        head: Some(jobs.head),
-        base: Some(jobs.base),
         counts: TestCounts {
             passed: count(passed),
             failed: count(comparison.failed.len()),
             missing: count(missing),
         },
         report: app.ledger.blobs().put(&report)?,
-    };
-    super::record(app, body).await
+    })
 }
 
 fn report_of(app: &App, state: &State, job: JobId) -> Result<Option<TestReport>, Refusal> {

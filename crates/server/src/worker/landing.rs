@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portcullis_flow::change::{ChangeStatus, evidence_digest, landing_floor, subject_of};
+use portcullis_flow::approval::Status;
+use portcullis_flow::change::{
+    Branch, Change, ChangeStatus, evidence_digest, landing_floor, subject_of,
+};
 use portcullis_flow::effect::ATTEMPTS_MAX;
 use portcullis_flow::{Command as Recording, State};
 use portcullis_gateway::git::land::{Land, Landed};
 use portcullis_model::event::{
     Effect, EffectAttempted, EffectConcluded, EffectIntended, EffectOutcome, IncidentOpened,
-    Needed, RequestOpened,
+    Needed, RequestOpened, RequestWithdrawn,
 };
 use portcullis_model::{
-    ChangeId, KeyClass, LedgerIndex, Principal, Recorded, Recorder as _, Refusal, RequestId,
+    ChangeId, KeyClass, LedgerIndex, Principal, Recorded, Recorder as _, Refusal, RefusalKind,
+    RequestId,
 };
 use portcullis_policy::action::{Action, ChangeLand};
 use portcullis_policy::request::CausedBy;
@@ -21,6 +25,7 @@ use portcullis_policy::{Approvals, Circumstances, Request};
 use crate::app::{App, Verdict, control, now};
 use crate::facts;
 use crate::fault::{self, FaultPoint};
+use crate::worker::queue::{self, AtTip};
 use crate::worker::{record, rollout};
 
 /// Asks policy whether a revision may land: it lands, humans are asked, or it stays.
@@ -85,6 +90,12 @@ pub async fn verdict(
     let record = state.inventory.repository(&change.repository)?;
     let deploys = facts::deploys_to(state, &change.repository, &change.branch);
     let agents: BTreeSet<_> = change.agents();
+    // On a later base, what counts is what ran again there.
+    let moved = revision
+        .prepared
+        .as_ref()
+        .filter(|prepared| !prepared.keeps_base(revision))
+        .and_then(|prepared| Some((&prepared.made.base, prepared.tested.as_ref()?)));
     let reaches = match deploys {
         portcullis_policy::action::Deploys::Nothing => None,
         portcullis_policy::action::Deploys::To(sensitivity) => Some(sensitivity),
@@ -96,13 +107,22 @@ pub async fn verdict(
         task: run.and_then(|run| facts::task(state, run.task, Some(run), now())),
         protected: facts::is_protected(record, &change.branch),
         by_agent: change.by_agent(),
-        checks: revision.checks.as_ref().map(|checks| checks.verdict),
-        escalations: revision
-            .checks
-            .as_ref()
-            .map(|checks| checks.escalations.clone())
-            .unwrap_or_default(),
-        tests: revision.tests.as_ref().map(|tests| tests.verdict),
+        checks: match moved {
+            Some((_, tested)) => Some(tested.checks),
+            None => revision.checks.as_ref().map(|checks| checks.verdict),
+        },
+        escalations: match moved {
+            Some((_, tested)) => tested.escalations.clone(),
+            None => revision
+                .checks
+                .as_ref()
+                .map(|checks| checks.escalations.clone())
+                .unwrap_or_default(),
+        },
+        tests: match moved {
+            Some((_, tested)) => Some(tested.tests),
+            None => revision.tests.as_ref().map(|tests| tests.verdict),
+        },
         deploys_to: deploys,
         above_ceiling: facts::above_ceiling(state, &agents, reaches),
         model_changes: facts::model_changes(state, change),
@@ -138,7 +158,11 @@ pub async fn verdict(
         action,
     };
     let own = app
-        .repository_policy(state, &change.repository, &revision.pushed.base)
+        .repository_policy(
+            state,
+            &change.repository,
+            moved.map_or(&revision.pushed.base, |(base, _)| base),
+        )
         .await?;
     Ok(app.decide(state, &question, &own))
 }
@@ -163,21 +187,86 @@ pub async fn land(
     if revision.number != number {
         return Ok(());
     }
+    let prepared = match queue::at_tip(app, &state, change).await? {
+        AtTip::AsPushed => None,
+        AtTip::Prepared(entry) => Some(entry),
+        AtTip::NotYet => return Ok(()),
+    };
+    intend(app, &state, change, request, prepared).await
+}
+
+/// Lands what was prepared and tested in the queue.
+///
+/// # Errors
+/// Policy says no, or the state moved on.
+pub async fn land_prepared(
+    app: &App,
+    id: ChangeId,
+    number: u64,
+    entry: LedgerIndex,
+) -> Result<(), Refusal> {
+    let state = app.state();
+    let change = state
+        .changes
+        .get(&id)
+        .ok_or_else(|| Refusal::not_found("change", id))?;
+    let revision = change.latest();
+    if revision.number != number {
+        return Ok(());
+    }
+    let done = intend(app, &state, change, revision.request, Some(entry)).await;
+    // What policy does not let in any more makes room for what stands behind it.
+    if let (Err(refusal), Some(request)) = (&done, revision.request)
+        && matches!(
+            refusal.kind,
+            RefusalKind::Denied | RefusalKind::NeedsApproval
+        )
+    {
+        tracing::info!(change = %id, error.code = refusal.code, "not landed: {refusal}");
+        let body = RequestWithdrawn {
+            request,
+            code: "landing-denied".to_owned(),
+        };
+        return record(app, body).await;
+    }
+    done
+}
+
+async fn intend(
+    app: &App,
+    state: &State,
+    change: &Change,
+    request: Option<RequestId>,
+    prepared: Option<LedgerIndex>,
+) -> Result<(), Refusal> {
+    let revision = change.latest();
     let approvals = request
         .and_then(|id| state.requests.get(&id))
-        .map(|request| facts::approvals(&state, request, now()))
+        .map(|request| facts::approvals(state, request, now()))
         .unwrap_or_default();
-    let (permit, decision) = verdict(app, &state, id, approvals).await?.into_permit()?;
+    let (permit, decision) = verdict(app, state, change.id, approvals)
+        .await?
+        .into_permit()?;
     let pushed = &revision.pushed;
+    let ready = revision
+        .prepared
+        .as_ref()
+        .filter(|ready| Some(ready.entry) == prepared)
+        .map(|ready| &ready.made);
+    let (old, new, tree) = match ready {
+        Some(made) => (&made.base, &made.head, &made.tree),
+        None => (&pushed.base, &pushed.head, &pushed.tree),
+    };
     let effect = Effect::Land {
-        change: id,
-        revision: number,
+        change: change.id,
+        revision: revision.number,
         repository: change.repository.clone(),
         branch: change.branch.clone(),
-        old: pushed.base.clone(),
-        new: pushed.head.clone(),
-        tree: pushed.tree.clone(),
+        old: old.clone(),
+        new: new.clone(),
+        tree: tree.clone(),
         request,
+        prepared,
     };
     let body = EffectIntended {
         effect,
@@ -237,14 +326,6 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         }
     };
     fault::reach(FaultPoint::Performed);
-    if let (EffectOutcome::Failed, Some("landing-mismatch")) = (outcome, code.as_deref()) {
-        let body = IncidentOpened {
-            code: "landed-tree-mismatch".to_owned(),
-            about: Some(id),
-            facts: Default::default(),
-        };
-        record(app, body).await?;
-    }
     conclude(app, id, outcome, code.as_deref()).await
 }
 
@@ -298,18 +379,26 @@ async fn perform_landing(
         old,
         new,
         tree,
+        change,
+        prepared,
         ..
     } = effect
     else {
         return Err(Refusal::internal("not a landing"));
     };
     let state = app.state();
+    let change = state
+        .changes
+        .get(change)
+        .ok_or_else(|| Refusal::not_found("change", change))?;
+    let pushed = &change.latest().pushed;
     let mirror = app.mirrors.get(&state, repository).await?;
     let land = Land {
         branch: branch.clone(),
         old: old.clone(),
         new: new.clone(),
         tree: tree.clone(),
+        diff_of: prepared.map(|_| (pushed.base.clone(), pushed.head.clone())),
     };
     match mirror
         .repository
@@ -319,6 +408,9 @@ async fn perform_landing(
         Landed::Done { .. } => Ok((EffectOutcome::Done, None)),
         Landed::Failed(refusal) => {
             tracing::warn!(error.code = refusal.code, "a landing failed: {refusal}");
+            if refusal.code == "landing-mismatch" {
+                queue::halt(app, change, &refusal).await?;
+            }
             Ok((EffectOutcome::Failed, Some(refusal.code)))
         }
         // The intent stays: the next look observes before it tries again.
@@ -344,11 +436,16 @@ pub async fn explain(app: &App, state: &State, id: ChangeId) -> Result<String, R
     let branch = state
         .branches
         .get(&(change.repository.clone(), change.branch.clone()));
-    if branch.is_some_and(|branch| branch.tip != revision.pushed.base) {
+    let key = (change.repository.clone(), change.branch.clone());
+    if let Some(halt) = state.halted_queues.get(&key) {
         return Ok(format!(
-            "{} moved since the change was made: fetch, rebase onto it and push again",
-            change.branch
+            "nothing lands on {} since entry {}: {} at {}; a person looks, then \
+             `portcullis queue resume {} {} --why TEXT`",
+            change.branch, halt.entry, halt.code, halt.change, change.repository, change.branch
         ));
+    }
+    if let Some(branch) = branch.filter(|branch| branch.tip != revision.pushed.base) {
+        return Ok(explain_moved(state, change, branch));
     }
     if revision.checks.is_none() || revision.tests.is_none() {
         return Ok("checks and tests are under way".to_owned());
@@ -364,4 +461,55 @@ pub async fn explain(app: &App, state: &State, id: ChangeId) -> Result<String, R
         Verdict::Permit(..) => Ok("it may land".to_owned()),
         Verdict::No(refusal, ..) => Ok(refusal.to_string()),
     }
+}
+
+/// What a change does whose branch moved on.
+fn explain_moved(state: &State, change: &Change, branch: &Branch) -> String {
+    let revision = change.latest();
+    let key = (change.repository.clone(), change.branch.clone());
+    let line = portcullis_flow::queue::line(state, &key, branch, now());
+    if let Some(place) = line
+        .places
+        .iter()
+        .position(|place| place.change.id == change.id)
+    {
+        return format!(
+            "{} moved on, and the approvals move with it: it stands at place {} of the queue, as {}",
+            change.branch,
+            place + 1,
+            line.places
+                .get(place)
+                .map_or("", |place| place.prepared.made.head.short())
+        );
+    }
+    let waits = revision.request.is_some() && line.next.iter().any(|next| next.id == change.id);
+    if waits {
+        return format!(
+            "{} moved on: it is made ready on its new tip",
+            change.branch
+        );
+    }
+    let asked = revision
+        .request
+        .and_then(|id| state.requests.get(&id))
+        .filter(|request| request.is_open(now()));
+    if let Some(request) = asked {
+        return format!(
+            "{} moved since the change was made: portcullis approve {} --carry same-diff, or \
+             fetch, rebase onto it and push again",
+            change.branch, request.id
+        );
+    }
+    let because = revision
+        .request
+        .and_then(|id| state.requests.get(&id))
+        .and_then(|request| match &request.status {
+            Status::Withdrawn { code } if code != "base-moved" => Some(format!(" ({code})")),
+            _ => None,
+        })
+        .unwrap_or_default();
+    format!(
+        "{} moved since the change was made{because}: fetch, rebase onto it and push again",
+        change.branch
+    )
 }

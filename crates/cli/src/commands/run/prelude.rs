@@ -39,6 +39,8 @@ pub(super) fn script(lent: &Lent, own: Option<&str>) -> String {
         // Detaching and shallow clones are no mistakes here.
         ("advice.detachedHead", "false"),
         ("gc.auto", "0"),
+        // What would be refused of the push that a plain `git push` makes.
+        ("alias.ask", "push -o dry-run"),
     ] {
         let _ = writeln!(script, "git config --global {key} {}", quoted(value));
     }

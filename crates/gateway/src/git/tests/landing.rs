@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use portcullis_model::GitOid;
+use portcullis_model::event::LandingMethod;
+use portcullis_model::{ChangeId, GitOid};
 
 use super::server::{World, client, ok, recorded, run, write};
+use crate::git::commit::Ident;
 use crate::git::land::{Land, Landed};
+use crate::git::prepare::Preparation;
 use crate::git::{Access, Repository, Upstream};
 
 /// A world with one accepted change, and what would land it.
@@ -26,6 +29,7 @@ async fn land_of(repository: &Repository, head: &str) -> Land {
         old: repository.tip("main").await.unwrap().unwrap(),
         new,
         tree,
+        diff_of: None,
     }
 }
 
@@ -304,4 +308,135 @@ async fn an_embedded_repository_is_its_own_upstream() {
     // The landed objects are in the mirror itself: a view of another run sees them.
     let mirror_only = embedded.view_of(&mirror);
     assert!(mirror_only.has_commit(&land.new).await.unwrap());
+}
+
+/// Two commits of a change, pushed; then the upstream's `main` moves on elsewhere.
+async fn pushed_and_moved(world: &World) -> Preparation {
+    let clone = world.clone_into("clone", &[]).await;
+    world.commit(&clone, "dir/new.txt", "new\n");
+    run(&clone, &["mv", "dir/file1.txt", "dir/moved.txt"]);
+    let head = world.commit(&clone, "dir/new.txt", "newer\n");
+    ok(&client(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"]).await);
+    let base = world.repository.tip("main").await.unwrap().unwrap();
+    write(&world.upstream(), "other/late.txt", "late\n");
+    run(&world.upstream(), &["add", "."]);
+    run(&world.upstream(), &["commit", "-qm", "meanwhile"]);
+    world.repository.sync(&Access::None).await.unwrap();
+    Preparation {
+        change: ChangeId(7),
+        revision: 1,
+        method: LandingMethod::Rebase,
+        base,
+        head: head.parse().unwrap(),
+        onto: world.repository.tip("main").await.unwrap().unwrap(),
+        committer: Ident {
+            name: "Portcullis".into(),
+            email: "landing@example".into(),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_gives_the_same_diff_on_a_later_base_and_lands() {
+    let world = World::new().await;
+    let order = pushed_and_moved(&world).await;
+    let objects = world.repository.objects();
+    let manifest = objects.manifest(&order.base, &order.head).await.unwrap();
+    let mut trees = std::collections::BTreeSet::new();
+    for (method, commits, parents) in [
+        (LandingMethod::FastForward, 2, 1),
+        (LandingMethod::Rebase, 2, 1),
+        (LandingMethod::Squash, 1, 1),
+        (LandingMethod::Merge, 3, 2),
+    ] {
+        let order = Preparation {
+            method,
+            ..order.clone()
+        };
+        let made = world.repository.prepare(&order).await.unwrap();
+        assert_eq!(made.manifest, manifest, "{method:?}");
+        assert_eq!(made.commits.len(), commits, "{method:?}");
+        let info = objects.commit_info(&made.head).await.unwrap();
+        assert_eq!(info.parents.len(), parents);
+        assert!(info.message.contains("Portcullis-Change: change-7"));
+        assert_eq!(info.committer.email, "landing@example");
+        let author = match method {
+            LandingMethod::Merge => "landing@example",
+            LandingMethod::FastForward | LandingMethod::Rebase | LandingMethod::Squash => {
+                "agent@example"
+            }
+        };
+        assert_eq!(info.author.email, author);
+        // Made again it is the same commit: a restart finds what it made.
+        assert_eq!(world.repository.prepare(&order).await.unwrap(), made);
+        trees.insert(made.tree.to_string());
+        if method == LandingMethod::Merge {
+            let land = Land {
+                branch: "main".into(),
+                old: order.onto.clone(),
+                new: made.head.clone(),
+                tree: made.tree,
+                diff_of: Some((order.base.clone(), order.head.clone())),
+            };
+            let landed = world
+                .repository
+                .land(recorded().await, &land, &Access::None)
+                .await;
+            assert!(matches!(landed, Landed::Done { .. }), "{landed:?}");
+        }
+    }
+    assert_eq!(trees.len(), 1, "{trees:?}");
+    for file in ["dir/new.txt", "dir/moved.txt", "other/late.txt"] {
+        assert!(world.upstream().join(file).exists(), "{file}");
+    }
+    assert!(!world.upstream().join("dir/file1.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_branch_changed_as_well_is_not_made_ready() {
+    let world = World::new().await;
+    let mut order = pushed_and_moved(&world).await;
+    write(&world.upstream(), "dir/file1.txt", "theirs\n");
+    run(&world.upstream(), &["commit", "-qam", "in the way"]);
+    world.repository.sync(&Access::None).await.unwrap();
+    order.onto = world.repository.tip("main").await.unwrap().unwrap();
+    let refused = world.repository.prepare(&order).await.unwrap_err();
+    assert_eq!(refused.code, "change-conflicts");
+    assert!(refused.received.unwrap().contains("dir/file1.txt"));
+}
+
+/// In April 2026 a forge's queue squashed changes from a stale merge base: each squash took back
+/// what had landed before it, and thousands of branches got trees that nobody had approved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_squash_that_takes_back_what_landed_before_it_is_caught() {
+    let world = World::new().await;
+    let order = pushed_and_moved(&world).await;
+    let tip = world.repository.tip("main").await.unwrap().unwrap();
+    // The wrong squash: the tree of the change's own head, on the branch as it is now. Its parent,
+    // author and message are right, and it is a fast-forward.
+    let changes = world.repository.changes_dir();
+    let tree = run(
+        &changes,
+        &["rev-parse", &format!("{}^{{tree}}", order.head)],
+    );
+    let wrong = run(
+        &changes,
+        &["commit-tree", &tree, "-p", tip.as_str(), "-m", "squashed"],
+    );
+    let land = Land {
+        branch: "main".into(),
+        old: tip.clone(),
+        new: wrong.parse().unwrap(),
+        tree: tree.parse().unwrap(),
+        diff_of: Some((order.base.clone(), order.head.clone())),
+    };
+    let code = failed(
+        world
+            .repository
+            .land(recorded().await, &land, &Access::None)
+            .await,
+    );
+    assert_eq!(code, "landing-mismatch");
+    assert_eq!(tip.as_str(), self::tip(&world.upstream()));
+    assert!(world.upstream().join("other/late.txt").exists());
 }

@@ -29,6 +29,9 @@ pub enum Effect {
         /// The request whose approvals allow it; none where policy permits by itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request: Option<RequestId>,
+        /// The entry that made the commit ready, if it is not the pushed one itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prepared: Option<LedgerIndex>,
     },
     /// The process of a release is started. Idempotent and observable.
     StartRelease {
