@@ -35,6 +35,11 @@ const TOOLS: [Tool; 9] = [
         purpose: "holds keys for the tests of signing",
     },
     Tool {
+        program: "/usr/sbin/sshd",
+        package: "openssh-server",
+        purpose: "is an upstream for the tests of landing",
+    },
+    Tool {
         program: "openssl",
         package: "openssl",
         purpose: "judges certificates beside our own code",

@@ -183,7 +183,7 @@ async fn check_task(Shared(app): Shared<Arc<App>>, request: Request) -> Answer {
         .next("sign the task again with `portcullis task sign`")
         .into());
     }
-    intake::run::check_bases(&state, &checked.task)?;
+    intake::run::check_bases_upstream(&app, &state, &checked.task).await?;
     if !state.tasks.contains_key(&checked.id) {
         intake::run::accepted_body(&app, &state, &checked)?;
     }
@@ -221,6 +221,19 @@ async fn put_blob(
     let max = usize::try_from(size)
         .unwrap_or(usize::MAX)
         .min(BLOB_MAX_BYTES);
+    // Held in memory until their digest is known, so they are bounded together as well.
+    let room = u32::try_from(max.div_ceil(UPLOAD_UNIT_BYTES)).unwrap_or(u32::MAX);
+    let _room = tokio::time::timeout(UPLOAD_WAIT, UPLOADS.acquire_many(room.max(1)))
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .ok_or_else(|| {
+            Refusal::limit("uploads-busy", "too much is being uploaded at once")
+                .expected(&format!(
+                    "at most {UPLOADS_MAX_BYTES} bytes under way together"
+                ))
+                .next("try again in a moment")
+        })?;
     let bytes = to_bytes(request.into_body(), max).await.map_err(|error| {
         Refusal::limit(
             "blob-too-large",
@@ -239,6 +252,15 @@ async fn put_blob(
     app.ledger.blobs().put(&bytes)?;
     Ok(axum::Json(json!({ "digest": digest })))
 }
+
+/// Most bytes of uploads under way at once: two of the largest.
+const UPLOADS_MAX_BYTES: usize = 2 * BLOB_MAX_BYTES;
+/// What uploads are counted in, in bytes.
+const UPLOAD_UNIT_BYTES: usize = 64 * 1024;
+/// How long an upload waits for others to end.
+const UPLOAD_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+static UPLOADS: tokio::sync::Semaphore =
+    tokio::sync::Semaphore::const_new(UPLOADS_MAX_BYTES / UPLOAD_UNIT_BYTES);
 
 async fn get_blob(
     Shared(app): Shared<Arc<App>>,

@@ -222,7 +222,7 @@ impl App {
             .expected(&Digest::of(&genesis_bytes).to_string())
             .received(&Digest::of(&handle.entry(0)?.bytes).to_string()));
         }
-        let mirrors = Mirrors::open(&home).await?;
+        let mirrors = Mirrors::open(&home, config.extra_authorities.as_deref()).await?;
         let models = ModelClient::new(config.extra_authorities.as_deref())?;
         let addresses = config.address_rule();
         let egress = EgressClient::new(addresses.clone(), config.extra_authorities.as_deref())?;

@@ -1,21 +1,28 @@
 //! The governed repositories, opened once each.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_flow::State;
 use portcullis_gateway::git::checkout::CheckoutLimits;
 use portcullis_gateway::git::{Access, FetchView, Git, ObjectView, Repository, Upstream};
+use portcullis_gateway::http::Credential;
+use portcullis_model::document::from_toml;
 use portcullis_model::{GitOid, Refusal, RepositoryId, RunId};
 use portcullis_policy::PolicyFile;
-use tokio::sync::Mutex;
+use serde::Deserialize;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::app::text;
 use crate::home::Home;
 
 /// Where a repository keeps its own rules; read from the protected base only.
 const POLICY_FOLDER: &str = ".portcullis";
+/// Largest file that says how to reach an upstream, in bytes.
+const ACCESS_MAX_BYTES: u64 = 16 * 1024;
+/// Most commits whose policy files are remembered.
+const POLICIES_MAX: usize = 256;
 /// Largest policy file, in bytes.
 const POLICY_MAX_BYTES: u64 = 256 * 1024;
 
@@ -23,7 +30,8 @@ const POLICY_MAX_BYTES: u64 = 256 * 1024;
 pub struct Mirrors {
     git: Git,
     folder: PathBuf,
-    open: Mutex<BTreeMap<(RepositoryId, String), Arc<Mirror>>>,
+    secrets: PathBuf,
+    open: Mutex<BTreeMap<(RepositoryId, String), Arc<OnceCell<Arc<Mirror>>>>>,
 }
 
 /// One governed repository.
@@ -31,19 +39,27 @@ pub struct Mirror {
     /// The gateway's half: objects, views, pushes.
     pub repository: Repository,
     access: Access,
+    /// The policy files of commits asked about lately; a commit's never change.
+    policies: std::sync::Mutex<BTreeMap<GitOid, Vec<PolicyFile>>>,
 }
 
 impl Mirrors {
-    /// Finds git, and the folder for the mirrors.
+    /// Finds git, and the folder for the mirrors. `authorities` are further ones that may vouch for
+    /// upstreams over HTTPS, PEM.
     ///
     /// # Errors
     /// There is no usable git.
-    pub async fn open(home: &Home) -> Result<Self, Refusal> {
+    pub async fn open(home: &Home, authorities: Option<&Path>) -> Result<Self, Refusal> {
         let folder = home.repositories();
         let git = Git::open(&folder.join("git-home")).await?;
+        let git = match authorities {
+            Some(file) => git.with_authorities(file)?,
+            None => git,
+        };
         Ok(Self {
             git,
             folder,
+            secrets: home.secrets(),
             open: Mutex::new(BTreeMap::new()),
         })
     }
@@ -60,18 +76,66 @@ impl Mirrors {
     pub async fn get(&self, state: &State, id: &RepositoryId) -> Result<Arc<Mirror>, Refusal> {
         let record = state.inventory.repository(id)?;
         let key = (id.clone(), record.upstream.clone());
-        let mut open = self.open.lock().await;
-        if let Some(mirror) = open.get(&key) {
-            return Ok(Arc::clone(mirror));
-        }
-        let upstream: Upstream = record.upstream.parse()?;
-        let access = Access::None;
-        let folder = self.folder.join(id.as_str());
-        let repository = Repository::open_or_create(&self.git, &folder, upstream, &access).await?;
-        let mirror = Arc::new(Mirror { repository, access });
-        open.insert(key, Arc::clone(&mirror));
-        Ok(mirror)
+        // The lock is held for the look-up alone: one slow upstream must not keep the others.
+        let cell = {
+            let mut open = self.open.lock().await;
+            Arc::clone(open.entry(key).or_default())
+        };
+        let made = cell.get_or_try_init(|| async {
+            let upstream: Upstream = record.upstream.parse()?;
+            let access = access_to(&self.secrets, id)?;
+            let folder = self.folder.join(id.as_str());
+            let repository =
+                Repository::open_or_create(&self.git, &folder, upstream, &access).await?;
+            Ok::<_, Refusal>(Arc::new(Mirror {
+                repository,
+                access,
+                policies: std::sync::Mutex::default(),
+            }))
+        });
+        made.await.map(Arc::clone)
     }
+}
+
+/// How the server shows who it is to an upstream: `secrets/upstream-<repository>.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, untagged)]
+enum AccessFile {
+    Password {
+        username: String,
+        password: String,
+    },
+    SshKey {
+        ssh_key: PathBuf,
+        known_hosts: PathBuf,
+    },
+}
+
+fn access_to(secrets: &Path, id: &RepositoryId) -> Result<Access, Refusal> {
+    let path = secrets.join(format!("upstream-{id}.toml"));
+    if !path.exists() {
+        return Ok(Access::None);
+    }
+    let bytes = Home::read(&path, ACCESS_MAX_BYTES)?;
+    // Nothing of the file's content goes into the refusal.
+    let file: AccessFile = from_toml("upstream access", &text(&bytes)?).map_err(|_| {
+        Refusal::malformed("upstream access")
+            .expected("`username` and `password`, or `ssh_key` and `known_hosts` with paths")
+            .next(format!("correct {}", path.display()))
+    })?;
+    Ok(match file {
+        AccessFile::Password { username, password } => Access::Password {
+            username,
+            password: Credential::new(password),
+        },
+        AccessFile::SshKey {
+            ssh_key,
+            known_hosts,
+        } => Access::SshKey {
+            key_file: ssh_key,
+            known_hosts,
+        },
+    })
 }
 
 impl Mirror {
@@ -160,6 +224,11 @@ impl Mirror {
     /// # Errors
     /// A file can't be read, is too large, or is no text.
     pub async fn policy_files(&self, base: &GitOid) -> Result<Vec<PolicyFile>, Refusal> {
+        if let Ok(known) = self.policies.lock()
+            && let Some(files) = known.get(base)
+        {
+            return Ok(files.clone());
+        }
         let objects = self.objects();
         let mut files = Vec::new();
         for entry in objects
@@ -181,6 +250,12 @@ impl Mirror {
                     Refusal::denied("policy-not-a-file", format!("{path} is not a plain file"))
                 })?;
             files.push(PolicyFile::new(path, text(&bytes)?));
+        }
+        if let Ok(mut known) = self.policies.lock() {
+            if known.len() >= POLICIES_MAX {
+                known.clear();
+            }
+            known.insert(base.clone(), files.clone());
         }
         Ok(files)
     }

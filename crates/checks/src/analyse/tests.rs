@@ -336,6 +336,13 @@ fn files_that_deceive_escalate() {
     let mut module = added("vendor/lib", &["Subproject commit 1"]);
     module.new_mode = FileMode::Submodule;
     is_found("submodule-edit", module);
+    let lines = [
+        "version https://git-lfs.github.com/spec/v1",
+        "oid sha256:0",
+        "size 5",
+    ];
+    is_found("lfs-pointer", added("big.txt", &lines));
+    is_quiet(added("about.md", &["the first line is not it", lines[0]]));
     let mut kind = change("notes", &["a"], &["b"]);
     kind.status = Status::TypeChanged;
     kind.new_mode = FileMode::Symlink;

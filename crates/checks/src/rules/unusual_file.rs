@@ -16,6 +16,7 @@ pub(super) const RULES: &[&Rule] = &[
     &ODD_PATH,
     &TWINS,
     &TYPE_CHANGED,
+    &LFS_POINTER,
 ];
 
 const CHECK: &str = "unusual-file";
@@ -90,6 +91,23 @@ static TYPE_CHANGED: Rule = Rule {
     next: "keep the kind of the entry, or have a person approve the exchange",
 };
 
+/// A file is a pointer to content elsewhere. Example: `model.bin` holds
+/// `version https://git-lfs.github.com/spec/v1`. Reason: what is checked out is in no diff, no pack
+/// and no tree, and whoever holds the other store decides what it is.
+static LFS_POINTER: Rule = Rule {
+    id: "lfs-pointer",
+    check: CHECK,
+    level: Level::Escalate,
+    title: "A file points to content outside the repository",
+    next: "add the content itself, or have a person approve the exact object",
+};
+
+/// How a pointer of Git LFS begins, in every version of its specification.
+const LFS_BEGINS: &[&[u8]] = &[
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+];
+
 pub(crate) fn check(files: &[Subject<'_>], sink: &mut Sink<'_>) {
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for subject in files {
@@ -110,6 +128,14 @@ pub(crate) fn check(files: &[Subject<'_>], sink: &mut Sink<'_>) {
             continue;
         }
         binary(subject, sink);
+        let first = file.added().find(|line| line.number == 1);
+        if first.is_some_and(|line| {
+            let begins = |start: &&[u8]| line.content.starts_with(start);
+            LFS_BEGINS.iter().any(begins)
+        }) {
+            let message = "its content is in an LFS store, not in the change";
+            sink.file(&LFS_POINTER, subject, None, message);
+        }
         if file.new_mode == FileMode::Executable && file.old_mode != FileMode::Executable {
             sink.file(&EXECUTABLE, subject, None, "the executable bit is set");
         }

@@ -40,6 +40,8 @@ const SETTINGS: &[&str] = &[
     "maintenance.auto=false",
     "http.followRedirects=false",
     "push.gpgSign=false",
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=60",
     "transfer.fsckObjects=false",
     "fetch.recurseSubmodules=false",
     "advice.pushUpdateRejected=false",
@@ -50,6 +52,9 @@ const SETTINGS: &[&str] = &[
 pub(crate) const FAR_SETTINGS: &str = "-c core.hooksPath=/dev/null -c core.fsmonitor=false \
      -c core.alternateRefsCommand=true -c gc.auto=0 -c receive.autogc=false \
      -c maintenance.auto=false -c safe.directory='*'";
+
+/// Where Debian and most others keep the system's authorities.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Answers git's questions from the environment, so that a secret is in no file and on no command
 /// line.
@@ -67,6 +72,8 @@ struct Inner {
     path: OsString,
     home: PathBuf,
     askpass: PathBuf,
+    /// Authorities that may vouch for upstreams over HTTPS, if not the system's alone.
+    authorities: Option<PathBuf>,
     version: (u32, u32),
 }
 
@@ -101,6 +108,7 @@ impl Git {
                 path,
                 home,
                 askpass,
+                authorities: None,
                 version: (0, 0),
             }),
         };
@@ -109,6 +117,36 @@ impl Git {
             .ok_or_else(|| Refusal::internal("git is in use before it is known"))?
             .version = version;
         Ok(git)
+    }
+
+    /// Lets the authorities of a PEM file vouch for upstreams over HTTPS, beside the system's.
+    ///
+    /// # Errors
+    /// The file can't be read, or our copy of all of them can't be written.
+    pub fn with_authorities(self, extra: &Path) -> Result<Self, Refusal> {
+        let file = self.inner.home.join("authorities.pem");
+        let own = std::fs::read(extra).map_err(|error| {
+            Refusal::unavailable(
+                "file-unreadable",
+                format!("{} can't be read: {error}", extra.display()),
+            )
+            .next("correct `extra_authorities`")
+        })?;
+        let mut all = std::fs::read(SYSTEM_AUTHORITIES).unwrap_or_default();
+        all.push(b'\n');
+        all.extend_from_slice(&own);
+        std::fs::write(&file, all).map_err(|error| unwritable(&file, &error))?;
+        let inner = &self.inner;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                program: inner.program.clone(),
+                path: inner.path.clone(),
+                home: inner.home.clone(),
+                askpass: inner.askpass.clone(),
+                authorities: Some(file),
+                version: inner.version,
+            }),
+        })
     }
 
     /// Major and minor version.
@@ -217,6 +255,9 @@ impl Invocation {
         let command = &mut self.command;
         command.env("GIT_ALLOW_PROTOCOL", protocols);
         command.env("GIT_SSH_COMMAND", access.ssh_command());
+        if let Some(file) = &git.inner.authorities {
+            command.env("GIT_SSL_CAINFO", file);
+        }
         if let Access::Password { username, password } = access {
             command
                 .env("GIT_ASKPASS", &git.inner.askpass)

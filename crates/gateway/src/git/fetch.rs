@@ -147,6 +147,17 @@ impl FetchView {
         for entry in refs {
             check_ref_name(&entry.name)?;
         }
+        let mut sorted: Vec<&ViewRef> = refs.iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut text = String::from("# pack-refs with: sorted \n");
+        for entry in sorted {
+            text.push_str(&format!("{} {}\n", entry.oid, entry.name));
+        }
+        let file = self.dir.join("packed-refs");
+        // What was written was complete before it was written.
+        if !refs.is_empty() && std::fs::read(&file).is_ok_and(|known| known == text.as_bytes()) {
+            return Ok(());
+        }
         let missing = self.missing(refs).await?;
         if !missing.is_empty() {
             let changes = self.repository.changes_dir();
@@ -162,14 +173,8 @@ impl FetchView {
                 .output()
                 .await?;
         }
-        let mut sorted: Vec<&ViewRef> = refs.iter().collect();
-        sorted.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut text = String::from("# pack-refs with: sorted \n");
-        for entry in sorted {
-            text.push_str(&format!("{} {}\n", entry.oid, entry.name));
-        }
         // One rename: a clone at the same time sees the old refs or the new ones.
-        write_whole(&self.dir.join("packed-refs"), text.as_bytes())
+        write_whole(&file, text.as_bytes())
     }
 
     /// The refs it has now.

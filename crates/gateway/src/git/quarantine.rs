@@ -4,6 +4,7 @@
 //! git's alternates; nothing else sees that directory. Accepting it links the pack into the
 //! repository and sets refs by compare-and-swap; dropping it removes everything.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use super::path;
 use super::push::RefCommand;
 use super::repository::change_ref;
 use super::tree::parse_raw_record;
+
+/// Most added paths that are held against their neighbours in the tree.
+const TWINS_MAX_PATHS: usize = 10_000;
 
 /// What one push may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,6 +315,7 @@ impl Quarantine {
             .finish(input.as_bytes())
             .await?
             .succeeded()?;
+        let mut added = BTreeSet::new();
         let mut fields = output.split(|byte| *byte == 0);
         while let Some(field) = fields.next() {
             // Between the records stands the id of each commit.
@@ -320,9 +325,15 @@ impl Quarantine {
             let entry = parse_raw_record(field, fields.next().unwrap_or_default())?;
             if entry.old_mode == 0 {
                 path::check(&entry.path, depth_max)?;
+                added.insert(entry.path);
             }
         }
-        Ok(())
+        let newest = commits.first().filter(|_| added.len() <= TWINS_MAX_PATHS);
+        match newest {
+            Some(head) => self.objects().check_twins(head, &added).await,
+            // So many files are an import; the checks look at twins among them.
+            None => Ok(()),
+        }
     }
 }
 

@@ -377,6 +377,9 @@ pub(crate) fn upstream_failure(what: &str, stderr: &str) -> Refusal {
     let refused = [
         "Authentication failed",
         "Permission denied",
+        "Host key verification failed",
+        "server certificate verification failed",
+        "SSL certificate problem",
         "could not read Username",
         "could not read Password",
         "returned error: 401",
@@ -388,7 +391,7 @@ pub(crate) fn upstream_failure(what: &str, stderr: &str) -> Refusal {
     let (code, next) = if refused {
         (
             "upstream-refused",
-            "check the credential that the server holds for this repository",
+            "check the credential, and the authorities or host keys, that the server holds for this repository",
         )
     } else {
         (

@@ -1,8 +1,10 @@
 //! Stock git against the blocks, over real HTTP.
 
+mod fuzz;
 mod hostile;
 mod landing;
 mod server;
+mod upstream;
 
 use portcullis_model::ChangeId;
 
@@ -525,6 +527,7 @@ async fn what_a_diff_does_not_show_is_seen_by_the_recomputed_tree() {
         old: base,
         new: head,
         tree: tree.parse().unwrap(),
+        diff_of: None,
     };
     let landed = world
         .repository

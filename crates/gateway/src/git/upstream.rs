@@ -158,12 +158,15 @@ fn path_of(text: &str) -> Option<Upstream> {
 impl Access {
     pub(crate) fn ssh_command(&self) -> String {
         match self {
-            Self::None | Self::Password { .. } => "ssh -o BatchMode=yes".to_owned(),
+            Self::None | Self::Password { .. } => {
+                "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15".to_owned()
+            }
             Self::SshKey {
                 key_file,
                 known_hosts,
             } => format!(
                 "ssh -F /dev/null -o BatchMode=yes -o IdentitiesOnly=yes \
+                 -o ConnectTimeout=20 -o ServerAliveInterval=15 \
                  -o StrictHostKeyChecking=yes -o UserKnownHostsFile={} -i {}",
                 quoted(known_hosts),
                 quoted(key_file)

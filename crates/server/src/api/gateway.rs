@@ -87,7 +87,13 @@ pub(super) async fn handle(
         "ask" => {
             let caller = authenticate(&app, &request)?;
             let caller = active(&app, caller, &LeaseKind::Identity).await?;
-            Ok(axum::Json(what_may_i_do(&caller)).into_response())
+            match tail {
+                "" => Ok(axum::Json(what_may_i_do(&caller)).into_response()),
+                "push" => git::ask(&app, &caller, request).await,
+                other => Err(Refusal::not_found("question", other)
+                    .expected("ask, or ask/push")
+                    .into()),
+            }
         }
         "git" => {
             let by_git = is_git(&request);
@@ -238,7 +244,7 @@ fn what_may_i_do(caller: &Caller) -> serde_json::Value {
         "capabilities": task.map(|task| &task.capabilities),
         "budgets": task.map(|task| &task.budgets),
         "used": { "pushes": run.used.pushes, "calls": run.used.calls, "denials": run.used.denials },
-        "push": "git push origin HEAD:refs/for/<branch>; add `-o dry-run` to ask what would be refused",
+        "push": "git push origin HEAD:refs/for/<branch>; `git ask` (or `-o dry-run`) says what would be refused; so does POST ask/push with {\"repository\", \"ref\", \"paths\"}",
         "never": ["branches and tags themselves", "commits in a person's name", "approvals", "production"],
     })
 }

@@ -11,7 +11,7 @@ use portcullis_model::digest::decode_hex;
 use portcullis_model::event::{Body, DecisionRecord, RunStarted, TaskAccepted};
 use portcullis_model::manifest::HostClass;
 use portcullis_model::statement::{Command, Envelope};
-use portcullis_model::task::{Source, TaskText};
+use portcullis_model::task::{Source, Target, TaskText};
 use portcullis_model::{
     Actor, Containment, Digest, HostId, Principal, Recorder as _, Refusal, RunId, Task, TaskId,
     Timestamp, canonical,
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use super::{Verified, keys_of, trusted};
 use crate::app::{AUDIENCE, App, Verdict, now};
 use crate::facts;
+use crate::worker::sync;
 
 /// How long an SVID lasts, in milliseconds (one hour, the most that `identity` issues); the run
 /// ends earlier if its deadline comes.
@@ -71,6 +72,7 @@ pub(super) async fn start(
     let checked = check_task(&state, task)?;
     let text = task_text(app, &verified, &checked.task)?;
     check_source(checked.task.source.as_ref(), source)?;
+    let state = adopt_branches(app, state, &checked).await?;
     check_bases(&state, &checked.task)?;
     accept_task(app, &state, &checked, &text).await?;
     let state = app.state();
@@ -191,6 +193,56 @@ fn check_source(signed: Option<&Source>, found: Option<Digest>) -> Result<(), Re
         .received(&found.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()))
         .next("read the ticket again and sign a new task")),
     }
+}
+
+/// Takes up branches that a signed and permitted task names and nobody looked at before: what they
+/// hold is unproven, and an entry says so. Nothing less than a person's signature does that.
+async fn adopt_branches(
+    app: &App,
+    state: Arc<State>,
+    checked: &CheckedTask,
+) -> Result<Arc<State>, Refusal> {
+    let unknown = unknown_branches(&state, &checked.task);
+    if unknown.is_empty() {
+        return Ok(state);
+    }
+    accepted_body(app, &state, checked)?;
+    for target in unknown {
+        sync::branch_once(app, &state, &target.repository, &target.branch).await?;
+    }
+    Ok(app.state())
+}
+
+fn unknown_branches<'a>(state: &State, task: &'a Task) -> Vec<&'a Target> {
+    task.targets
+        .iter()
+        .filter(|target| {
+            let key = (target.repository.clone(), target.branch.clone());
+            state.inventory.repository(&target.repository).is_ok()
+                && !state.branches.contains_key(&key)
+        })
+        .collect()
+}
+
+/// As [`check_bases`], where a branch that nobody looked at yet may stand at its base upstream.
+pub(crate) async fn check_bases_upstream(
+    app: &App,
+    state: &State,
+    task: &Task,
+) -> Result<(), Refusal> {
+    let mut known = task.clone();
+    let unknown = unknown_branches(state, task);
+    for target in &unknown {
+        let mirror = app.mirrors.get(state, &target.repository).await?;
+        let tip = mirror
+            .repository
+            .observe(&target.branch, mirror.access())
+            .await?;
+        if tip.as_ref() == Some(&target.base) {
+            known.targets.retain(|other| other != *target);
+        }
+    }
+    check_bases(state, &known)
 }
 
 /// Every base is a commit at which its branch stood.

@@ -78,6 +78,26 @@ async fn a_hostile_path_can_not_hide_behind_a_later_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_twin_of_what_stands_in_the_tree_does_not_get_in() {
+    let world = World::new().await;
+    for (n, path) in ["README.md", "DIR/x", "dir/FILE1.txt", "dir/ﬁle1.txt"]
+        .into_iter()
+        .enumerate()
+    {
+        let clone = world.clone_into(&format!("clone-{n}"), &[]).await;
+        world.commit(&clone, path, "x\n");
+        let text = said(&client(&clone, &["push", "origin", "HEAD:refs/for/main"]).await);
+        assert!(text.contains("hostile-path"), "{path}: {text}");
+        assert!(text.contains("beside"), "{path}: {text}");
+    }
+    // A file that changes its case is one file.
+    let clone = world.clone_into("clone", &[]).await;
+    run(&clone, &["mv", "readme.md", "README.md"]);
+    run(&clone, &["commit", "-qm", "louder"]);
+    ok(&client(&clone, &["push", "origin", "HEAD:refs/for/main"]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_are_named_in_the_client() {
     let world = World::new().await;
     let clone = world.clone_into("clone", &[]).await;
@@ -333,13 +353,55 @@ async fn post(world: &World, command: &str, pack: &[u8]) -> String {
 }
 
 async fn send(world: &World, body: Vec<u8>) -> String {
+    send_to(&world.url, body).await
+}
+
+async fn send_to(url: &str, body: Vec<u8>) -> String {
     use http_body_util::{BodyExt as _, Full};
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
         .build_http::<Full<bytes::Bytes>>();
-    let request = hyper::Request::post(format!("{}/git-receive-pack", world.url))
+    let request = hyper::Request::post(format!("{url}/git-receive-pack"))
         .body(Full::new(bytes::Bytes::from(body)))
         .unwrap();
     let response = client.request(request).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8_lossy(&body).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_pushes_at_one_branch_at_once_all_arrive() {
+    const PUSHES: usize = 100;
+    let world = World::new().await;
+    let clone = world.clone_into("clone", &[]).await;
+    let parent = run(&clone, &["rev-parse", "HEAD"]);
+    let tree = run(&clone, &["rev-parse", "HEAD^{tree}"]);
+    let zero = "0".repeat(40);
+    let mut pushes = tokio::task::JoinSet::new();
+    for n in 0..PUSHES {
+        let message = format!("change {n}");
+        let commit = run(
+            &clone,
+            &["commit-tree", &tree, "-p", &parent, "-m", &message],
+        );
+        let pack = pack_objects(&clone, &format!("{commit}\n"));
+        let mut body = Vec::new();
+        let command = format!("{zero} {commit} refs/for/main\0report-status");
+        crate::git::pkt::encode(command.as_bytes(), &mut body);
+        crate::git::pkt::flush(&mut body);
+        body.extend_from_slice(&pack);
+        let url = world.url.clone();
+        pushes.spawn(async move { send_to(&url, body).await });
+    }
+    while let Some(answer) = pushes.join_next().await {
+        let answer = answer.unwrap();
+        assert!(answer.contains("ok refs/for/main"), "{answer}");
+    }
+    let mut heads = std::collections::BTreeSet::new();
+    for n in 1..=PUSHES {
+        let id = portcullis_model::ChangeId(u64::try_from(n).unwrap());
+        heads.insert(world.repository.revision(id, 1).await.unwrap().unwrap());
+    }
+    assert_eq!(heads.len(), PUSHES);
+    let quarantine = world.repository.dir().join("quarantine");
+    assert_eq!(std::fs::read_dir(quarantine).unwrap().count(), 0);
 }

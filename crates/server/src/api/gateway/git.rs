@@ -109,6 +109,11 @@ pub(super) async fn run_request(
     }
 }
 
+/// What would be refused of a push that a run has not made yet.
+pub(super) async fn ask(app: &App, caller: &Caller, request: Request) -> Result<Response, Problem> {
+    push::ask(app, caller, request).await
+}
+
 /// A person's git request: a signed push. People fetch from upstream itself.
 pub(super) async fn person_request(
     app: &Arc<App>,

@@ -1,6 +1,6 @@
 //! What a push holds, read from its quarantine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_checks::diff::Diff;
 use portcullis_checks::scope::{Violation, violations};
@@ -28,7 +28,11 @@ pub(super) async fn read(
     tip: &GitOid,
 ) -> Result<Content, Refusal> {
     let objects = quarantine.objects();
-    let base = objects.merge_base(head, tip).await?;
+    let straight = straight(quarantine.commits(), head, tip);
+    let base = match &straight {
+        Some(_) => Some(tip.clone()),
+        None => objects.merge_base(head, tip).await?,
+    };
     let branch = state.branches.get(key);
     let base = base
         .filter(|base| branch.is_some_and(|branch| branch.stood_at(base)))
@@ -46,18 +50,54 @@ pub(super) async fn read(
         .expected("at least one commit on top of the branch")
         .next("commit your work, then push again"));
     }
-    let commits: Vec<GitOid> = objects
-        .commits_between(&base, head, PackLimits::default().commits)
-        .await?;
-    let diff_bytes = objects.diff(&base, head).await?;
+    let commits = async {
+        match straight {
+            Some(commits) => Ok(commits),
+            None => {
+                objects
+                    .commits_between(&base, head, PackLimits::default().commits)
+                    .await
+            }
+        }
+    };
+    let tree = async {
+        match quarantine.commits().iter().find(|one| one.oid == *head) {
+            Some(known) => Ok(known.tree.clone()),
+            None => Ok(objects.commit_info(head).await?.tree),
+        }
+    };
+    // Each of these waits for a process; a client waits for the slowest.
+    let (commits, tree, manifest, diff_bytes) = tokio::try_join!(
+        commits,
+        tree,
+        objects.manifest(&base, head),
+        objects.diff(&base, head)
+    )?;
     Ok(Content {
-        tree: objects.commit_info(head).await?.tree,
-        manifest: objects.manifest(&base, head).await?,
+        tree,
+        manifest,
         diff: portcullis_checks::diff::parse(&diff_bytes)?,
         base,
         commits,
         diff_bytes,
     })
+}
+
+/// The commits of a push that stands on the branch's tip in one line, newest first: what most
+/// pushes are, and told from what was just read.
+fn straight(commits: &[CommitInfo], head: &GitOid, tip: &GitOid) -> Option<Vec<GitOid>> {
+    let known: BTreeMap<&GitOid, &CommitInfo> = commits.iter().map(|one| (&one.oid, one)).collect();
+    let mut line = Vec::new();
+    let mut at = head;
+    while at != tip {
+        let commit = known.get(at)?;
+        let [parent] = commit.parents.as_slice() else {
+            return None;
+        };
+        line.push(at.clone());
+        at = parent;
+    }
+    (!line.is_empty()).then_some(line)
 }
 
 impl Content {

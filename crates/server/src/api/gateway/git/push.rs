@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use portcullis_checks::diff::GitPath;
+use portcullis_checks::scope::{Matcher, PathVerdict};
 use portcullis_flow::change::{Change, ChangeStatus, party_of_commits, party_of_push};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_gateway::git::body::BodyReader;
@@ -17,7 +19,7 @@ use portcullis_gateway::git::receive::{self, PushRequest};
 use portcullis_gateway::git::report::{RefReport, RefResult, Report};
 use portcullis_gateway::git::rules::{self, FirstLook};
 use portcullis_gateway::git::{FetchView, PackLimits, Quarantine};
-use portcullis_model::event::{ChangePushed, DecisionRecord};
+use portcullis_model::event::{ChangePushed, DecisionRecord, LeaseKind};
 use portcullis_model::manifest::Repository;
 use portcullis_model::statement::Envelope;
 use portcullis_model::{
@@ -26,6 +28,8 @@ use portcullis_model::{
 use portcullis_policy::action::{Action, GitPush, UpdateKind};
 use portcullis_policy::request::{Circumstances, TaskFacts};
 use portcullis_policy::{Permit, PolicyFile, Request as Question};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::super::super::{Problem, one_header};
 use super::super::Caller;
@@ -56,10 +60,17 @@ pub(super) async fn by_run(
     view: &FetchView,
     request: Request,
 ) -> Result<Response, Problem> {
+    let pusher = run_pusher(app, caller, repository)?;
+    let push = read_push(mirror, request).await?;
+    push_any(app, pusher, repository, view, push).await
+}
+
+/// A run as it pushes to a repository.
+fn run_pusher(app: &App, caller: &Caller, repository: &RepositoryId) -> Result<Pusher, Refusal> {
     let (state, run) = (&caller.state, &caller.run);
     let task = state.tasks.get(&run.task);
     let (name, email) = run.commit_identity(&state.genesis()?.trust_domain);
-    let pusher = Pusher {
+    Ok(Pusher {
         actor: caller.actor(),
         run: Some(run.id),
         policy_actor: facts::run_actor(state, run, now()),
@@ -78,9 +89,138 @@ pub(super) async fn by_run(
         change: task.and_then(|task| task.payload.change),
         denials: run.used.denials,
         envelope: None,
+    })
+}
+
+/// What a run asks before it pushes, without objects.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PushQuestion {
+    repository: RepositoryId,
+    /// Where it would push, such as `refs/for/main`.
+    #[serde(rename = "ref")]
+    reference: String,
+    /// Paths that it would add, change or delete.
+    #[serde(default)]
+    paths: BTreeSet<String>,
+    /// Bytes that it would send.
+    #[serde(default)]
+    bytes: u64,
+}
+
+/// Most bytes of a question.
+const QUESTION_MAX_BYTES: usize = 1024 * 1024;
+
+/// Says what would be refused of a push, in words for a program. It is counted, and the reviewer
+/// is told; nothing else changes.
+pub(super) async fn ask(app: &App, caller: &Caller, request: Request) -> Result<Response, Problem> {
+    let body = axum::body::to_bytes(request.into_body(), QUESTION_MAX_BYTES)
+        .await
+        .map_err(|error| {
+            Refusal::limit("body-too-large", "the question is too large or was cut off")
+                .expected(&format!("at most {QUESTION_MAX_BYTES} bytes"))
+                .received(&error.to_string())
+        })?;
+    let asked: PushQuestion = serde_json::from_slice(&body).map_err(|error| {
+        Refusal::malformed("question about a push")
+            .expected(r#"{"repository": "shop", "ref": "refs/for/main", "paths": ["src/a.rs"]}"#)
+            .received(&error.to_string())
+    })?;
+    app.questions.count(caller.run.id);
+    let answer = match would_take(app, caller, &asked).await {
+        Ok(()) => json!({ "accepted": true }),
+        Err(refusal) => json!({
+            "accepted": false,
+            "code": refusal.code,
+            "message": refusal.message,
+            "expected": refusal.expected,
+            "received": refusal.received,
+            "next": refusal.next,
+        }),
     };
-    let push = read_push(mirror, request).await?;
-    push_any(app, pusher, repository, view, push).await
+    Ok(axum::Json(answer).into_response())
+}
+
+async fn would_take(app: &App, caller: &Caller, asked: &PushQuestion) -> Result<(), Refusal> {
+    let state = &caller.state;
+    let repository = &asked.repository;
+    if !caller
+        .run
+        .leases
+        .contains(&LeaseKind::Git(repository.clone()))
+    {
+        return Err(Refusal::denied(
+            "repository-not-in-task",
+            format!("the task does not name repository {repository}"),
+        )
+        .next("work in the task's repositories"));
+    }
+    let record = state.inventory.repository(repository)?;
+    let pusher = run_pusher(app, caller, repository)?;
+    let command = RefCommand {
+        old: GitOid::zero(),
+        new: "1".repeat(40).parse()?,
+        name: asked.reference.clone(),
+    };
+    let (look, short) = rules::classify(&command);
+    let outside = match &pusher.scope {
+        Some(scope) => {
+            let matcher = Matcher::new(scope)?;
+            asked
+                .paths
+                .iter()
+                .filter(|path| {
+                    let path = GitPath::new(path.as_bytes());
+                    !matches!(matcher.path(&path), PathVerdict::Inside)
+                })
+                .cloned()
+                .collect()
+        }
+        None => BTreeSet::new(),
+    };
+    for path in &asked.paths {
+        portcullis_gateway::git::path::check(path.as_bytes(), PackLimits::default().path_depth)?;
+    }
+    let facts = GitPush {
+        paths_outside_scope: outside,
+        pack_bytes: asked.bytes,
+        ..push_facts(state, &pusher, repository, record, &command, look, short)
+    };
+    let for_review = facts.for_review;
+    let base = state
+        .branches
+        .get(&(repository.clone(), short.to_owned()))
+        .map(|branch| branch.tip.clone());
+    let own = match &base {
+        Some(base) => app.repository_policy(state, repository, base).await?,
+        None => Vec::new(),
+    };
+    let _only_asked =
+        decide_push(app, state, &pusher, facts, &own).map_err(|(refusal, _)| refusal)?;
+    match base {
+        _ if !for_review => Err(propose_instead(short, &command.name)),
+        None => Err(branch_unknown(repository, short)),
+        Some(_) => Ok(()),
+    }
+}
+
+fn propose_instead(short: &str, received: &str) -> Refusal {
+    Refusal::denied(
+        "propose-instead",
+        "branches move by landing, not by pushing",
+    )
+    .expected(&format!("refs/for/{short}"))
+    .received(received)
+    .next(format!("git push origin HEAD:refs/for/{short}"))
+}
+
+fn branch_unknown(repository: &RepositoryId, short: &str) -> Refusal {
+    Refusal::denied(
+        "branch-unknown",
+        format!("{repository} has no branch {short}"),
+    )
+    .expected("a branch that exists upstream and that a task named")
+    .next("propose the change for the branch that the task names")
 }
 
 pub(super) async fn by_person(
@@ -132,6 +272,13 @@ pub(super) async fn by_person(
 }
 
 type Incoming = PushRequest<BodyReader<Body>>;
+
+/// Most pushes whose packs are read and judged at once: each is a few git processes, and up to a
+/// pack's limit on disk.
+const PUSHES_MAX: usize = 16;
+/// How long a push waits for its turn.
+const PUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(120);
+static PUSHES: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(PUSHES_MAX);
 
 async fn read_push(mirror: &Mirror, request: Request) -> Result<Incoming, Refusal> {
     let encoding = one_header(request.headers(), "content-encoding")?.map(str::to_owned);
@@ -220,35 +367,30 @@ async fn take_push(
     let facts = push_facts(&state, pusher, repository, &record, &command, look, &short);
     let _not_yet = decide_push(app, &state, pusher, facts.clone(), &[])?;
     if !facts.for_review {
-        return Err(by_state(
-            Refusal::denied(
-                "propose-instead",
-                "branches move by landing, not by pushing",
-            )
-            .expected(&format!("refs/for/{short}"))
-            .received(&command.name)
-            .next(format!("git push origin HEAD:refs/for/{short}")),
-        ));
+        return Err(by_state(propose_instead(&short, &command.name)));
     }
     let key = (repository.clone(), short.clone());
     let tip = state
         .branches
         .get(&key)
         .map(|branch| branch.tip.clone())
-        .ok_or_else(|| {
-            by_state(
-                Refusal::denied(
-                    "branch-unknown",
-                    format!("{repository} has no branch {short}"),
-                )
-                .expected("a branch that exists upstream")
-                .next("propose the change for the branch that the task names"),
-            )
-        })?;
+        .ok_or_else(|| by_state(branch_unknown(repository, &short)))?;
     let limits = PackLimits {
         pack_bytes: record.max_pack_bytes.min(PackLimits::default().pack_bytes),
         ..PackLimits::default()
     };
+    // Each runs git and fills the disk, so they are bounded together as well.
+    let _turn = tokio::time::timeout(PUSH_WAIT, PUSHES.acquire())
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .ok_or_else(|| {
+            by_state(
+                Refusal::limit("pushes-busy", "too many pushes at once")
+                    .expected(&format!("at most {PUSHES_MAX} being read together"))
+                    .next("push again in a moment"),
+            )
+        })?;
     let quarantine =
         Quarantine::receive(view, std::slice::from_ref(&command), &mut push.pack, limits)
             .await
