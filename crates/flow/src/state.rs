@@ -26,8 +26,8 @@ use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
 use crate::{
-    approval, breaker, cause, change, effect, inventory, job, queue, release, rollout, run, snapshot,
-    task,
+    approval, breaker, cause, change, effect, inventory, job, queue, release, rollout, run,
+    snapshot, task,
 };
 
 /// Version of this fold. A ledger names the version that reads it; another is refused.

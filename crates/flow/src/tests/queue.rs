@@ -7,7 +7,7 @@ use portcullis_model::event::{
     LandingTested, QueueHalted, QueueResumed, TestCounts, TestVerdict,
 };
 use portcullis_model::statement::{Carry, Command};
-use portcullis_model::{ChangeId, GitOid, LedgerIndex, RequestId};
+use portcullis_model::{ChangeId, Fold as _, GitOid, LedgerIndex, RequestId};
 
 use super::world::*;
 use crate::approval::Status;
@@ -372,6 +372,11 @@ fn a_halted_queue_lands_nothing_until_a_person_lets_it_go_on() {
     assert_eq!(world.refused(control(), halt), "queue-halted");
     let body = world.landing(change, Some(request));
     assert_eq!(world.refused(control(), body.clone()), "queue-halted");
+    // What halts it outlives a restart from a snapshot, and so does what is prepared.
+    let bytes = world.state.to_snapshot().unwrap();
+    let again = crate::State::from_snapshot(&bytes).unwrap();
+    assert_eq!(again.to_snapshot().unwrap(), bytes);
+    assert!(again.halted_queues.contains_key(&main_branch()));
     let lands = |world: &World| {
         plan(&world.state, world.now)
             .iter()

@@ -243,12 +243,14 @@ async fn landing_over_https_takes_the_password_and_the_authority_that_the_server
     };
     let git = Git::open(&far.root().join("home")).await.unwrap();
     let dir = far.root().join("mirror");
-    let strange = Repository::open_or_create(&git, &dir, upstream.clone(), &password("hunter2"));
-    assert_eq!(strange.await.unwrap_err().code, "upstream-refused");
+    let right = password("hunter2");
+    let strange = Repository::open_or_create(&git, &dir, upstream.clone(), &right).await;
+    assert_eq!(strange.unwrap_err().code, "upstream-refused");
     let git = git.with_authorities(&far.root().join("cert.pem")).unwrap();
-    let wrong = Repository::open_or_create(&git, &dir, upstream.clone(), &password("wrong"));
-    assert_eq!(wrong.await.unwrap_err().code, "upstream-refused");
-    let access = password("hunter2");
+    let access = password("wrong");
+    let wrong = Repository::open_or_create(&git, &dir, upstream.clone(), &access).await;
+    assert_eq!(wrong.unwrap_err().code, "upstream-refused");
+    let access = right;
     let mirror = Repository::open_or_create(&git, &dir, upstream, &access)
         .await
         .unwrap();
