@@ -13,7 +13,7 @@ struct Tool {
     purpose: &'static str,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool {
         program: "cc",
         package: "build-essential",

@@ -26,12 +26,15 @@ const POLICIES_MAX: usize = 256;
 /// Largest policy file, in bytes.
 const POLICY_MAX_BYTES: u64 = 256 * 1024;
 
+/// A mirror that is open, or being opened by the first who asked.
+type Opening = Arc<OnceCell<Arc<Mirror>>>;
+
 /// Mirrors of all governed repositories.
 pub struct Mirrors {
     git: Git,
     folder: PathBuf,
     secrets: PathBuf,
-    open: Mutex<BTreeMap<(RepositoryId, String), Arc<OnceCell<Arc<Mirror>>>>>,
+    open: Mutex<BTreeMap<(RepositoryId, String), Opening>>,
 }
 
 /// One governed repository.

@@ -59,6 +59,7 @@ fn bad_requests() -> BTreeMap<&'static str, Vec<BadRequest>> {
                 get("/v1/branches/shop/a%0ab"),
             ],
         ),
+        ("/v1/queues", vec![("POST", "/v1/queues", junk)]),
         ("/v1/tasks", vec![("POST", "/v1/tasks", junk)]),
         (
             "/v1/tasks/{task}",

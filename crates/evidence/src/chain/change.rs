@@ -671,7 +671,7 @@ fn retested(
             Body::LandingTested(body) if body.prepared == entry => Some((event, body)),
             _ => None,
         })
-        .last()
+        .next_back()
         .ok_or_else(|| missing("the tests on the later base", land))?;
     book.sound(event.index)?;
     require_control(book, event)?;
