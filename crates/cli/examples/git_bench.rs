@@ -3,8 +3,7 @@
 //! `cargo build --release -p portcullis-cli`, then
 //! `cargo run --release -p portcullis-cli --example git_bench -- [PUSHES] [CLONE_MIB] [RUNS]`.
 //! The gateway's side is the whole way: a run in its sandbox, the launcher's channel, proof of
-//! possession, policy, quarantine, the durable entry. It takes `nginx` and `fcgiwrap`. What the
-//! figures say, and what they do not, stands in `docs/git.md`.
+//! possession, policy, quarantine, the durable entry. It takes `nginx` and `fcgiwrap`, as root.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::error::Error;
