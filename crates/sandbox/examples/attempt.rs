@@ -40,6 +40,10 @@ fn main() {
             }
         }
         "fork-bomb" => fork_bomb(),
+        "old-numbering" => old_numbering(),
+        "signal-games" => signal_games(),
+        "daemon" => daemon(facts.get("mark").map_or("", String::as_str)),
+        "flip" => flip(&facts["outside"]),
         "memory" => {
             let mut held = Vec::new();
             for _ in 0..64 {
@@ -48,6 +52,72 @@ fn main() {
             println!("{} MiB", held.len() * 16);
         }
         other => println!("unknown attempt {other}"),
+    }
+}
+
+/// Calls by the numbers of 32-bit programs, which a filter for one architecture does not see.
+fn old_numbering() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: getpid takes no arguments and touches no memory; `int 0x80` keeps all registers but
+    // the accumulator.
+    unsafe {
+        let mut answer: i64 = 20;
+        std::arch::asm!("int 0x80", inout("rax") answer);
+        println!("DONE {answer}");
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::process::abort();
+}
+
+/// Everything that one process can do to others by signals; says that it is still there.
+fn signal_games() {
+    for signal in [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGTERM] {
+        for target in [1, -1] {
+            let _ = kill(target, signal);
+        }
+        // SAFETY: plain numbers; a descriptor that is refused is -1.
+        unsafe {
+            let first = libc::syscall(libc::SYS_pidfd_open, 1, 0);
+            libc::syscall(libc::SYS_pidfd_send_signal, first, signal, 0, 0);
+        }
+    }
+    println!("still here");
+}
+
+/// Leaves its session, its parent and its standard descriptors, and refuses to die.
+fn daemon(mark: &str) {
+    // SAFETY: no thread was started; the children only ignore signals, close and start a program.
+    unsafe {
+        if libc::fork() == 0 {
+            libc::setsid();
+            if libc::fork() == 0 {
+                for signal in 1..32 {
+                    libc::signal(signal, libc::SIG_IGN);
+                }
+                for descriptor in 0..3 {
+                    libc::close(descriptor);
+                }
+                let _ = std::process::Command::new("sh")
+                    .args(["-c", &format!("trap '' HUP TERM INT; sleep 1000; : {mark}")])
+                    .status();
+            }
+            libc::_exit(0);
+        }
+    }
+    println!("left");
+}
+
+/// Makes a name a directory and a link to elsewhere, in turns, as fast as it can.
+fn flip(outside: &str) {
+    let _ = fs::create_dir("real");
+    let _ = fs::write("real/secret", "harmless");
+    let _ = std::os::unix::fs::symlink(outside, "link");
+    fs::write("ready", "").unwrap();
+    loop {
+        let _ = fs::rename("real", "name");
+        let _ = fs::rename("name", "real");
+        let _ = fs::rename("link", "name");
+        let _ = fs::rename("name", "link");
     }
 }
 
@@ -121,6 +191,84 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
                 .into(),
             )
         }),
+        ("write-boot-settings", |_| {
+            fs::write("/proc/sys/vm/drop_caches", "1")
+        }),
+        ("write-modprobe-path", |_| {
+            fs::write("/proc/sys/kernel/modprobe", "/tmp/x")
+        }),
+        ("write-own-importance", |_| {
+            fs::write("/proc/self/oom_score_adj", "-1000")
+        }),
+        ("write-user-map", |_| {
+            fs::write("/proc/self/uid_map", "0 0 1")
+        }),
+        ("open-kvm", |_| fs::File::open("/dev/kvm").map(drop)),
+        ("open-fuse", |_| fs::File::open("/dev/fuse").map(drop)),
+        ("open-tunnel", |_| fs::File::open("/dev/net/tun").map(drop)),
+        ("list-sys", |_| fs::read_dir("/sys").map(drop)),
+        ("write-sys", |_| fs::write("/sys/power/state", "mem")),
+        ("read-host-cgroups", |_| {
+            let own = fs::read_to_string("/proc/self/cgroup")?;
+            let outside = own
+                .lines()
+                .any(|line| !line.ends_with(":/") && !line.is_empty());
+            if outside {
+                Ok(())
+            } else {
+                Err(io::Error::other("only its own root"))
+            }
+        }),
+        ("find-keyring", |_| {
+            readable("/proc/key-users").and_then(|()| readable("/proc/keys"))
+        }),
+        ("find-bus", |_| {
+            let names = ["/run/dbus/system_bus_socket", "/run/user/0/bus"];
+            names
+                .iter()
+                .find(|name| UnixStream::connect(name).is_ok())
+                .map(drop)
+                .ok_or_else(|| io::ErrorKind::NotFound.into())
+        }),
+        ("find-agents", |_| {
+            [
+                "SSH_AUTH_SOCK",
+                "GPG_AGENT_INFO",
+                "DBUS_SESSION_BUS_ADDRESS",
+            ]
+            .iter()
+            .find_map(std::env::var_os)
+            .map(drop)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        }),
+        ("climb-by-descriptor", |_| {
+            // A directory that was opened before a rename leads no further up than the root.
+            let mut at = fs::File::open("/workspace")?;
+            for _ in 0..64 {
+                at = fs::File::open(format!(
+                    "/proc/self/fd/{}/..",
+                    std::os::fd::AsRawFd::as_raw_fd(&at)
+                ))?;
+            }
+            fs::read(format!(
+                "/proc/self/fd/{}/etc/shadow",
+                std::os::fd::AsRawFd::as_raw_fd(&at)
+            ))
+            .map(drop)
+        }),
+        ("gain-by-program", |_| {
+            let _ = fs::copy("/bin/sh", "/tmp/sh");
+            let path = c"/tmp/sh";
+            // SAFETY: a static string.
+            unsafe { libc::chmod(path.as_ptr(), 0o6777) };
+            let output = std::process::Command::new("/tmp/sh")
+                .args(["-p", "-c", "id -u"])
+                .output()?;
+            match String::from_utf8_lossy(&output.stdout).trim() {
+                "0" => Ok(()),
+                other => Err(io::Error::other(format!("still {other}"))),
+            }
+        }),
         // Other processes.
         ("see-host-process", |facts| {
             fs::read(format!("/proc/{}/cmdline", facts["pid"])).map(drop)
@@ -146,6 +294,34 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
         }),
         ("open-init-program", |_| {
             fs::File::open("/proc/1/exe").map(drop)
+        }),
+        ("map-init", |_| readable("/proc/1/maps")),
+        ("follow-init-namespace", |_| {
+            fs::read_link("/proc/1/ns/net").map(drop)
+        }),
+        ("hold-init", |_| {
+            // SAFETY: plain numbers.
+            let first = unsafe { libc::syscall(libc::SYS_pidfd_open, 1, 0) };
+            call(libc::SYS_pidfd_getfd, [first, 0, 0, 0])
+        }),
+        ("compare-init", |_| call(libc::SYS_kcmp, [1, 1, 0, 0])),
+        ("advise-init", |_| {
+            call(libc::SYS_process_madvise, [0, 0, 0, 0])
+        }),
+        ("write-other-memory", |_| {
+            call(libc::SYS_process_vm_writev, [1, 0, 0, 0])
+        }),
+        ("hurry-itself", |_| {
+            // SAFETY: plain numbers.
+            check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) }.into())
+        }),
+        ("run-in-real-time", |_| {
+            // SAFETY: zero is valid for this plain struct, which lives through the call.
+            unsafe {
+                let mut wanted: libc::sched_param = std::mem::zeroed();
+                wanted.sched_priority = 1;
+                check(libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const wanted).into())
+            }
         }),
         ("trace-init", |_| call(libc::SYS_ptrace, [16, 1, 0, 0])),
         ("seize-init", |_| call(libc::SYS_ptrace, [0x4206, 1, 0, 0])),
@@ -186,6 +362,33 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
                 [std::os::fd::AsRawFd::as_raw_fd(&own).into(), 0, 0, 0],
             )
         }),
+        ("unshare-time", |_| call(libc::SYS_unshare, [0x80, 0, 0, 0])),
+        ("unshare-pid", |_| {
+            call(libc::SYS_unshare, [libc::CLONE_NEWPID.into(), 0, 0, 0])
+        }),
+        ("unshare-cgroup", |_| {
+            call(libc::SYS_unshare, [libc::CLONE_NEWCGROUP.into(), 0, 0, 0])
+        }),
+        ("open-filesystem", |_| {
+            call(libc::SYS_fsopen, [c"tmpfs".as_ptr() as i64, 0, 0, 0])
+        }),
+        ("move-mount", |_| {
+            call(
+                libc::SYS_move_mount,
+                [
+                    libc::AT_FDCWD.into(),
+                    c"/usr".as_ptr() as i64,
+                    libc::AT_FDCWD.into(),
+                    c"/tmp".as_ptr() as i64,
+                ],
+            )
+        }),
+        ("set-mount-attributes", |_| {
+            call(
+                libc::SYS_mount_setattr,
+                [libc::AT_FDCWD.into(), c"/usr".as_ptr() as i64, 0, 0],
+            )
+        }),
         ("mount-tmpfs", |_| mount(c"tmpfs", c"/tmp", c"tmpfs", 0)),
         ("mount-proc", |_| mount(c"proc", c"/tmp", c"proc", 0)),
         ("remount-usr-writable", |_| {
@@ -218,6 +421,19 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
             call(libc::SYS_sethostname, [c"evil".as_ptr() as i64, 4, 0, 0])
         }),
         ("set-clock", |_| call(libc::SYS_settimeofday, [0, 0, 0, 0])),
+        ("turn-clock", |_| {
+            call(libc::SYS_clock_settime, [0, 0, 0, 0])
+        }),
+        ("tune-clock", |_| call(libc::SYS_adjtimex, [0, 0, 0, 0])),
+        ("account", |_| {
+            call(libc::SYS_acct, [c"/tmp/x".as_ptr() as i64, 0, 0, 0])
+        }),
+        ("swap", |_| {
+            call(libc::SYS_swapon, [c"/tmp/x".as_ptr() as i64, 0, 0, 0])
+        }),
+        ("watch-everything", |_| {
+            call(libc::SYS_fanotify_init, [0, 0, 0, 0])
+        }),
         ("file-handle", |_| {
             call(libc::SYS_open_by_handle_at, [0, 0, 0, 0])
         }),
@@ -261,6 +477,24 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
         ("vsock", |_| socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)),
         ("crypto-socket", |_| {
             socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)
+        }),
+        ("stream-by-other-protocol", |_| {
+            socket(libc::AF_INET, libc::SOCK_STREAM, 132)
+        }),
+        ("multipath-socket", |_| {
+            socket(libc::AF_INET, libc::SOCK_STREAM, 262)
+        }),
+        ("generic-netlink", |_| {
+            socket(libc::AF_NETLINK, libc::SOCK_RAW, 16)
+        }),
+        ("device-netlink", |_| {
+            socket(libc::AF_NETLINK, libc::SOCK_RAW, 15)
+        }),
+        ("diagnose-netlink", |_| {
+            socket(libc::AF_NETLINK, libc::SOCK_RAW, 4)
+        }),
+        ("bluetooth-socket", |_| {
+            socket(libc::AF_BLUETOOTH, libc::SOCK_STREAM, 0)
         }),
         ("audit-netlink", |_| {
             socket(libc::AF_NETLINK, libc::SOCK_RAW, 9)

@@ -23,6 +23,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod channel;
+pub mod checkpoint;
 mod helper;
 mod launch;
 mod outcome;

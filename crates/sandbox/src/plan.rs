@@ -100,6 +100,8 @@ pub(crate) enum Control {
     Freeze,
     Thaw,
     Signal(i32),
+    /// How many processes were started inside so far.
+    Started,
 }
 
 /// How it ended, as the supervisor saw it.

@@ -206,7 +206,7 @@ impl Running {
     /// # Errors
     /// `run-ended` when there is nothing to freeze; `sandbox-freeze` when the kernel didn't.
     pub fn freeze(&self) -> Result<(), Refusal> {
-        self.ask(Control::Freeze)
+        self.ask(Control::Freeze).map(drop)
     }
 
     /// Lets a frozen run go on.
@@ -214,7 +214,7 @@ impl Running {
     /// # Errors
     /// As [`Self::freeze`].
     pub fn thaw(&self) -> Result<(), Refusal> {
-        self.ask(Control::Thaw)
+        self.ask(Control::Thaw).map(drop)
     }
 
     /// Sends a signal to the command's process group (15 asks it to end). Refused while frozen.
@@ -222,7 +222,16 @@ impl Running {
     /// # Errors
     /// As [`Self::freeze`].
     pub fn signal(&self, signal: i32) -> Result<(), Refusal> {
-        self.ask(Control::Signal(signal))
+        self.ask(Control::Signal(signal)).map(drop)
+    }
+
+    /// How many processes were started inside so far, threads included: it tells that something
+    /// was done. Refused while frozen.
+    ///
+    /// # Errors
+    /// As [`Self::freeze`].
+    pub fn processes_started(&self) -> Result<u64, Refusal> {
+        self.ask(Control::Started)
     }
 
     /// Ends everything in it at once, frozen or not, orphans included. Needs neither the
@@ -234,13 +243,13 @@ impl Running {
         let _ = self.control.shutdown(std::net::Shutdown::Both);
     }
 
-    fn ask(&self, order: Control) -> Result<(), Refusal> {
+    fn ask(&self, order: Control) -> Result<u64, Refusal> {
         let _one = lock(&self.asking);
         let control = &self.control;
         let ended = || Refusal::conflict("run-ended", "the run has ended");
         wire::send(control, &order, &[]).map_err(|_| ended())?;
-        match wire::receive::<Result<(), String>>(control) {
-            Ok(Some((Ok(()), _))) => Ok(()),
+        match wire::receive::<Result<u64, String>>(control) {
+            Ok(Some((Ok(number), _))) => Ok(number),
             Ok(Some((Err(why), _))) => Err(Refusal::unavailable(
                 "sandbox-freeze",
                 "the run did not do what it was told to",

@@ -14,7 +14,11 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
 
-use support::{Ordinary, bring_attempt, run, shell, spec, stderr, stdout, workspace};
+use portcullis_sandbox::{Ending, Running};
+use support::{
+    Ordinary, bring_attempt, eventually, processes_with, run, shell, spec, start, stderr, stdout,
+    workspace,
+};
 
 /// Things of the host that a run must not reach.
 struct Host {
@@ -82,7 +86,7 @@ fn no_attempt_succeeds_for_the_caller() {
         outcome.ending,
         stderr(&outcome)
     );
-    assert!(all_refused(&output) >= 60, "{output}");
+    assert!(all_refused(&output) >= 100, "{output}");
     assert!(
         output.contains("clone3 refused Function not implemented"),
         "{output}"
@@ -104,7 +108,7 @@ fn no_attempt_succeeds_for_an_ordinary_user() {
         String::from_utf8_lossy(&output.stderr)
     );
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(all_refused(&output) >= 60, "{output}");
+    assert!(all_refused(&output) >= 100, "{output}");
 }
 
 #[test]
@@ -185,6 +189,180 @@ fn the_sandbox_holds_no_capability_and_every_layer() {
     {
         assert!(line.contains("(ro,nosuid,nodev"), "{line}");
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_numbers_of_32_bit_programs_end_who_uses_them() {
+    let workspace = workspace();
+    bring_attempt(workspace.path());
+    let outcome = run(&spec(&workspace, ["./attempt", "old-numbering"]));
+    assert_eq!(outcome.ending, Ending::Signalled { signal: 31 });
+    assert_eq!(stdout(&outcome), "");
+}
+
+/// What the kernel holds for a run, by which it can be looked for afterwards.
+struct Traces {
+    namespaces: Vec<std::path::PathBuf>,
+    cgroups: Vec<std::path::PathBuf>,
+    mounts: String,
+    descriptors: usize,
+}
+
+impl Traces {
+    fn of(running: &Running) -> Self {
+        let pid = running.pid();
+        let link = |name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}"));
+        let own = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
+        let namespaces = ["user", "mnt", "pid", "net", "ipc", "uts"]
+            .iter()
+            .filter_map(|name| {
+                link(name)
+                    .ok()
+                    .filter(|there| Some(there) != own(name).as_ref())
+            })
+            .collect::<Vec<_>>();
+        assert_eq!(namespaces.len(), 6, "each of its own");
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroup");
+        let cgroups = cgroups
+            .lines()
+            .filter_map(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let (held, path) = (parts.next()?, parts.next()?.strip_prefix('/')?);
+                path.contains("portcullis-run-").then(|| {
+                    let top = std::path::Path::new("/sys/fs/cgroup");
+                    let hierarchy = if held.is_empty() { "unified" } else { held };
+                    let below = top.join(hierarchy).join(path);
+                    if below.is_dir() {
+                        below
+                    } else {
+                        top.join(path)
+                    }
+                })
+            })
+            .filter(|path| path.is_dir())
+            .collect();
+        Self {
+            namespaces,
+            cgroups,
+            mounts: fs::read_to_string("/proc/self/mountinfo").expect("mounts"),
+            descriptors: fs::read_dir("/proc/self/fd").expect("fd").count(),
+        }
+    }
+
+    /// Nothing of it is left: no process, namespace, cgroup, mount or descriptor.
+    fn assert_gone(&self) {
+        for process in fs::read_dir("/proc").expect("proc").flatten() {
+            for link in fs::read_dir(process.path().join("ns"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let there = fs::read_link(link.path()).unwrap_or_default();
+                assert!(
+                    !self.namespaces.contains(&there),
+                    "{:?} is in {there:?}",
+                    process.path()
+                );
+            }
+        }
+        for cgroup in &self.cgroups {
+            assert!(!cgroup.exists(), "{}", cgroup.display());
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        assert_eq!(mounts, self.mounts);
+        let descriptors = fs::read_dir("/proc/self/fd").expect("fd").count();
+        assert!(descriptors <= self.descriptors, "{descriptors}");
+    }
+}
+
+/// Every file below, with its content.
+fn tree(directory: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("directory").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(tree(&entry.path()));
+        } else {
+            found.push((entry.path(), fs::read(entry.path()).unwrap_or_default()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_hostile_run_leaves_the_host_as_it_was() {
+    let (host, workspace) = (Host::new(), workspace());
+    bring_attempt(workspace.path());
+    // A person's own checkout beside the workspace: what it executes later stays as it is.
+    let home = support::workspace();
+    for file in [
+        ".bashrc",
+        ".gitconfig",
+        "checkout/.git/hooks/pre-commit",
+        "checkout/.vscode/tasks.json",
+    ] {
+        let path = home.path().join(file);
+        fs::create_dir_all(path.parent().expect("parent")).expect("directories");
+        fs::write(path, "the person's own").expect("file");
+    }
+    let before = tree(home.path());
+    let mark = format!("mark-hostile-{}", std::process::id());
+    let script = format!(
+        "./attempt all {} > attempts; ./attempt daemon mark={mark}; ./attempt signal-games;
+         for place in {home} /root /home/other; do
+             mkdir -p $place/checkout/.git/hooks; echo evil > $place/checkout/.git/hooks/pre-commit
+             echo evil >> $place/.bashrc; ln -sf $place/.bashrc here; echo evil >> here
+         done 2>/dev/null
+         mkdir -p .git/hooks .vscode; echo evil > .git/hooks/post-checkout; echo evil > .vscode/tasks.json
+         (sleep 1000; : {mark}) & sleep 1000; : {mark}",
+        host.facts().join(" "),
+        home = home.path().display(),
+    );
+    let running = start(&shell(&workspace, &script));
+    let traces = Traces::of(&running);
+    eventually("it is done with the host", || {
+        workspace.path().join(".vscode/tasks.json").exists()
+    });
+    running.kill();
+    assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
+    drop(running);
+    assert_eq!(processes_with(&mark), Vec::<i32>::new());
+    traces.assert_gone();
+    assert_eq!(tree(home.path()), before);
+    let attempts = fs::read_to_string(workspace.path().join("attempts")).expect("attempts");
+    assert!(all_refused(&attempts) >= 100, "{attempts}");
+}
+
+#[test]
+fn signals_reach_nobody_who_watches() {
+    let workspace = workspace();
+    bring_attempt(workspace.path());
+    let outcome = run(&shell(
+        &workspace,
+        "trap '' TERM SEGV; ./attempt signal-games; echo after; exit 4",
+    ));
+    // The shell, started before, may be killed by its own child; whoever watches tells how it ended.
+    assert!(stdout(&outcome).contains("still here"), "{outcome:?}");
+    assert!(matches!(
+        outcome.ending,
+        Ending::Signalled { signal: 9 } | Ending::Exited { code: 4 }
+    ));
+}
+
+#[test]
+fn a_set_user_id_program_of_the_host_gains_nothing() {
+    let workspace = workspace();
+    let output = stdout(&run(&shell(
+        &workspace,
+        "for program in su mount passwd newgrp chsh ping; do
+             file=$(command -v $program) || continue
+             $file --help >/dev/null 2>&1 &
+             wait $!
+         done
+         su -c 'id -u' root </dev/null 2>/dev/null; id -u; grep -c . /etc/shadow 2>/dev/null; true",
+    )));
+    assert_eq!(output.trim(), "1000");
 }
 
 #[test]

@@ -350,6 +350,7 @@ impl Init {
             (
                 FromInit::Started
                 | FromInit::Done(_)
+                | FromInit::Counted(_)
                 | FromInit::Exited(_)
                 | FromInit::Signalled(_),
                 _,
@@ -363,6 +364,7 @@ impl Init {
             FromInit::Refused(refusal) => Err(refusal),
             FromInit::Built { .. }
             | FromInit::Done(_)
+            | FromInit::Counted(_)
             | FromInit::Exited(_)
             | FromInit::Signalled(_) => Err(out_of_turn()),
         }

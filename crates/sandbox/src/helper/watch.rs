@@ -146,7 +146,13 @@ impl Watch<'_> {
                 true
             }
             Ok(Some((FromInit::Refused(_), _))) | Ok(None) | Err(_) => false,
-            Ok(Some((FromInit::Built { .. } | FromInit::Started | FromInit::Done(_), _))) => true,
+            Ok(Some((
+                FromInit::Built { .. }
+                | FromInit::Started
+                | FromInit::Done(_)
+                | FromInit::Counted(_),
+                _,
+            ))) => true,
         }
     }
 
@@ -162,15 +168,17 @@ impl Watch<'_> {
         }
     }
 
-    fn carry_out(&mut self, order: Control) -> Result<(), String> {
+    /// Does what the caller says; a number where it asked for one.
+    fn carry_out(&mut self, order: Control) -> Result<u64, String> {
         let frozen = match order {
             Control::Freeze => true,
             Control::Thaw => false,
             Control::Signal(number) => return self.through_init(&ToInit::Signal(number)),
+            Control::Started => return self.through_init(&ToInit::Count),
         };
         if let Some(result) = self.cgroups.freeze(frozen) {
             self.frozen = frozen;
-            return result.map_err(|error| error.to_string());
+            return result.map(|()| 0).map_err(|error| error.to_string());
         }
         self.through_init(if frozen {
             &ToInit::Stop
@@ -179,14 +187,15 @@ impl Watch<'_> {
         })
     }
 
-    fn through_init(&mut self, order: &ToInit) -> Result<(), String> {
+    fn through_init(&mut self, order: &ToInit) -> Result<u64, String> {
         if self.frozen {
             return Err("the run is frozen".to_owned());
         }
         wire::send(&self.init.socket, order, &[]).map_err(|error| error.to_string())?;
         loop {
             match wire::receive::<FromInit>(&self.init.socket) {
-                Ok(Some((FromInit::Done(done), _))) => return done,
+                Ok(Some((FromInit::Done(done), _))) => return done.map(|()| 0),
+                Ok(Some((FromInit::Counted(count), _))) => return Ok(count),
                 Ok(Some((FromInit::Exited(code), _))) => {
                     self.by_itself = Some(Ending::Exited { code });
                 }
