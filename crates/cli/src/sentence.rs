@@ -150,6 +150,26 @@ fn did(event: &Event) -> String {
                 RunEnd::Lost => "its launcher was not heard of".to_owned(),
             }
         ),
+        Body::RunCheckpointed(body) => format!(
+            "kept the workspace of {} as checkpoint {} ({} entries, {} bytes)",
+            body.run, body.number, body.entries, body.bytes
+        ),
+        Body::RunReviewed(body) => {
+            let causes: Vec<_> = body.causes.iter().map(|cause| cause.name()).collect();
+            let outcome = if body.stop.is_some() {
+                "it stands still until people let it go on"
+            } else {
+                "it goes on"
+            };
+            format!(
+                "looked at {} in its window {} ({}): {outcome}, under {}",
+                body.run,
+                body.window,
+                causes.join(", "),
+                authority(&body.decision)
+            )
+        }
+        Body::RunResumed(body) => format!("let {} go on, by {}", body.run, body.request),
         Body::RequestDenied(body) => format!(
             "was denied {} on {} ({}), under {}",
             body.action,
@@ -538,6 +558,7 @@ fn subject(subject: &ApprovalSubject) -> String {
             format!("put {subject} ({}) into force", record.short())
         }
         ApprovalSubject::BreakerReset { scope } => format!("reset the breaker {scope}"),
+        ApprovalSubject::Resume { run, way, .. } => format!("let {run} go on {way}"),
         ApprovalSubject::Unproven {
             repository,
             branch,

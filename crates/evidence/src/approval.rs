@@ -104,6 +104,17 @@ fn subjects(approval: &Approval) -> Vec<ResourceDescriptor> {
             &format!("breaker {scope}"),
             &approval.ledger.root,
         )],
+        // A run has no bytes either; where it is wound back, the checkpoint has.
+        ApprovalSubject::Resume { run, frozen, way } => {
+            let mut subjects = vec![ResourceDescriptor::file(
+                &format!("{run} since entry {frozen}"),
+                &approval.ledger.root,
+            )];
+            subjects.extend(way.checkpoint.map(|point| {
+                ResourceDescriptor::file(&format!("checkpoint {}", point.number), &point.manifest)
+            }));
+            subjects
+        }
         ApprovalSubject::Unproven {
             repository,
             from,

@@ -318,6 +318,22 @@ pub(crate) fn opened(
             }
             check_breaker_request(state, scope, body)?;
         }
+        (ApprovalSubject::Resume { .. }, None) => {
+            state.require_control(event)?;
+            crate::review::check_request(state, body)?;
+        }
+        (ApprovalSubject::Resume { run, way, .. }, Some(envelope)) => {
+            state.require_active_human(event)?;
+            match state.take_command(event, envelope)? {
+                Command::ResumeRun {
+                    run: commanded,
+                    way: said,
+                    ..
+                } if commanded == *run && said == *way => {}
+                other => return Err(mismatch("resume-run of this run in this way", &other)),
+            }
+            crate::review::check_request(state, body)?;
+        }
         (subject, _) => {
             return Err(
                 Refusal::denied("not-requestable", "this can't be asked in this way")

@@ -24,6 +24,9 @@ enum Source {
 fn source(state: &State, body: &Body) -> Source {
     match body {
         Body::RunEnded(body) => Source::Run(body.run),
+        Body::RunCheckpointed(body) => Source::Run(body.run),
+        Body::RunReviewed(body) => Source::Run(body.run),
+        Body::RunResumed(body) => Source::Run(body.run),
         Body::CallObserved(body) => Source::Run(body.run),
         Body::LeaseRefused(body) => Source::Run(body.run),
         Body::PromptSeen(body) => Source::Run(body.run),
@@ -45,6 +48,7 @@ fn source(state: &State, body: &Body) -> Source {
         Body::ArtifactBuilt(body) => job_source(state, body.job),
         Body::RequestOpened(body) => match &body.subject {
             ApprovalSubject::Change { change, .. } => Source::Change(*change),
+            ApprovalSubject::Resume { run, .. } => Source::Run(*run),
             ApprovalSubject::Release { .. }
             | ApprovalSubject::Activation { .. }
             | ApprovalSubject::BreakerReset { .. }
@@ -186,6 +190,7 @@ fn of_change(state: &State, change: ChangeId) -> Cause {
 fn of_request(state: &State, request: RequestId) -> Cause {
     match state.requests.get(&request).map(|request| &request.subject) {
         Some(ApprovalSubject::Change { change, .. }) => of_change(state, *change),
+        Some(ApprovalSubject::Resume { run, .. }) => of_run(state, *run),
         _ => Cause {
             entry: Some(request.0),
             ..Cause::default()

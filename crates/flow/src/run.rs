@@ -8,14 +8,16 @@ use portcullis_model::event::{
     TaintAdded,
 };
 use portcullis_model::statement::Command;
+use portcullis_model::task::Windows;
 use portcullis_model::{
-    AgentId, Containment, EndpointId, Event, HostId, HumanId, Principal, Refusal, RunId, Task,
-    TaskId, Timestamp,
+    AgentId, Containment, Digest, EndpointId, Event, HostId, HumanId, Principal, Refusal, RunId,
+    Task, TaskId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::cause::containment_on;
 use crate::inventory::mismatch;
+use crate::review::{Frozen, Resumed, Seen};
 use crate::state::{State, change_in, find};
 use crate::task::check_timely;
 
@@ -53,6 +55,22 @@ pub struct Run {
     pub model_changes: BTreeSet<String>,
     /// What it used.
     pub used: Used,
+    /// In which windows it works.
+    pub windows: Windows,
+    /// The window that it is in, counted from 1.
+    pub window: u64,
+    /// When that began.
+    pub window_began: Timestamp,
+    /// What was looked at already.
+    pub seen: Seen,
+    /// Since when it stands still, if it does.
+    pub frozen: Option<Frozen>,
+    /// How it last went on after that.
+    pub resumed: Option<Resumed>,
+    /// Number of its newest checkpoint; 0 for none.
+    pub checkpoint: u64,
+    /// The checkpoints that its workspace can be wound back to, by number.
+    pub checkpoints: BTreeMap<u64, Digest>,
     /// How it ended, if it did.
     pub end: Option<(Timestamp, RunEnd)>,
 }
@@ -89,8 +107,26 @@ impl Run {
     /// Checks that the run goes on at `now`.
     ///
     /// # Errors
-    /// It ended, or its deadline is over.
+    /// It ended, its deadline is over, or it stands still.
     pub fn require_active(&self, now: Timestamp) -> Result<(), Refusal> {
+        self.require_not_over(now)?;
+        match &self.frozen {
+            None => Ok(()),
+            Some(stop) => Err(Refusal::denied(
+                "run-frozen",
+                format!("{} stands still since {}", self.id, stop.since),
+            )
+            .expected("a run that goes on")
+            .received(&stop.stop.because.join(", "))
+            .next("people let it go on: `portcullis request list`")),
+        }
+    }
+
+    /// Checks that the run is not over at `now`; it may stand still.
+    ///
+    /// # Errors
+    /// It ended, or its deadline is over.
+    pub fn require_not_over(&self, now: Timestamp) -> Result<(), Refusal> {
         if let Some((at, end)) = &self.end {
             return Err(
                 Refusal::denied("run-ended", format!("{} ended at {at}", self.id))
@@ -171,7 +207,7 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
             ..
         } if run_key == body.run_key
             && gaps == body.gaps
-            && portcullis_model::Digest::of(&task.payload_bytes()?) == body.task.0 => {}
+            && Digest::of(&task.payload_bytes()?) == body.task.0 => {}
         other => return Err(mismatch("start-run with this task and key", &other)),
     }
     state.check_decision(&body.decision)?;
@@ -261,6 +297,14 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
         prompts: BTreeMap::new(),
         model_changes: BTreeSet::new(),
         used: Used::default(),
+        windows: payload.windows.clone(),
+        window: 1,
+        window_began: event.time,
+        seen: Seen::default(),
+        frozen: None,
+        resumed: None,
+        checkpoint: 0,
+        checkpoints: BTreeMap::new(),
         end: None,
     };
     state.runs.insert(run.id, Arc::new(run));
@@ -343,7 +387,7 @@ pub(crate) fn end_all(
 }
 
 /// The entry is about a run, by that run.
-fn require_run(state: &State, event: &Event, id: RunId) -> Result<(), Refusal> {
+pub(crate) fn require_run(state: &State, event: &Event, id: RunId) -> Result<(), Refusal> {
     let run = find("run", &state.runs, &id)?;
     if event.actor.principal == Principal::Agent(run.agent.clone(), Some(id)) {
         return Ok(());

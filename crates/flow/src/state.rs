@@ -26,7 +26,7 @@ use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
 use crate::{
-    approval, breaker, cause, change, effect, inventory, job, queue, release, rollout, run,
+    approval, breaker, cause, change, effect, inventory, job, queue, release, review, rollout, run,
     snapshot, task,
 };
 
@@ -140,6 +140,9 @@ impl Fold for State {
             Body::TaskAccepted(body) => task::accepted(self, event, body),
             Body::RunStarted(body) => run::started(self, event, body),
             Body::RunEnded(body) => run::ended(self, event, body),
+            Body::RunCheckpointed(body) => review::checkpointed(self, event, body),
+            Body::RunReviewed(body) => review::reviewed(self, event, body),
+            Body::RunResumed(body) => review::resumed(self, event, body),
             Body::RequestDenied(body) => run::denied(self, event, body),
             Body::CallObserved(body) => run::call_observed(self, event, body),
             Body::LeaseRefused(body) => run::lease_refused(self, event, body),

@@ -24,6 +24,10 @@ pub enum Work {
     EndRunDenials(RunId),
     /// End a run that its host does not end.
     EndRunLost(RunId),
+    /// Look at what a run did so far, for it goes on or stands still.
+    ReviewRun(RunId),
+    /// Ask people whether a run that stands still may go on.
+    AskToResume(RunId),
     /// Take a rollout back: a breaker covers it.
     HaltRollout(RolloutId),
     /// Withdraw a request that was overtaken.
@@ -36,6 +40,8 @@ pub enum Work {
     Activate(RequestId),
     /// Reset a breaker.
     ResetBreaker(RequestId),
+    /// Let a run go on that stood still.
+    ResumeRun(RequestId),
     /// Run the checks of a revision.
     Check(ChangeId, u64),
     /// Ask for the tests of a revision, or find that none are configured.
@@ -113,8 +119,24 @@ fn plan_runs(state: &State, now: Timestamp, work: &mut Vec<Work>) {
             work.push(Work::EndRunDenials(run.id));
         } else if now >= run.deadline.plus_ms(RUN_GRACE_MS) {
             work.push(Work::EndRunLost(run.id));
+        } else if let Some(stop) = &run.frozen {
+            if !crate::review::asked(state, run.id, stop.entry) {
+                work.push(Work::AskToResume(run.id));
+            }
+        } else if !crate::review::due(state, run, now).is_empty() {
+            work.push(Work::ReviewRun(run.id));
         }
     }
+}
+
+/// Whether a request is about a stop that is over.
+fn moved_on(state: &State, request: &Request) -> bool {
+    let ApprovalSubject::Resume { run, frozen, .. } = &request.subject else {
+        return false;
+    };
+    state.runs.get(run).is_none_or(|run| {
+        run.end.is_some() || run.frozen.as_ref().map(|stop| stop.entry) != Some(*frozen)
+    })
 }
 
 fn plan_rollouts(state: &State, work: &mut Vec<Work>) {
@@ -175,13 +197,16 @@ fn plan_requests(state: &State, now: Timestamp, work: &mut Vec<Work>) {
         {
             continue;
         }
-        if now >= request.expires {
+        if moved_on(state, request) {
+            work.push(Work::Withdraw(request.id, "run-moved-on"));
+        } else if now >= request.expires {
             work.push(Work::Withdraw(request.id, "expired"));
         } else if approval::satisfied(state, request, now) {
             match &request.subject {
                 ApprovalSubject::Activation { .. } => work.push(Work::Activate(request.id)),
                 ApprovalSubject::BreakerReset { .. } => work.push(Work::ResetBreaker(request.id)),
                 ApprovalSubject::Release { .. } => work.push(Work::Admit(request.id)),
+                ApprovalSubject::Resume { .. } => work.push(Work::ResumeRun(request.id)),
                 ApprovalSubject::Change { .. } | ApprovalSubject::Unproven { .. } => {}
             }
         }

@@ -1,6 +1,8 @@
 //! The launcher's half: it makes a run's key, proves it, and signs each request of the run. The
 //! key never leaves the launcher's process, and nothing of it enters the sandbox.
 
+use std::sync::{PoisonError, RwLock};
+
 use portcullis_model::{Refusal, Secret, Timestamp};
 
 use crate::dpop::{self, Call};
@@ -51,7 +53,10 @@ impl RunKey {
 
     /// The key and the token that was issued to it.
     pub const fn with_token(self, token: Secret<String>) -> RunCredential {
-        RunCredential { key: self, token }
+        RunCredential {
+            key: self,
+            token: RwLock::new(token),
+        }
     }
 }
 
@@ -59,7 +64,7 @@ impl RunKey {
 #[derive(Debug)]
 pub struct RunCredential {
     key: RunKey,
-    token: Secret<String>,
+    token: RwLock<Secret<String>>,
 }
 
 impl RunCredential {
@@ -74,7 +79,8 @@ impl RunCredential {
         url: &str,
         now: Timestamp,
     ) -> Result<[(&'static str, Secret<String>); 2], Refusal> {
-        let token = self.token.expose();
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let token = token.expose();
         let proof = dpop::create(&self.key.0, Call { method, url }, Some(token), now)?;
         Ok([
             ("authorization", Secret::new(format!("DPoP {token}"))),
@@ -88,7 +94,7 @@ impl RunCredential {
     }
 
     /// Takes a newer token for the same key.
-    pub fn renew(&mut self, token: Secret<String>) {
-        self.token = token;
+    pub fn renew(&self, token: Secret<String>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical;
 use crate::digest::{Digest, GitOid};
+use crate::event::LeaseKind;
 use crate::id::{
     AgentId, ArtifactId, ChangeId, EnvironmentId, HostId, HumanId, JobId, LedgerIndex, ReleaseId,
     RepositoryId, RequestId, RolloutId, RunId, ServiceId, TaskId,
@@ -126,6 +127,15 @@ pub enum ApprovalSubject {
         /// Which one.
         scope: BreakerScope,
     },
+    /// A run that stands still goes on.
+    Resume {
+        /// Which run.
+        run: RunId,
+        /// The entry since which it stands still; an approval is for that one time.
+        frozen: LedgerIndex,
+        /// As it was, or with less.
+        way: ResumeWay,
+    },
     /// Commits that reached a branch past us may be part of releases.
     Unproven {
         /// Where.
@@ -137,6 +147,50 @@ pub enum ApprovalSubject {
         /// up to this one.
         to: GitOid,
     },
+}
+
+/// How a run goes on: as it was where nothing is named, else with less.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeWay {
+    /// What it is no longer lent.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
+    pub without: std::collections::BTreeSet<LeaseKind>,
+    /// When it ends now, if earlier than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// The checkpoint that its workspace is wound back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointRef>,
+}
+
+/// A checkpoint of a run's workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointRef {
+    /// Its number.
+    pub number: u64,
+    /// Digest of what is in it.
+    pub manifest: Digest,
+}
+
+impl std::fmt::Display for ResumeWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts: Vec<String> = self
+            .without
+            .iter()
+            .map(|lease| format!("without {lease}"))
+            .collect();
+        parts.extend(self.deadline.map(|deadline| format!("until {deadline}")));
+        parts.extend(
+            self.checkpoint
+                .map(|point| format!("wound back to checkpoint {}", point.number)),
+        );
+        if parts.is_empty() {
+            return f.write_str("as it was");
+        }
+        f.write_str(&parts.join(", "))
+    }
 }
 
 /// Whether an approval moves to a later base.
@@ -334,6 +388,16 @@ pub enum Command {
         /// Digest of the reason, which is sent beside the command.
         why: Digest,
     },
+    /// Asks that a run that stands still go on in this way.
+    ResumeRun {
+        /// Which.
+        run: RunId,
+        /// How.
+        #[serde(default)]
+        way: ResumeWay,
+        /// Digest of the reason, which is sent beside the command.
+        why: Digest,
+    },
     /// Says no to a request.
     Reject {
         /// Which.
@@ -508,6 +572,7 @@ impl Command {
             Self::RetireService { .. } => "retire-service",
             Self::RetireHost { .. } => "retire-host",
             Self::EndRun { .. } => "end-run",
+            Self::ResumeRun { .. } => "resume-run",
             Self::Reject { .. } => "reject",
             Self::CloseChange { .. } => "close-change",
             Self::ResumeQueue { .. } => "resume-queue",

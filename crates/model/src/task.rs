@@ -38,6 +38,9 @@ pub struct Task {
     /// How much it may use.
     #[serde(default)]
     pub budgets: Budgets,
+    /// In which windows its runs work.
+    #[serde(default, skip_serializing_if = "Windows::is_default")]
+    pub windows: Windows,
     /// The least containment it may run under.
     pub containment: Containment,
     /// Protections that may be missing on the host, by the name that `doctor` prints.
@@ -271,6 +274,52 @@ impl Default for Budgets {
     }
 }
 
+/// The windows of a run: at the end of each, what it did is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Windows {
+    /// Length of one in milliseconds.
+    #[serde(default = "default_window_ms")]
+    pub length_ms: u64,
+    /// Whether the run stands still at the end of each until a person lets it go on.
+    #[serde(default)]
+    pub ask: bool,
+}
+
+/// Five minutes: long enough for work, short enough to step in.
+const fn default_window_ms() -> u64 {
+    300_000
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            length_ms: default_window_ms(),
+            ask: false,
+        }
+    }
+}
+
+impl Windows {
+    /// Shortest window in milliseconds: below, looking at a run would be most of what happens.
+    pub const LEAST_MS: u64 = 1_000;
+    /// Longest window in milliseconds (one day).
+    pub const MOST_MS: u64 = 86_400_000;
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn validate(&self) -> Result<(), Refusal> {
+        if (Self::LEAST_MS..=Self::MOST_MS).contains(&self.length_ms) {
+            return Ok(());
+        }
+        Err(Refusal::malformed("task window length")
+            .expected("1 second to 1 day")
+            .received(&format!("{} ms", self.length_ms)))
+    }
+}
+
 impl Task {
     /// The format version that this code writes.
     pub const VERSION: u32 = 1;
@@ -314,6 +363,7 @@ impl Task {
                 .expected("an expiry after the start, at most 30 days later")
                 .received(&format!("{} to {}", self.not_before, self.expires)));
         }
+        self.windows.validate()?;
         let repositories: BTreeSet<_> = self
             .targets
             .iter()

@@ -24,6 +24,9 @@ pub enum Action {
     /// A run starts.
     #[serde(rename = "run.start")]
     RunStart(RunStart),
+    /// A run goes on after it was looked at.
+    #[serde(rename = "run.continue")]
+    RunContinue(RunContinue),
     /// A run is ended before its time.
     #[serde(rename = "run.stop")]
     RunStop(RunStop),

@@ -230,9 +230,10 @@ impl Vocabulary {
 pub(crate) const PRINCIPALS: [&str; 5] = ["Human", "Agent", "Run", "Service", "Host"];
 
 /// Every action, as the schema names them. A test compares with the schema.
-pub(crate) const ACTIONS: [&str; 21] = [
+pub(crate) const ACTIONS: [&str; 22] = [
     "task.sign",
     "run.start",
+    "run.continue",
     "run.stop",
     "git.fetch",
     "git.push",

@@ -25,7 +25,7 @@ fn with(organisation: &str) -> PolicySet {
 const PERMIT_ALL: &str = r#"
 @id("all") @reason("All.") @needs("Nothing.") @next("Nothing.")
 permit (principal, action in [
-  Action::"task.sign", Action::"run.start", Action::"run.stop", Action::"git.fetch",
+  Action::"task.sign", Action::"run.start", Action::"run.stop", Action::"run.continue", Action::"git.fetch",
   Action::"git.push", Action::"model.call", Action::"net.connect", Action::"lease.issue",
   Action::"change.land", Action::"commit.accept", Action::"request.approve",
   Action::"request.reject", Action::"job.run", Action::"release.admit", Action::"release.revoke",

@@ -71,6 +71,8 @@ pub struct App {
     pub index: crate::bundle::Index,
     /// How often runs asked beforehand what would be refused.
     pub questions: Questions,
+    /// Which runs' launchers were heard of.
+    pub heard: Heard,
     /// Work that needs no further look while this server runs.
     pub settled: Settled,
     /// Who cosigns the log's checkpoints.
@@ -138,6 +140,49 @@ impl Questions {
             .ok()
             .and_then(|counts| counts.get(&run).copied())
             .unwrap_or_default()
+    }
+}
+
+/// Which runs' launchers were heard of since this server started. In memory: a launcher that lives
+/// asks again and again whether its run may go on, so a restart learns anew.
+pub struct Heard {
+    since: Timestamp,
+    runs: Mutex<BTreeSet<RunId>>,
+}
+
+impl Heard {
+    /// Longest time from a run's start to the first word of its launcher, in milliseconds: above
+    /// that, the answer to the start was lost, and nobody knows of the run.
+    pub const PATIENCE_MS: u64 = 60_000;
+
+    const fn new(since: Timestamp) -> Self {
+        Self {
+            since,
+            runs: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    /// This run's launcher asked.
+    pub fn of(&self, run: RunId) {
+        if let Ok(mut runs) = self.runs.lock() {
+            runs.insert(run);
+        }
+    }
+
+    /// A run that no launcher ever asked about, though it had the time; the oldest.
+    pub fn never(&self, state: &State, now: Timestamp) -> Option<RunId> {
+        let mut heard = self.runs.lock().ok()?;
+        heard.retain(|id| state.runs.get(id).is_some_and(|run| run.end.is_none()));
+        state
+            .runs
+            .values()
+            .find(|run| {
+                let from = run.started.max(self.since);
+                run.end.is_none()
+                    && now >= from.plus_ms(Self::PATIENCE_MS)
+                    && !heard.contains(&run.id)
+            })
+            .map(|run| run.id)
     }
 }
 
@@ -247,6 +292,7 @@ impl App {
             kept: KeptFiles::default(),
             index: crate::bundle::Index::default(),
             questions: Questions::default(),
+            heard: Heard::new(started),
             settled: Settled::default(),
             witnesses,
             log_reads: tokio::sync::Semaphore::new(LOG_READS_MAX),

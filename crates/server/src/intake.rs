@@ -264,6 +264,7 @@ async fn act(
             )
             .await
         }
+        Command::ResumeRun { .. } => crate::worker::runs::ask_as_told(app, &verified).await,
         Command::Reject { request, why } => {
             reject(app, &verified, request)?;
             record(
@@ -630,6 +631,7 @@ fn asks(request: &portcullis_flow::approval::Request) -> String {
             _ => "inventory.change",
         },
         ApprovalSubject::BreakerReset { .. } => "breaker.reset",
+        ApprovalSubject::Resume { .. } => "run.continue",
         ApprovalSubject::Unproven { .. } => "commit.accept",
     }
     .to_owned()

@@ -24,6 +24,7 @@ pub mod jobs;
 pub mod landing;
 pub mod queue;
 pub mod rollout;
+pub mod runs;
 pub mod sync;
 
 /// How long the worker waits for news before it plans anyway: time-outs are work too.
@@ -41,7 +42,9 @@ pub async fn run(app: Arc<App>) {
     let mut later: BTreeMap<Work, Instant> = BTreeMap::new();
     loop {
         later.retain(|_, until| *until > Instant::now());
-        for work in plan(&app.state(), now()) {
+        let state = app.state();
+        let lost = app.heard.never(&state, now()).map(Work::EndRunLost);
+        for work in lost.into_iter().chain(plan(&state, now())) {
             if busy.len() >= PARALLEL_MAX && !takes_away(&work) {
                 continue;
             }
@@ -83,6 +86,8 @@ const fn takes_away(work: &Work) -> bool {
     match work {
         Work::EndRunDenials(_)
         | Work::EndRunLost(_)
+        | Work::ReviewRun(_)
+        | Work::AskToResume(_)
         | Work::HaltRollout(_)
         | Work::Withdraw(..)
         | Work::LoseJob(_)
@@ -90,6 +95,7 @@ const fn takes_away(work: &Work) -> bool {
         Work::Effect(_)
         | Work::Activate(_)
         | Work::ResetBreaker(_)
+        | Work::ResumeRun(_)
         | Work::Check(..)
         | Work::RequestTests(..)
         | Work::CompleteTests(..)
@@ -149,6 +155,9 @@ async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
             )
             .await
         }
+        Work::ReviewRun(run) => runs::review(app, *run).await,
+        Work::AskToResume(run) => runs::ask(app, *run).await,
+        Work::ResumeRun(request) => runs::resume(app, *request).await,
         Work::HaltRollout(id) => rollout::halt(app, *id).await,
         Work::Withdraw(request, code) => {
             record(

@@ -248,6 +248,11 @@ fn must_be_named(subject: &ApprovalSubject) -> Vec<String> {
         }
         ApprovalSubject::Activation { subject, .. } => vec![subject.clone()],
         ApprovalSubject::BreakerReset { scope } => vec![scope.to_string()],
+        ApprovalSubject::Resume { run, frozen, way } => {
+            let mut named = vec![run.to_string(), format!("entry {frozen}"), way.to_string()];
+            named.extend(way.checkpoint.map(|point| point.manifest.to_string()));
+            named
+        }
         ApprovalSubject::Unproven {
             repository,
             branch,
@@ -323,6 +328,13 @@ fn statement_lines(approval: &Approval, fingerprint: &str) -> String {
             line("record", record.to_string());
         }
         ApprovalSubject::BreakerReset { scope } => line("reset", format!("the breaker {scope}")),
+        ApprovalSubject::Resume { run, frozen, way } => {
+            line("resume", format!("{run}, {way}"));
+            line("stopped", format!("by entry {frozen}"));
+            if let Some(point) = way.checkpoint {
+                line("checkpoint", format!("{} {}", point.number, point.manifest));
+            }
+        }
         ApprovalSubject::Unproven {
             repository,
             branch,

@@ -28,6 +28,7 @@ use crate::time::now;
 mod control;
 mod folder;
 mod host;
+mod keep;
 mod lent;
 mod prelude;
 
@@ -180,8 +181,15 @@ impl Run {
         let prover = Arc::new(RunProver(Arc::clone(&credential)));
         let channel = Channel::capture(inlets, &gateway, prover, capture)?;
         let following = {
-            let (server, running) = (client.url().to_owned(), Arc::clone(&running));
-            tokio::spawn(async move { control::follow(&server, credential, running).await })
+            let (server, deadline) = (client.url().to_owned(), lent.deadline);
+            let keeper = Arc::new(keep::Keeper::new(
+                Arc::clone(&running),
+                &folder.workspace(),
+                &folder.checkpoints(),
+            ));
+            tokio::spawn(
+                async move { control::follow(&server, credential, keeper, deadline).await },
+            )
         };
         let waiting = {
             let running = Arc::clone(&running);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use portcullis_model::limits::DOCUMENT_MAX_BYTES;
 use portcullis_model::manifest::{Agent, Repository};
-use portcullis_model::task::{Budgets, Capabilities, Operation, Source, Target};
+use portcullis_model::task::{Budgets, Capabilities, Operation, Source, Target, Windows};
 use portcullis_model::time::parse_duration_ms;
 use portcullis_model::{
     AgentId, ChangeId, Containment, Digest, EndpointId, GitOid, Refusal, RepositoryId, Scope, Task,
@@ -93,6 +93,12 @@ pub(crate) struct New {
     /// Denials after which a run is ended [default: 100]
     #[arg(long, value_name = "N")]
     budget_denials: Option<u64>,
+    /// Length of a window, at whose end what the run did is looked at
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration_ms)]
+    window: u64,
+    /// Have a person look at the end of each window before the run goes on
+    #[arg(long)]
+    ask_each_window: bool,
     /// The change that it continues
     #[arg(long, value_name = "CHANGE")]
     change: Option<ChangeId>,
@@ -223,6 +229,10 @@ impl New {
                 kept: self.keep.iter().cloned().collect(),
             },
             budgets: self.budgets(),
+            windows: Windows {
+                length_ms: self.window,
+                ask: self.ask_each_window,
+            },
             containment: self.containment(&status),
             allowed_gaps: self.allowed_gaps()?,
             change: self.change,

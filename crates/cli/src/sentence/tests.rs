@@ -81,6 +81,7 @@ fn approval(subject: ApprovalSubject, carry: Carry) -> Approval {
 
 fn task() -> Task {
     Task {
+        windows: Default::default(),
         version: 1,
         origin: "log".into(),
         text: digest("text"),
@@ -505,6 +506,36 @@ fn bodies() -> Vec<Body> {
         .into(),
         BreakerReset {
             request: RequestId(11),
+        }
+        .into(),
+        RunCheckpointed {
+            run: RunId(11),
+            number: 3,
+            manifest: why,
+            entries: 12,
+            bytes: 3_456,
+        }
+        .into(),
+        RunReviewed {
+            run: RunId(11),
+            window: 2,
+            causes: [ReviewCause::Window, ReviewCause::Denials].into(),
+            taint: Default::default(),
+            stop: Some(Stop {
+                needed: Needed {
+                    humans: 1,
+                    parties: 1,
+                    key_class: KeyClass::Software,
+                    administrators: false,
+                },
+                because: vec!["default.cedar:1 run-denied-again".into()],
+            }),
+            decision: decision(),
+        }
+        .into(),
+        RunResumed {
+            run: RunId(11),
+            request: RequestId(12),
         }
         .into(),
         IncidentOpened {

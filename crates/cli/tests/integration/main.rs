@@ -34,3 +34,4 @@ mod rollout;
 mod runs;
 mod secrets;
 mod tasks;
+mod windows;

@@ -585,6 +585,7 @@ fn decision_of(body: &Body) -> Option<&DecisionRecord> {
     match body {
         Body::TaskAccepted(body) => Some(&body.decision),
         Body::RunStarted(body) => Some(&body.decision),
+        Body::RunReviewed(body) => Some(&body.decision),
         Body::ChangePushed(body) => Some(&body.decision),
         Body::RequestOpened(body) => Some(&body.decision),
         Body::EffectIntended(body) => body.decision.as_ref(),

@@ -580,7 +580,9 @@ fn by_the_server(body: &Body) -> bool {
         | Body::ArtifactBuilt(_)
         | Body::ReleaseAdmitted(_)
         | Body::RolloutStarted(_)
-        | Body::BreakerReset(_) => true,
+        | Body::BreakerReset(_)
+        | Body::RunReviewed(_)
+        | Body::RunResumed(_) => true,
         Body::GenesisCreated(_)
         | Body::ActivationProposed(_)
         | Body::PrincipalEnded(_)
@@ -588,6 +590,7 @@ fn by_the_server(body: &Body) -> bool {
         | Body::RunStarted(_)
         | Body::RunEnded(_)
         | Body::RequestDenied(_)
+        | Body::RunCheckpointed(_)
         | Body::CallObserved(_)
         | Body::LeaseRefused(_)
         | Body::PromptSeen(_)
@@ -640,6 +643,9 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         | Body::ActivationCompleted(_)
         | Body::TaskAccepted(_)
         | Body::ChangePushed(_)
+        | Body::RunCheckpointed(_)
+        | Body::RunReviewed(_)
+        | Body::RunResumed(_)
         | Body::RequestDenied(_)
         | Body::CallObserved(_)
         | Body::LeaseRefused(_)
@@ -739,6 +745,10 @@ fn says(command: &Command, body: &Body) -> Result<bool, Refusal> {
         (Command::ResetBreaker { scope, .. }, Body::RequestOpened(body)) => matches!(
             &body.subject,
             ApprovalSubject::BreakerReset { scope: said } if said == scope
+        ),
+        (Command::ResumeRun { run, way, .. }, Body::RequestOpened(body)) => matches!(
+            &body.subject,
+            ApprovalSubject::Resume { run: said, way: in_way, .. } if said == run && in_way == way
         ),
         (Command::RevokeRelease { release, why }, Body::ReleaseRevoked(body)) => {
             body.release == *release && body.why == *why

@@ -425,6 +425,7 @@ impl World {
             }],
             capabilities: Default::default(),
             budgets: Default::default(),
+            windows: Default::default(),
             containment: Containment::ContainedClaimed,
             allowed_gaps: BTreeSet::new(),
             change: None,

@@ -418,6 +418,7 @@ impl World {
                 denials: 3,
                 ..Budgets::default()
             },
+            windows: Default::default(),
             containment: Containment::ContainedClaimed,
             allowed_gaps: BTreeSet::new(),
             change: None,

@@ -93,6 +93,12 @@ bodies! {
     RunStarted = "run.started",
     /// A run ended, and everything lent to it with it.
     RunEnded = "run.ended",
+    /// A run's workspace was kept as it stood.
+    RunCheckpointed = "run.checkpointed",
+    /// What a run did so far was looked at: it goes on, or stands still until people say more.
+    RunReviewed = "run.reviewed",
+    /// People let a run that stood still go on.
+    RunResumed = "run.resumed",
     /// Something was denied to a run.
     RequestDenied = "request.denied",
     /// A run used what it was lent.
@@ -183,6 +189,9 @@ impl Body {
             Self::TaskAccepted(body) => body.task.to_string(),
             Self::RunStarted(_) => RunId(index).to_string(),
             Self::RunEnded(RunEnded { run, .. })
+            | Self::RunCheckpointed(RunCheckpointed { run, .. })
+            | Self::RunReviewed(RunReviewed { run, .. })
+            | Self::RunResumed(RunResumed { run, .. })
             | Self::CallObserved(CallObserved { run, .. })
             | Self::LeaseRefused(LeaseRefused { run, .. })
             | Self::PromptSeen(PromptSeen { run, .. })
@@ -261,6 +270,9 @@ impl Body {
             | Self::PrincipalEnded(_)
             | Self::RunStarted(_)
             | Self::RunEnded(_)
+            | Self::RunCheckpointed(_)
+            | Self::RunReviewed(_)
+            | Self::RunResumed(_)
             | Self::RequestDenied(_)
             | Self::CallObserved(_)
             | Self::LeaseRefused(_)
@@ -311,12 +323,13 @@ impl Body {
                 outcome: RolloutOutcome::RolledBack,
                 ..
             })
-        ) || matches!(
-            self,
-            Self::RolloutStepped(RolloutStepped {
-                step: Step::Rollback | Step::Hold | Step::Pause,
-                ..
-            })
-        )
+        ) || matches!(self, Self::RunReviewed(RunReviewed { stop: Some(_), .. }))
+            || matches!(
+                self,
+                Self::RolloutStepped(RolloutStepped {
+                    step: Step::Rollback | Step::Hold | Step::Pause,
+                    ..
+                })
+            )
     }
 }

@@ -16,6 +16,7 @@ impl Action {
         match self {
             Self::TaskSign(_) => "task.sign",
             Self::RunStart(_) => "run.start",
+            Self::RunContinue(_) => "run.continue",
             Self::RunStop(_) => "run.stop",
             Self::GitFetch(_) => "git.fetch",
             Self::GitPush(_) => "git.push",
@@ -50,6 +51,7 @@ impl Action {
             Self::InventoryChange(facts) => facts.operation.reduces_authority(),
             Self::TaskSign(_)
             | Self::RunStart(_)
+            | Self::RunContinue(_)
             | Self::GitFetch(_)
             | Self::GitPush(_)
             | Self::ModelCall(_)
@@ -80,6 +82,7 @@ impl Action {
             Self::RolloutCommand(facts) => !facts.command.reduces_authority(),
             Self::TaskSign(_)
             | Self::RunStart(_)
+            | Self::RunContinue(_)
             | Self::RunStop(_)
             | Self::ModelCall(_)
             | Self::LeaseIssue(_)
@@ -98,6 +101,7 @@ impl Action {
     /// The approvals that stand, for actions that approvals can make possible.
     pub const fn approvals(&self) -> Option<&Approvals> {
         match self {
+            Self::RunContinue(facts) => Some(&facts.approvals),
             Self::ChangeLand(facts) => Some(&facts.approvals),
             Self::CommitAccept(facts) => Some(&facts.approvals),
             Self::ReleaseAdmit(facts) => Some(&facts.approvals),
@@ -143,6 +147,7 @@ impl Action {
             },
             Self::TaskSign(_)
             | Self::RunStart(_)
+            | Self::RunContinue(_)
             | Self::RunStop(_)
             | Self::GitFetch(_)
             | Self::GitPush(_)

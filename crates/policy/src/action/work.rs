@@ -6,6 +6,7 @@ use portcullis_model::manifest::{HostClass, Sensitivity};
 use portcullis_model::{AgentId, EndpointId, GroupId, HostId, HumanId, RepositoryId, RunId};
 use serde::{Deserialize, Serialize};
 
+use crate::approvals::Approvals;
 use crate::request::TaskFacts;
 
 /// `task.sign`
@@ -66,6 +67,38 @@ pub struct RunStart {
     /// Protections that can't be had on the host and that the task does not let go.
     #[serde(default)]
     pub gaps: BTreeSet<String>,
+}
+
+/// `run.continue`: whether a run goes on, asked at the end of each of its windows and when it did
+/// what people want to know. The actor is the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunContinue {
+    /// The run.
+    pub run: RunId,
+    /// Its agent.
+    pub agent: AgentTarget,
+    /// The window that it is in, counted from 1.
+    pub window: u64,
+    /// Whether that window is over.
+    pub window_over: bool,
+    /// Whether its task says that a person is asked at the end of each window.
+    pub task_asks: bool,
+    /// Denials since it was last looked at.
+    pub denials: u64,
+    /// Labels of untrusted sources that it read since it was last looked at.
+    #[serde(default)]
+    pub new_taint: BTreeSet<String>,
+    /// Names of budgets that were used up since it was last looked at.
+    #[serde(default)]
+    pub newly_exhausted: BTreeSet<String>,
+    /// Accepted pushes so far.
+    pub pushes: u64,
+    /// Calls so far.
+    pub calls: u64,
+    /// Who approved that it goes on.
+    #[serde(default)]
+    pub approvals: Approvals,
 }
 
 /// `run.stop`. Takes authority away: decided by the base alone.

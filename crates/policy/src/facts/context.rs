@@ -78,6 +78,17 @@ pub(super) fn specific(request: &Request, more: Option<Needed>, context: &mut At
             ),
             ("gaps", Value::texts(&facts.gaps)),
         ]),
+        Action::RunContinue(facts) => context.extend([
+            ("window", Value::count(facts.window)),
+            ("window_over", Value::Bool(facts.window_over)),
+            ("task_asks", Value::Bool(facts.task_asks)),
+            ("denials", Value::count(facts.denials)),
+            ("new_taint", Value::texts(&facts.new_taint)),
+            ("newly_exhausted", Value::texts(&facts.newly_exhausted)),
+            ("pushes", Value::count(facts.pushes)),
+            ("calls", Value::count(facts.calls)),
+            approvals(&facts.approvals),
+        ]),
         Action::RunStop(_) | Action::ReleaseRevoke(_) | Action::BreakerTrip(_) => {}
         Action::GitFetch(facts) => context.extend([
             ("task", task(facts.task.as_ref())),

@@ -6,7 +6,9 @@ use portcullis_model::statement::BreakerScope;
 use portcullis_model::{GroupId, RepositoryId};
 
 use super::{Thing, Uid, Value};
-use crate::action::{Action, AgentTarget, EnvironmentTarget, InventoryRecord};
+use crate::action::{
+    Action, AgentTarget, EnvironmentTarget, InventoryRecord, RunContinue, RunStop,
+};
 use crate::request::Actor;
 
 pub(super) fn actor(actor: &Actor, things: &mut Vec<Thing>) -> Uid {
@@ -59,9 +61,10 @@ pub(super) fn resource(action: &Action, things: &mut Vec<Thing>) -> Uid {
     let thing = match action {
         Action::TaskSign(facts) => agent_thing(&facts.agent),
         Action::RunStart(facts) => agent_thing(&facts.agent),
-        Action::RunStop(facts) => {
-            let agent = agent_thing(&facts.agent);
-            let run = Thing::within(Uid::new("Run", facts.run), vec![agent.uid.clone()]);
+        Action::RunContinue(RunContinue { run, agent, .. })
+        | Action::RunStop(RunStop { run, agent }) => {
+            let agent = agent_thing(agent);
+            let run = Thing::within(Uid::new("Run", run), vec![agent.uid.clone()]);
             add(things, agent);
             run
         }

@@ -136,6 +136,22 @@ pub(super) fn other(human: &str, key_class: KeyClass) -> Approval {
     approval(human, Party::Other(human.to_owned()), key_class)
 }
 
+pub(super) fn going_on() -> RunContinue {
+    RunContinue {
+        run: RunId(42),
+        agent: fixer(),
+        window: 1,
+        window_over: true,
+        task_asks: false,
+        denials: 0,
+        new_taint: BTreeSet::new(),
+        newly_exhausted: BTreeSet::new(),
+        pushes: 0,
+        calls: 0,
+        approvals: Approvals::default(),
+    }
+}
+
 pub(super) fn push() -> GitPush {
     GitPush {
         repository: "web".parse().unwrap(),
@@ -288,6 +304,36 @@ pub(super) fn actions() -> Vec<(&'static str, Action)> {
             Action::RunStop(RunStop {
                 run: RunId(42),
                 agent: fixer(),
+            }),
+        ),
+        ("run.continue quiet", Action::RunContinue(going_on())),
+        (
+            "run.continue denied often",
+            Action::RunContinue(RunContinue {
+                denials: 5,
+                ..going_on()
+            }),
+        ),
+        (
+            "run.continue tainted, approved",
+            Action::RunContinue(RunContinue {
+                new_taint: set(&["host:example.org"]),
+                approvals: Approvals(vec![other("ben", KeyClass::Software)]),
+                ..going_on()
+            }),
+        ),
+        (
+            "run.continue budget used up",
+            Action::RunContinue(RunContinue {
+                newly_exhausted: set(&["calls"]),
+                ..going_on()
+            }),
+        ),
+        (
+            "run.continue task asks",
+            Action::RunContinue(RunContinue {
+                task_asks: true,
+                ..going_on()
             }),
         ),
         (

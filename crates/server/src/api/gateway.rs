@@ -1,7 +1,6 @@
 //! What runs ask, each request proved, decided, recorded and only then forwarded.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
@@ -20,11 +19,8 @@ mod egress;
 mod git;
 mod http;
 mod kept;
+mod launcher;
 mod prompt;
-
-/// How long the launcher's question "shall it go on?" waits for news: well below the two seconds
-/// after which a launcher freezes its run.
-const CONTROL_WAIT: Duration = Duration::from_millis(1_000);
 
 /// A run that proved itself for this very request.
 #[derive(Clone)]
@@ -33,6 +29,8 @@ pub(crate) struct Caller {
     pub(crate) state: Arc<State>,
     /// The run.
     pub(crate) run: Arc<Run>,
+    /// Thumbprint of its key, as the request proved it.
+    key: portcullis_identity::Thumbprint,
 }
 
 impl Caller {
@@ -82,7 +80,15 @@ pub(super) async fn handle(
     match head {
         "control" => {
             let caller = authenticate(&app, &request)?;
-            control_answer(&app, &caller).await
+            launcher::control(&app, &caller).await
+        }
+        "identity" => {
+            let caller = authenticate(&app, &request)?;
+            Ok(axum::Json(launcher::renew(&app, &caller)?).into_response())
+        }
+        "checkpoint" => {
+            let caller = authenticate(&app, &request)?;
+            launcher::checkpoint(&app, caller, request).await
         }
         "ask" => {
             let caller = authenticate(&app, &request)?;
@@ -172,7 +178,11 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
         .expected(&run.key)
         .received(&caller.proof.key.thumbprint().to_string()));
     }
-    Ok(Caller { state, run })
+    Ok(Caller {
+        state,
+        run,
+        key: *caller.proof.key.thumbprint(),
+    })
 }
 
 /// The run goes on; if it ended, the first refusal of `lease` is recorded.
@@ -202,32 +212,6 @@ async fn refuse_void_lease(app: &App, caller: &Caller, lease: &LeaseKind) {
             error.code = refusal.code,
             "a refused lease could not be recorded: {refusal}"
         );
-    }
-}
-
-/// Whether the run shall go on, stand still, or end. Answers at once when it shall not go on, else
-/// after a short wait for news.
-async fn control_answer(app: &App, caller: &Caller) -> Result<Response, Problem> {
-    let mut news = app.ledger.subscribe();
-    let deadline = tokio::time::Instant::now() + CONTROL_WAIT;
-    loop {
-        let state = app.state();
-        let run = state.runs.get(&caller.run.id).unwrap_or(&caller.run);
-        let freeze = halts(app, &state, run);
-        let rights = state.inventory.agent(&run.agent, now()).is_err();
-        let end = match &run.end {
-            Some((_, end)) => Some(json!(end)),
-            None if rights => Some(json!({ "reason": "rights" })),
-            None => None,
-        };
-        if freeze || end.is_some() || tokio::time::Instant::now() >= deadline {
-            return Ok(axum::Json(json!({ "freeze": freeze, "end": end })).into_response());
-        }
-        tokio::select! {
-            _ = news.changed() => {}
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
-            () = tokio::time::sleep_until(deadline) => {}
-        }
     }
 }
 

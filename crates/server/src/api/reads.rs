@@ -324,6 +324,24 @@ fn run_view(run: &Run) -> Value {
         "leases": run.leases,
         "refused": run.refused,
         "used": { "pushes": run.used.pushes, "calls": run.used.calls, "denials": run.used.denials },
+        "taint": run.taint,
+        "window": {
+            "number": run.window,
+            "ends": run.window_ends(),
+            "length_ms": run.windows.length_ms,
+            "asks": run.windows.ask,
+        },
+        "frozen": run.frozen.as_ref().map(|stop| json!({
+            "entry": stop.entry,
+            "since": stop.since,
+            "causes": stop.causes,
+            "because": stop.stop.because,
+            "needed": stop.stop.needed,
+        })),
+        "checkpoints": run.checkpoints.iter().map(|(number, manifest)| json!({
+            "number": number,
+            "manifest": manifest,
+        })).collect::<Vec<_>>(),
         "end": run.end.as_ref().map(|(time, end)| json!({ "time": time, "end": end })),
     })
 }

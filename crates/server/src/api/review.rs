@@ -50,6 +50,7 @@ pub fn summary(subject: &ApprovalSubject) -> String {
         }
         ApprovalSubject::Activation { subject, .. } => format!("bring {subject} into force"),
         ApprovalSubject::BreakerReset { scope } => format!("reset the breaker for {scope}"),
+        ApprovalSubject::Resume { run, way, .. } => format!("let {run} go on {way}"),
         ApprovalSubject::Unproven {
             repository,
             branch,
@@ -167,12 +168,69 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
                 ),
             );
         }
+        ApprovalSubject::Resume { run, frozen, way } => {
+            if let Some(run) = state.runs.get(run) {
+                resume_text(run, *frozen, way, &mut line);
+            }
+        }
         ApprovalSubject::Unproven { from, to, .. } => {
             line("from", from.as_str());
             line("to", to.as_str());
         }
     }
     Ok(text)
+}
+
+/// What a run did until it stood still, and what it would go on with.
+fn resume_text(
+    run: &portcullis_flow::run::Run,
+    frozen: u64,
+    way: &portcullis_model::statement::ResumeWay,
+    line: &mut impl FnMut(&str, &str),
+) {
+    line("run", &run.id.to_string());
+    match run.frozen.as_ref().filter(|stop| stop.entry == frozen) {
+        Some(stop) => {
+            let causes: Vec<_> = stop.causes.iter().map(|cause| cause.name()).collect();
+            line(
+                "stands still",
+                &format!(
+                    "since {} (entry {frozen}): {}",
+                    stop.since,
+                    causes.join(", ")
+                ),
+            );
+            for label in &stop.seen.taint {
+                line("read from", label);
+            }
+            for budget in &stop.seen.exhausted {
+                line("used up", budget);
+            }
+        }
+        None => line("stands still", "not any more"),
+    }
+    line(
+        "did so far",
+        &format!(
+            "{} pushes, {} calls, {} denials; window {}",
+            run.used.pushes, run.used.calls, run.used.denials, run.window
+        ),
+    );
+    for lease in &run.leases {
+        let kept = if way.without.contains(lease) {
+            "no longer"
+        } else {
+            "still"
+        };
+        line("is lent", &format!("{kept} {lease}"));
+    }
+    line("until", &way.deadline.unwrap_or(run.deadline).to_string());
+    if let Some(point) = way.checkpoint {
+        line(
+            "wound back",
+            &format!("to checkpoint {} ({})", point.number, point.manifest),
+        );
+    }
 }
 
 fn needs(request: &Request) -> String {

@@ -26,11 +26,12 @@ use crate::app::{AUDIENCE, App, Verdict, now};
 use crate::facts;
 use crate::worker::sync;
 
-/// How long an SVID lasts, in milliseconds (one hour, the most that `identity` issues); the run
-/// ends earlier if its deadline comes.
-const SVID_LIFE_MS: u64 = 3_600_000;
+/// How long an SVID and a token last, in milliseconds (one hour, the most that `identity` issues).
+/// A run that lasts longer has its launcher renew the token in time; one that ends earlier has a
+/// shorter one.
+pub(crate) const SVID_LIFE_MS: u64 = 3_600_000;
 /// What start and end of a token may lose by counting whole seconds, in milliseconds.
-const ROUNDING_MS: u64 = 2_000;
+pub(crate) const ROUNDING_MS: u64 = 2_000;
 
 /// A task whose signature was checked.
 pub(crate) struct CheckedTask {
@@ -76,14 +77,6 @@ pub(super) async fn start(
     check_bases(&state, &checked.task)?;
     accept_task(app, &state, &checked, &text).await?;
     let state = app.state();
-    if checked.task.budgets.wall_ms > SVID_LIFE_MS {
-        return Err(
-            Refusal::limit("run-too-long", "a run's identity lasts one hour")
-                .expected(&format!("a wall time of at most {SVID_LIFE_MS} ms"))
-                .received(&format!("{} ms", checked.task.budgets.wall_ms))
-                .next("sign a task with a shorter --budget-wall, and --runs for several runs"),
-        );
-    }
     let (permit, decision) = decide(app, &state, &checked, &host, &gaps, time)?;
     let deadline = time
         .plus_ms(checked.task.budgets.wall_ms)

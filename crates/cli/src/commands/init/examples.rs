@@ -122,6 +122,7 @@ fn task(plan: &InitPlan, time: Timestamp) -> Result<TaskFile, Refusal> {
         }],
         capabilities: Capabilities::default(),
         budgets: Budgets::default(),
+        windows: Default::default(),
         containment: if plan.solo {
             Containment::ContainedClaimed
         } else {

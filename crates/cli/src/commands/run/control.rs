@@ -2,7 +2,8 @@
 //!
 //! The server's word decides, and its silence too: a server that is away for two seconds can't
 //! revoke anything, so the run stands still until it is back. [`Watch`] decides, [`follow`] asks
-//! and acts.
+//! and acts: it holds the run still and lets it go, winds it back, has its workspace kept, and
+//! renews its token in time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,19 +11,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Method, Request};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use portcullis_identity::RunCredential;
-use portcullis_model::{Refusal, RefusalKind};
-use portcullis_sandbox::Running;
+use portcullis_model::statement::CheckpointRef;
+use portcullis_model::{LedgerIndex, Refusal, RefusalKind, Secret, Timestamp};
+use portcullis_sandbox::checkpoint::Kept;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::keep::Keeper;
 use super::tell;
 use crate::time::now;
 
-/// The server's path.
-pub(super) const PATH: &str = "/gateway/v1/control";
+/// The server's paths.
+const CONTROL: &str = "/gateway/v1/control";
+const IDENTITY: &str = "/gateway/v1/identity";
+const CHECKPOINT: &str = "/gateway/v1/checkpoint";
+/// How long before its end a token is renewed at the latest; a shorter one at half of its life.
+const RENEW_BEFORE_MS: u64 = 900_000;
+/// Most checkpoints that wait to be told to the server.
+const UNTOLD_MAX: usize = 16;
 /// How long the server may be away before its runs stand still.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 /// Longest time for one answer: the server waits up to a second for news.
@@ -37,9 +46,28 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 pub(super) struct Answer {
     /// Whether everything stands still.
     freeze: bool,
+    /// Why it does.
+    #[serde(default)]
+    why: Option<String>,
+    /// How it last went on.
+    #[serde(default)]
+    resumed: Option<Resumed>,
+    /// When it ends.
+    #[serde(default)]
+    deadline: Option<Timestamp>,
     /// Why it has ended, if it has.
     #[serde(default)]
     end: Option<Value>,
+}
+
+/// How a run went on that had stood still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+struct Resumed {
+    /// The entry that let it.
+    entry: LedgerIndex,
+    /// Where its workspace is wound back to first.
+    #[serde(default)]
+    checkpoint: Option<CheckpointRef>,
 }
 
 /// What is to be done.
@@ -49,6 +77,8 @@ pub(super) enum Order {
     GoOn,
     /// Stand still.
     Freeze(String),
+    /// Wind the workspace back, then go on, or stand still for this reason.
+    WindBack(CheckpointRef, Option<String>),
     /// Go on.
     Thaw,
     /// End, with everything.
@@ -60,6 +90,8 @@ pub(super) enum Order {
 pub(super) struct Watch {
     frozen: bool,
     heard: Instant,
+    /// The newest entry that let the run go on and was carried out.
+    resumed: LedgerIndex,
 }
 
 impl Watch {
@@ -67,6 +99,7 @@ impl Watch {
         Self {
             frozen: false,
             heard: now,
+            resumed: 0,
         }
     }
 
@@ -79,12 +112,24 @@ impl Watch {
                 self.heard = now;
                 Order::End(format!("the run was ended: {}", reason_text(&reason)))
             }
-            Ok(Answer { freeze, end: None }) => {
+            Ok(answer) => {
                 self.heard = now;
-                self.set(
-                    freeze,
-                    "a breaker is tripped; the run stands still until it is reset",
-                )
+                let why = answer.freeze.then(|| {
+                    answer.why.map_or_else(
+                        || "the server says that the run stands still".to_owned(),
+                        |why| crate::output::clean_line(&why),
+                    )
+                });
+                if let Some(resumed) = answer.resumed
+                    && resumed.entry > self.resumed
+                {
+                    self.resumed = resumed.entry;
+                    if let Some(point) = resumed.checkpoint {
+                        self.frozen = why.is_some();
+                        return Order::WindBack(point, why);
+                    }
+                }
+                self.set(why.is_some(), why.as_deref().unwrap_or_default())
             }
             // The server is there and does not take this run for one of its own any more.
             Err(refusal) if is_final(&refusal) => {
@@ -140,54 +185,93 @@ fn reason_text(reason: &Value) -> String {
     }
 }
 
-/// Asks and acts until the run is over.
-pub(super) async fn follow(server: &str, credential: Arc<RunCredential>, running: Arc<Running>) {
+/// Asks and acts until the run is over, which is at `deadline` at the latest.
+pub(super) async fn follow(
+    server: &str,
+    credential: Arc<RunCredential>,
+    keeper: Arc<Keeper>,
+    deadline: Timestamp,
+) {
     let mut watch = Watch::new(Instant::now());
+    let mut renewal = Renewal::at_start(deadline);
+    let mut untold: Vec<Kept> = Vec::new();
     let mut wanted = None;
     loop {
         let asked = Instant::now();
-        let answer = tokio::time::timeout(ANSWER_PATIENCE, ask(server, &credential))
-            .await
-            .unwrap_or_else(|_| Err(away("no answer in time")));
+        let answer = in_time(ask(server, &credential)).await;
         let failed = answer.is_err();
-        let order = watch.next(answer, Instant::now());
-        match order {
+        let ends = answer.as_ref().ok().and_then(|answer| answer.deadline);
+        match watch.next(answer, Instant::now()) {
             Order::GoOn => {}
             Order::Freeze(why) => {
                 tell(&why);
                 wanted = Some(true);
             }
-            Order::Thaw => {
-                tell("the run goes on");
-                wanted = Some(false);
+            Order::Thaw => wanted = Some(false),
+            Order::WindBack(point, why) => {
+                let done = blocking(&keeper, move |keeper| keeper.wind_back(point)).await;
+                match done {
+                    Ok(said) => tell(&said),
+                    Err(refusal) if refusal.code == "run-ended" => return,
+                    // What can't be wound back must not go on.
+                    Err(refusal) => {
+                        tell(&format!(
+                            "the run can't be wound back, so it ends: {refusal}"
+                        ));
+                        keeper.running().kill();
+                        return;
+                    }
+                }
+                wanted = Some(why.is_some());
             }
             Order::End(why) => {
                 tell(&why);
-                running.kill();
+                keeper.running().kill();
                 return;
             }
         }
+        // Earlier than the sandbox knows, where people said so when they let it go on.
+        if ends.is_some_and(|ends| ends < deadline && now() >= ends) {
+            tell("the deadline that people set when they let it go on is over");
+            keeper.running().kill();
+            return;
+        }
         if let Some(freeze) = wanted {
-            let (sandbox, act) = (Arc::clone(&running), freeze);
-            let done = tokio::task::spawn_blocking(move || {
-                if act {
-                    sandbox.freeze()
+            let done = blocking(&keeper, move |keeper| {
+                if freeze {
+                    keeper.freeze()
                 } else {
-                    sandbox.thaw()
+                    keeper.thaw().map(|()| None)
                 }
             })
             .await;
             match done {
-                Ok(Ok(())) => wanted = None,
-                Ok(Err(refusal)) if refusal.code == "run-ended" => return,
+                Ok(kept) => {
+                    wanted = None;
+                    untold.extend(kept);
+                    if !freeze {
+                        tell("the run goes on");
+                    }
+                }
+                Err(refusal) if refusal.code == "run-ended" => return,
                 // What can't be frozen must not go on; a thaw is tried again.
-                Ok(Err(refusal)) if freeze => {
+                Err(refusal) if freeze => {
                     tell(&format!("the run can't be frozen, so it ends: {refusal}"));
-                    running.kill();
+                    keeper.running().kill();
                     return;
                 }
-                Ok(Err(_)) | Err(_) => {}
+                Err(_) => {}
             }
+        }
+        if !failed {
+            untold.extend(
+                blocking(&keeper, |keeper| Ok(keeper.turn()))
+                    .await
+                    .ok()
+                    .flatten(),
+            );
+            tell_checkpoints(server, &credential, &mut untold).await;
+            renewal.turn(server, &credential).await;
         }
         if failed || asked.elapsed() < PAUSE {
             tokio::time::sleep(PAUSE).await;
@@ -195,8 +279,108 @@ pub(super) async fn follow(server: &str, credential: Arc<RunCredential>, running
     }
 }
 
+/// Runs what blocks beside the runtime.
+async fn blocking<T: Send + 'static>(
+    keeper: &Arc<Keeper>,
+    act: impl FnOnce(&Keeper) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let keeper = Arc::clone(keeper);
+    tokio::task::spawn_blocking(move || act(&keeper))
+        .await
+        .unwrap_or_else(|_| Err(Refusal::internal("an act on the run was cut off")))
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::time::timeout(ANSWER_PATIENCE, answer)
+        .await
+        .unwrap_or_else(|_| Err(away("no answer in time")))
+}
+
+/// Tells the server what was kept, so that people can choose it. What it refuses isn't told again;
+/// what it did not hear is, the oldest first.
+async fn tell_checkpoints(server: &str, credential: &RunCredential, untold: &mut Vec<Kept>) {
+    while let Some(kept) = untold.first() {
+        let body = json!({
+            "number": kept.number,
+            "manifest": kept.manifest,
+            "entries": kept.entries,
+            "bytes": kept.bytes,
+        });
+        let body = Bytes::from(body.to_string());
+        match in_time(call(server, Method::POST, CHECKPOINT, body, credential)).await {
+            Err(refusal) if refusal.kind == RefusalKind::Unavailable => break,
+            Ok(_) | Err(_) => {
+                untold.remove(0);
+            }
+        }
+    }
+    let surplus = untold.len().saturating_sub(UNTOLD_MAX);
+    untold.drain(..surplus);
+}
+
+/// When the token is renewed.
+struct Renewal {
+    at: Instant,
+}
+
+impl Renewal {
+    /// The first token lasts an hour at most, and no longer than the run.
+    fn at_start(deadline: Timestamp) -> Self {
+        let life = deadline.ms_since(now()).min(3_600_000);
+        Self::after(life)
+    }
+
+    fn after(life_ms: u64) -> Self {
+        let wait = life_ms.saturating_sub(RENEW_BEFORE_MS).max(life_ms / 2);
+        Self {
+            at: Instant::now() + Duration::from_millis(wait),
+        }
+    }
+
+    async fn turn(&mut self, server: &str, credential: &RunCredential) {
+        #[derive(Deserialize)]
+        struct Renewed {
+            token: String,
+            life_ms: u64,
+        }
+        if Instant::now() < self.at {
+            return;
+        }
+        let answer = in_time(call(
+            server,
+            Method::POST,
+            IDENTITY,
+            Bytes::new(),
+            credential,
+        ))
+        .await;
+        *self = match answer.and_then(|body| {
+            serde_json::from_slice::<Renewed>(&body).map_err(|error| away(&error.to_string()))
+        }) {
+            Ok(renewed) => {
+                credential.renew(Secret::new(renewed.token));
+                Self::after(renewed.life_ms)
+            }
+            // The old one is still good for a while.
+            Err(_) => Self::after(10_000),
+        };
+    }
+}
+
 async fn ask(server: &str, credential: &RunCredential) -> Result<Answer, Refusal> {
-    let url = format!("{server}{PATH}");
+    let body = call(server, Method::GET, CONTROL, Bytes::new(), credential).await?;
+    serde_json::from_slice(&body).map_err(|error| away(&error.to_string()))
+}
+
+/// One request of the launcher's own, proved with the run's key.
+async fn call(
+    server: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    credential: &RunCredential,
+) -> Result<Bytes, Refusal> {
+    let url = format!("{server}{path}");
     let uri: http::Uri = url
         .parse()
         .map_err(|_| Refusal::malformed("server URL").received(server))?;
@@ -208,15 +392,16 @@ async fn ask(server: &str, credential: &RunCredential) -> Result<Answer, Refusal
         .await
         .map_err(|error| away(&error.to_string()))?;
     tokio::spawn(connection);
+    let proofs = credential.headers(method.as_str(), &url, now())?;
     let mut request = Request::builder()
-        .method(Method::GET)
-        .uri(PATH)
+        .method(method)
+        .uri(path)
         .header(HOST, &authority);
-    for (name, value) in credential.headers("GET", &url, now())? {
+    for (name, value) in proofs {
         request = request.header(name, value.expose());
     }
     let request = request
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .map_err(|error| Refusal::internal(format!("a request can't be made: {error}")))?;
     let response = sender
         .send_request(request)
@@ -228,10 +413,7 @@ async fn ask(server: &str, credential: &RunCredential) -> Result<Answer, Refusal
         .await
         .map_err(|error| away(&error.to_string()))?
         .to_bytes();
-    if good {
-        return serde_json::from_slice(&body).map_err(|error| away(&error.to_string()));
-    }
-    Err(problem(&body))
+    if good { Ok(body) } else { Err(problem(&body)) }
 }
 
 /// An RFC 9457 problem, as far as it matters here.
@@ -257,7 +439,36 @@ mod tests {
     use super::*;
 
     fn answer(freeze: bool) -> Result<Answer, Refusal> {
-        Ok(Answer { freeze, end: None })
+        Ok(serde_json::from_value(json!({ "freeze": freeze })).unwrap())
+    }
+
+    #[test]
+    fn a_run_is_wound_back_once_and_before_it_goes_on() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        let resumed = |entry: u64, freeze: bool, wound: bool| -> Result<Answer, Refusal> {
+            let point = json!({ "number": 2, "manifest": portcullis_model::Digest::of(b"x") });
+            let checkpoint = if wound { point } else { Value::Null };
+            Ok(serde_json::from_value(json!({
+                "freeze": freeze,
+                "why": "because",
+                "resumed": { "entry": entry, "checkpoint": checkpoint },
+            }))
+            .unwrap())
+        };
+        assert!(matches!(watch.next(answer(true), start), Order::Freeze(_)));
+        assert!(matches!(
+            watch.next(resumed(9, false, true), start),
+            Order::WindBack(_, None)
+        ));
+        // The same word again is not carried out again.
+        assert_eq!(watch.next(resumed(9, false, true), start), Order::GoOn);
+        // It stood still again before anybody asked: wound back, and it stays so.
+        match watch.next(resumed(12, true, true), start) {
+            Order::WindBack(_, Some(why)) => assert_eq!(why, "because"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(watch.next(resumed(15, false, false), start), Order::Thaw);
     }
 
     #[test]
@@ -296,11 +507,8 @@ mod tests {
     #[test]
     fn an_end_ends_and_so_does_a_server_that_does_not_know_the_run() {
         let start = Instant::now();
-        let ended = Answer {
-            freeze: true,
-            end: Some(serde_json::json!({ "reason": "rights" })),
-        };
-        match Watch::new(start).next(Ok(ended), start) {
+        let ended = json!({ "freeze": true, "end": { "reason": "rights" } });
+        match Watch::new(start).next(Ok(serde_json::from_value(ended).unwrap()), start) {
             Order::End(why) => assert!(why.contains("lost the right"), "{why}"),
             other => panic!("{other:?}"),
         }

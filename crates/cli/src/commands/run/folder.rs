@@ -86,6 +86,11 @@ impl Folder {
         self.path.join("workspace")
     }
 
+    /// Where checkpoints of the workspace are kept; the sandbox has no way there.
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
     /// What is mounted read-only at [`GIVEN`].
     pub(super) fn given(&self) -> PathBuf {
         self.path.join("given")
@@ -171,6 +176,7 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if self.keep {
             remove_tree(&self.given());
+            remove_tree(&self.checkpoints());
             // Without it, no later launcher takes the workspace for abandoned.
             let _ = fs::remove_file(self.path.join(LOCK));
             super::tell(&format!(

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::DecisionRecord;
+use super::{DecisionRecord, Needed};
 use crate::digest::Digest;
-use crate::id::{AgentId, EndpointId, HostId, RepositoryId, RunId, TaskId};
+use crate::id::{AgentId, EndpointId, HostId, RepositoryId, RequestId, RunId, TaskId};
 use crate::statement::Envelope;
 use crate::task::Task;
 use crate::time::Timestamp;
@@ -208,4 +208,87 @@ pub struct LeaseRefused {
     pub run: RunId,
     /// Which lease.
     pub lease: LeaseKind,
+}
+
+/// A run's workspace was kept as it stood, outside of the sandbox, so that it can be wound back.
+/// It is the launcher's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunCheckpointed {
+    /// Which run.
+    pub run: RunId,
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// SHA-256 of the list of everything in it.
+    pub manifest: Digest,
+    /// Files, links and directories in it.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// Why a run is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReviewCause {
+    /// Its window ended.
+    Window,
+    /// It was denied something again and again.
+    Denials,
+    /// A budget is used up.
+    Budget,
+    /// It read from a source that its task does not trust.
+    Taint,
+}
+
+impl ReviewCause {
+    /// Its stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Denials => "denials",
+            Self::Budget => "budget",
+            Self::Taint => "taint",
+        }
+    }
+}
+
+/// What it takes for a run that stands still to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// People and keys.
+    pub needed: Needed,
+    /// The rules that ask, as `file:line id`.
+    pub because: Vec<String>,
+}
+
+/// What a run did so far was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunReviewed {
+    /// Which run.
+    pub run: RunId,
+    /// Its window, counted from 1.
+    pub window: u64,
+    /// Why it was looked at.
+    pub causes: BTreeSet<ReviewCause>,
+    /// Labels of untrusted sources that it had read by then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub taint: BTreeSet<String>,
+    /// Whether it stands still from here on, and what it takes to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// The decision.
+    pub decision: DecisionRecord,
+}
+
+/// A run that stood still goes on, in the way that its request says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunResumed {
+    /// Which run.
+    pub run: RunId,
+    /// The request that people approved.
+    pub request: RequestId,
 }

@@ -259,7 +259,7 @@ pub(super) fn until_void(app: &Arc<App>, caller: &Caller) -> Stop {
             let ends = state
                 .runs
                 .get(&run.id)
-                .is_none_or(|run| run.require_active(now()).is_err());
+                .is_none_or(|run| run.require_not_over(now()).is_err());
             if ends || halts(&app, &state, &run) {
                 return;
             }
