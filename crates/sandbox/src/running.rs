@@ -1,6 +1,6 @@
 //! A sandbox that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::{TcpListener, UdpSocket};
@@ -225,6 +225,17 @@ impl Running {
         self.ask(Control::Signal(signal)).map(drop)
     }
 
+    /// The TCP connections of the run's own network that stand, each named once by its two ends.
+    /// Compared before and after a freeze they tell which ones died meanwhile. Empty where the
+    /// kernel does not tell.
+    pub fn connections(&self) -> BTreeSet<String> {
+        ["tcp", "tcp6"]
+            .into_iter()
+            .filter_map(|kind| fs::read_to_string(format!("/proc/{}/net/{kind}", self.pid)).ok())
+            .flat_map(|table| established(&table))
+            .collect()
+    }
+
     /// How many processes were started inside so far, threads included: it tells that something
     /// was done. Refused while frozen.
     ///
@@ -322,6 +333,22 @@ impl std::fmt::Debug for Running {
             .field("gaps", &self.gaps)
             .finish_non_exhaustive()
     }
+}
+
+/// Both ends of each established connection in a table of `/proc/net`, the lesser first, so that a
+/// connection within the network, which is there twice, counts once.
+fn established(table: &str) -> Vec<String> {
+    const ESTABLISHED: &str = "01";
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut words = line.split_ascii_whitespace().skip(1);
+            let (near, far, state) = (words.next()?, words.next()?, words.next()?);
+            let (first, second) = (near.min(far), near.max(far));
+            (state == ESTABLISHED).then(|| format!("{first}-{second}"))
+        })
+        .collect()
 }
 
 /// The caller's terminal and its settings, before the supervisor changes them.

@@ -89,6 +89,7 @@ fn attacks() -> Vec<(&'static str, Request)> {
         ("base-task-wider-now", with_task(|task| task.wider_than_agent = set(&["repository:web"]))),
         ("base-budget", with_task(|task| task.exhausted = set(&["pushes"]))),
         ("base-budget", request(agent(), Action::GitFetch(GitFetch { repository: "web".parse().unwrap(), task: task().map(|task| TaskFacts { exhausted: set(&["calls"]), ..task }), in_task: true }))),
+        ("base-task-asks", request(agent(), Action::RunContinue(RunContinue { task_asks: true, ..going_on() }))),
         ("base-host", request(human("ada"), Action::RunStart(RunStart { host_enrolled: false, ..start() }))),
         ("base-managed-host", request(human("ada"), Action::RunStart(RunStart { demands_managed_host: true, host_class: HostClass::SelfRun, ..start() }))),
         ("base-sandbox-gap", request(human("ada"), Action::RunStart(RunStart { gaps: set(&["network"]), ..start() }))),

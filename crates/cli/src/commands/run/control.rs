@@ -239,18 +239,18 @@ pub(super) async fn follow(
         if let Some(freeze) = wanted {
             let done = blocking(&keeper, move |keeper| {
                 if freeze {
-                    keeper.freeze()
+                    keeper.freeze().map(|kept| (kept, 0))
                 } else {
-                    keeper.thaw().map(|()| None)
+                    keeper.thaw().map(|died| (None, died))
                 }
             })
             .await;
             match done {
-                Ok(kept) => {
+                Ok((kept, died)) => {
                     wanted = None;
                     untold.extend(kept);
                     if !freeze {
-                        tell("the run goes on");
+                        tell(&going_on(died));
                     }
                 }
                 Err(refusal) if refusal.code == "run-ended" => return,
@@ -276,6 +276,14 @@ pub(super) async fn follow(
         if failed || asked.elapsed() < PAUSE {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+fn going_on(died: usize) -> String {
+    match died {
+        0 => "the run goes on".to_owned(),
+        1 => "the run goes on; a connection of it died meanwhile".to_owned(),
+        more => format!("the run goes on; {more} connections of it died meanwhile"),
     }
 }
 

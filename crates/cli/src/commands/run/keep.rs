@@ -3,6 +3,7 @@
 //! All that freezes goes through [`Keeper`], one at a time: a checkpoint thaws only what it froze
 //! itself.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub(super) struct Keeper {
 
 struct Held {
     frozen: bool,
+    /// Connections that stood when it was frozen.
+    connections: BTreeSet<String>,
     checkpoints: Option<Checkpoints>,
     started: u64,
     next: Instant,
@@ -45,6 +48,7 @@ impl Keeper {
             running,
             held: Mutex::new(Held {
                 frozen: false,
+                connections: BTreeSet::new(),
                 checkpoints,
                 started: 0,
                 next: Instant::now() + LEAST,
@@ -64,19 +68,26 @@ impl Keeper {
     pub(super) fn freeze(&self) -> Result<Option<Kept>, Refusal> {
         let mut held = self.held();
         self.running.freeze()?;
+        if !held.frozen {
+            held.connections = self.running.connections();
+        }
         held.frozen = true;
         Ok(held.keep())
     }
 
-    /// Goes on.
+    /// Goes on. Says how many connections died while it stood still.
     ///
     /// # Errors
     /// It can't be thawed.
-    pub(super) fn thaw(&self) -> Result<(), Refusal> {
+    pub(super) fn thaw(&self) -> Result<usize, Refusal> {
         let mut held = self.held();
+        // While it stands still nobody inside closes any.
+        let now = self.running.connections();
+        let died = held.connections.difference(&now).count();
         self.running.thaw()?;
         held.frozen = false;
-        Ok(())
+        held.connections.clear();
+        Ok(died)
     }
 
     /// Winds the workspace back while the run stands still; it goes on standing still.
