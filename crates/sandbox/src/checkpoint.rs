@@ -685,7 +685,10 @@ fn entry_of(what: What, data: &Stat) -> Entry {
         what,
         mode: data.st_mode & 0o1777,
         owner: (data.st_uid, data.st_gid),
-        modified: (data.st_mtime as i64, data.st_mtime_nsec as i64),
+        modified: (
+            data.st_mtime,
+            i64::try_from(data.st_mtime_nsec).unwrap_or(0),
+        ),
         stamp: stamp(data),
     }
 }
@@ -694,14 +697,13 @@ fn stamp(data: &Stat) -> Stamp {
     Stamp {
         inode: data.st_ino,
         size: data.st_size,
-        modified_ns: i128::from(data.st_mtime as i64) * 1_000_000_000
-            + i128::from(data.st_mtime_nsec as i64),
+        modified_ns: i128::from(data.st_mtime) * 1_000_000_000 + i128::from(data.st_mtime_nsec),
         changed_ns: changed_ns(data),
     }
 }
 
 fn changed_ns(data: &Stat) -> i128 {
-    i128::from(data.st_ctime as i64) * 1_000_000_000 + i128::from(data.st_ctime_nsec as i64)
+    i128::from(data.st_ctime) * 1_000_000_000 + i128::from(data.st_ctime_nsec)
 }
 
 fn now_ns() -> i128 {
