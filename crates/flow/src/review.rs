@@ -296,7 +296,10 @@ pub(crate) fn resumed(state: &mut State, event: &Event, body: &RunResumed) -> Re
         Some(&known.agent),
         known.leases.iter().filter_map(|lease| match lease {
             LeaseKind::Git(id) => Some(id),
-            LeaseKind::Identity | LeaseKind::Endpoint(_) | LeaseKind::Host(_) => None,
+            LeaseKind::Identity
+            | LeaseKind::Endpoint(_)
+            | LeaseKind::Host(_)
+            | LeaseKind::Tunnel(_) => None,
         }),
         None,
     )?;

@@ -32,7 +32,8 @@ pub(crate) enum RunsCommand {
         /// Which
         #[arg(value_name = "RUN")]
         id: RunId,
-        /// What it is no longer lent: git:REPOSITORY, endpoint:NAME or host:NAME:PORT; may be
+        /// What it is no longer lent: git:REPOSITORY, endpoint:NAME, host:NAME:PORT or
+        /// tunnel:NAME:PORT; may be
         /// repeated
         #[arg(long, value_name = "LEASE", value_parser = lease)]
         without: Vec<LeaseKind>,
@@ -123,7 +124,7 @@ impl RunsCommand {
 fn lease(text: &str) -> Result<LeaseKind, Refusal> {
     let wrong = || {
         Refusal::malformed("lease")
-            .expected("git:REPOSITORY, endpoint:NAME or host:NAME:PORT")
+            .expected("git:REPOSITORY, endpoint:NAME, host:NAME:PORT or tunnel:NAME:PORT")
             .received(text)
             .next("`portcullis runs show RUN` lists what a run is lent")
     };
@@ -132,6 +133,7 @@ fn lease(text: &str) -> Result<LeaseKind, Refusal> {
         "git" => name.parse().map(LeaseKind::Git),
         "endpoint" => name.parse().map(LeaseKind::Endpoint),
         "host" => Ok(LeaseKind::Host(name.to_owned())),
+        "tunnel" => Ok(LeaseKind::Tunnel(name.to_owned())),
         _ => Err(wrong()),
     }
 }
