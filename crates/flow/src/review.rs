@@ -90,7 +90,8 @@ pub fn seen(state: &State, run: &Run) -> Seen {
                 ("calls", run.used.calls >= budgets.calls),
             ]
         })
-        .filter_map(|(name, over)| over.then(|| name.to_owned()))
+        .filter(|(_, over)| *over)
+        .map(|(name, _)| name.to_owned())
         .collect();
     Seen {
         denials: run.used.denials,

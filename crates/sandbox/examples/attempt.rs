@@ -43,7 +43,7 @@ fn main() {
         "old-numbering" => old_numbering(),
         "signal-games" => signal_games(),
         "daemon" => daemon(facts.get("mark").map_or("", String::as_str)),
-        "flip" => flip(&facts["outside"]),
+        "flip" => flip(facts.get("outside").map_or("", String::as_str)),
         "memory" => {
             let mut held = Vec::new();
             for _ in 0..64 {

@@ -24,30 +24,6 @@ use portcullis_sandbox::{Expose, spawn};
 use support::{Ordinary, eventually, run, shell, start, stdout, workspace};
 
 #[test]
-fn connections_that_die_while_it_stands_still_are_seen() {
-    let workspace = workspace();
-    let mut spec = shell(
-        &workspace,
-        "exec 3<>/dev/tcp/127.0.0.1/$PORT; echo > open; cat <&3; sleep 1000",
-    );
-    spec.command[0] = "bash".into();
-    spec.capture = Some(3128);
-    spec.variable("PORT", "3128");
-    let running = start(&spec);
-    let listener = running.listener().expect("listener").expect("asked for");
-    let (near, _) = listener.accept().expect("connects");
-    eventually("it is open", || workspace.path().join("open").exists());
-    running.freeze().expect("freezes");
-    let before = running.connections();
-    assert_eq!(before.len(), 1, "{before:?}");
-    assert_eq!(running.connections(), before, "one that lives stays");
-    drop(near);
-    eventually("it died", || running.connections().is_empty());
-    running.thaw().expect("thaws");
-    running.kill();
-}
-
-#[test]
 fn what_connects_inside_arrives_at_the_listener_and_at_no_other() {
     let workspace = workspace();
     let mut spec = shell(

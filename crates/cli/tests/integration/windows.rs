@@ -1,6 +1,6 @@
 //! Windows: a run is looked at, stands still, and goes on, narrower or wound back, by a person.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::house::{Background, House, wait_until};
 
@@ -14,10 +14,6 @@ fn stopped(house: &House, options: &[&str], script: &str) -> (Background, String
         run.both().contains("stands still").then_some(())
     });
     (run, id)
-}
-
-fn view(house: &House, id: &str) -> Value {
-    house.get(&format!("/v1/runs/{id}"))
 }
 
 #[test]
@@ -64,63 +60,6 @@ fn a_run_stands_still_for_a_person_and_its_processes_go_on() {
 /// Asks again and again for what it may not have.
 const KNOCKING: &str =
     "for i in 1 2 3 4 5 6; do curl --silent http://not-in-the-task.example/ >/dev/null; done";
-
-#[test]
-fn a_run_is_wound_back_and_goes_on_with_less() {
-    let house = House::solo();
-    let script = format!(
-        "trap 'go=1' INT; echo good > kept; printf x > 'odd name'; mkdir empty; echo ready; go=
-         while [ -z \"$go\" ]; do date +%N > tick; sleep 0.2; done
-         rm -r kept empty; echo bad > bad; git commit --allow-empty -qm astray; {KNOCKING}
-         while [ ! -e kept ]; do sleep 0.05; done
-         test ! -e bad && test -e 'odd name' && test -d empty && git log --oneline | grep -q astray && exit 1
-         test -e bad || exit 6; exit 2"
-    );
-    let run = house.start_run(&house.task("ada", &[]), &script);
-    wait_until("it is ready", || run.out().contains("ready").then_some(()));
-    let before = house.entries("run.checkpointed").len() as u64;
-    let first = house.await_entry("run.checkpointed", |entry| {
-        entry.body["number"].as_u64() > Some(before)
-    });
-    let id = first.body["run"].as_str().unwrap().to_owned();
-    run.signal(rustix::process::Signal::INT);
-    let stop = house.await_entry("run.reviewed", |entry| !entry.body["stop"].is_null());
-    assert_eq!(stop.body["causes"], json!(["denials"]));
-    house.await_request(&id);
-    let point = first.body["number"].to_string();
-    let deny = house.cli(
-        "ada",
-        &["runs", "resume", &id, "--rewind-to", "99", "--why", "x"],
-    );
-    deny.refused("checkpoint-not-found");
-    let asked = house
-        .cli(
-            "ada",
-            &[
-                "runs",
-                "resume",
-                &id,
-                "--rewind-to",
-                &point,
-                "--without",
-                "git:shop",
-                "--at-most",
-                "5m",
-                "--why",
-                "it went astray",
-            ],
-        )
-        .exits(4)
-        .json();
-    let asked = asked["request"].as_str().unwrap().to_owned();
-    let shown = house.text("ada", &["request", "show", &asked]).ok();
-    assert!(shown.out.contains("no longer git shop"), "{shown:?}");
-    house.approve("ada", &asked).ok();
-    let done = run.wait(std::time::Duration::from_secs(60)).exits(6);
-    assert!(done.both().contains("wound back"), "{done:?}");
-    let known = view(&house, &id);
-    assert!(!known["leases"].to_string().contains("git"), "{known}");
-}
 
 #[test]
 fn repeated_denials_bring_a_person_in_and_a_quiet_run_none() {

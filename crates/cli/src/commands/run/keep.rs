@@ -42,7 +42,7 @@ impl Keeper {
     /// without.
     pub(super) fn new(running: Arc<Running>, workspace: &Path, store: &Path) -> Self {
         let checkpoints = Checkpoints::create(workspace, store, Bounds::default())
-            .inspect_err(|refusal| without(refusal))
+            .inspect_err(without)
             .ok();
         Self {
             running,
