@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::house::{House, Outside, Plan, Reply, committing, wait_until};
+use crate::house::{House, Outside, PATIENCE, Plan, Reply, committing, wait_until};
 
 /// Programs that know nothing of proxies.
 const NO_PROXY: &str = "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY\n";
@@ -41,6 +41,26 @@ pub(crate) fn allow(house: &House, hosts: &[String], more: &str) {
         .ok();
 }
 
+/// Lets runs go on however often they are denied something: whether they do is another test's.
+fn without_interruptions(house: &House) {
+    let folder = house.policy_with("nothing.cedar", "// Nothing more.\n");
+    let file = std::path::Path::new(&folder).join("default.cedar");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let begin = text.find("@id(\"run-read-untrusted\")").unwrap();
+    let end = text.find("@id(\"run-budget-used-up\")").unwrap();
+    std::fs::write(&file, format!("{}{}", &text[..begin], &text[end..])).unwrap();
+    let before = house.entries("activation.completed").len();
+    house
+        .cli(
+            "ada",
+            &["policy", "activate", &folder, "--why", "for a test"],
+        )
+        .ok();
+    house.await_entry("activation.completed", |_| {
+        house.entries("activation.completed").len() > before
+    });
+}
+
 #[test]
 fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
     let outside = Outside::new(|asked| {
@@ -72,6 +92,7 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
     };
     let house = house_with(plan, &hosts, "");
     allow(&house, &hosts, "");
+    without_interruptions(&house);
     let token = format!("ghp_{}", "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx");
     let script = format!(
         "{NO_PROXY}say() {{ printf '%s ' \"$1\"; shift; curl -sS --max-time 20 -o /tmp/out -w '%{{http_code}}' \"$@\" || printf ' broke'; \
@@ -174,7 +195,14 @@ fn a_change_of_a_run_that_read_what_nobody_trusts_takes_one_approval_more() {
             committing(file, "a")
         );
         let task = house.task("ada", &[trust, &host]);
-        house.run(&task, &script).ok();
+        let run = house.start_run(&task, &script);
+        if enough == 2 {
+            // It stands still until a person has looked at what it read.
+            let stopped = house.await_entry("run.reviewed", |entry| !entry.body["stop"].is_null());
+            let asked = house.await_request(stopped.body["run"].as_str().unwrap());
+            house.approve("bob", &asked).ok();
+        }
+        assert_eq!(run.wait(PATIENCE).code, 0);
         let changes = house.get("/v1/changes");
         let change = changes["items"]
             .as_array()
@@ -262,7 +290,7 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
         place(&bare),
         place(&web),
     );
-    let both = ["--host", &web, "--tunnel", &bare];
+    let both = ["--trust", &web, &bare, "--tunnel", &bare];
     let done = house.run(&house.task("ada", &both), &script).ok();
     assert_eq!(done.out, "HELLO\nHTTP/1.1 101\nFRAME\n", "{done:?}");
     // The same host, named as a host only: what is no HTTP does not pass.
@@ -270,7 +298,7 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
         "cat > /tmp/talk <<'EOF'\nexec 3<>/dev/tcp/{}\nprintf '\\001hello\\n' >&3; cat <&3; echo over\nEOF\nbash /tmp/talk",
         place(&bare)
     );
-    let task = house.task("ada", &["--host", &web, &bare]);
+    let task = house.task("ada", &["--trust", &web, &bare]);
     let done = house.run(&task, &script).ok();
     assert_eq!(done.out, "over\n", "{done:?}");
     house.await_entry("request.denied", |entry| {
@@ -278,7 +306,7 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
     });
 
     let script = format!("{NO_PROXY}curl -sSN http://{web}/stream || true; echo cut");
-    let running = house.start_run(&house.task("ada", &["--host", &web]), &script);
+    let running = house.start_run(&house.task("ada", &["--trust", &web]), &script);
     wait_until("the stream flows", || {
         running.out().contains("data: x").then_some(())
     });

@@ -106,8 +106,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt {
         name: "network",
         tried: "reach the internet directly",
-        saw: &["connect: Network is unreachable"],
-        ledger: Ledger::Unreached,
+        saw: &[" 403 ", "base-private-address"],
+        ledger: Ledger::Denied("net.connect", &["base-private-address"]),
     },
     Attempt {
         name: "tunnel",

@@ -71,8 +71,12 @@ repository() {
 change() { commit src/extra.h '/* on top of yours */' && git push -q -o "change=$OTHER_CHANGE" origin HEAD:refs/for/main; }
 files() { cat "$PERSON_KEY" "$HOME_DIR/keys/log.key" /etc/shadow; }
 processes() { kill -9 "$SERVER_PID"; }
-network() { echo hello | "$tools/knock" 192.0.2.1 443; }
-tunnel() { through CONNECT example.org:443; }
+# A plain request, as a program makes it that knows of no proxy.
+plain() {
+    printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$1" "$2" | "$tools/knock" "$3" "$4"
+}
+network() { plain / 192.0.2.1 192.0.2.1 80; }
+tunnel() { plain http://example.org/ example.org "${hostport%:*}" "${hostport#*:}"; }
 approval() {
     body="{\"envelope\":{\"payloadType\":\"application/vnd.in-toto+json\",\"payload\":\"e30=\",\"signatures\":[]}}"
     through POST "http://127.0.0.1:$SERVER_PORT/v1/approvals"
