@@ -69,7 +69,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
     let one = |act: Act| vec![act];
     match what {
         // ---- merging and approving
-        "pascalgw/automerge-action" => forge(Op::Merge {
+        "pascalgn/automerge-action" => forge(Op::Merge {
             auto: false,
             admin: false,
             label: None,
@@ -123,6 +123,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
             }
             for act in &mut acts {
                 act.only_if.extend(dependabot_only(what));
+                act.only_if.extend(associations_only(with));
             }
             acts
         }
@@ -728,16 +729,39 @@ fn list(value: Option<&str>) -> Vec<String> {
 }
 
 fn label_wish(what: &str, with: &With<'_>) -> Option<String> {
-    if what == "pascalgw/automerge-action" {
+    if what == "pascalgn/automerge-action" {
         return Some("automerge".to_owned());
     }
-    with.first(&["label", "labels", "merge-label"])
+    with.first(&["label", "labels", "merge-label", "required-labels"])
         .map(str::to_owned)
 }
 
 fn dependabot_only(what: &str) -> Option<String> {
     what.contains("dependabot")
         .then(|| "${{ github.event.pull_request.user.login == 'dependabot[bot]' || github.actor == 'dependabot[bot]' }}".to_owned())
+}
+
+/// What holds where a pull request is the named account's. Events that carry no pull request leave
+/// it to the action to look for a bot's.
+pub(crate) fn author_only(author: &str) -> String {
+    let bots = if author.ends_with("[bot]") {
+        " || !github.event.pull_request"
+    } else {
+        ""
+    };
+    format!("${{{{ github.event.pull_request.user.login == '{author}'{bots} }}}}")
+}
+
+/// What holds where the author of a pull request stands to the repository as the action asks.
+fn associations_only(with: &With<'_>) -> Option<String> {
+    let wanted = with.first(&["pull-request-author-associations"])?;
+    let each: Vec<String> = wanted
+        .split([',', '\n', ' '])
+        .map(str::trim)
+        .filter(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .map(|word| format!("github.event.pull_request.author_association == '{word}'"))
+        .collect();
+    (!each.is_empty()).then(|| format!("${{{{ {} }}}}", each.join(" || ")))
 }
 
 /// `@dependabot merge` as a comment: Dependabot merges if the commenter may push.

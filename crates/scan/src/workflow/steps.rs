@@ -433,7 +433,7 @@ fn uses_step(
             out.acts = catalog::acts_of(uses, &with);
         }
     }
-    if name == "pascalgw/automerge-action"
+    if name == "pascalgn/automerge-action"
         && let Some(labels) = node.at(&["env", "MERGE_LABELS"]).and_then(Node::text)
     {
         let wanted = labels
@@ -445,6 +445,17 @@ fn uses_step(
             if let Op::Merge { label, .. } = &mut act.op {
                 label.clone_from(&wanted);
             }
+        }
+    }
+    if name == "pascalgn/automerge-action"
+        && let Some(author) = node
+            .at(&["env", "MERGE_FILTER_AUTHOR"])
+            .and_then(Node::text)
+        && !author.trim().is_empty()
+        && !author.contains(['\'', '$'])
+    {
+        for act in &mut out.acts {
+            act.only_if.push(catalog::author_only(author.trim()));
         }
     }
     if let Some(mut agent) = agents::by_action(uses, &with) {
