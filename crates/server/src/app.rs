@@ -252,6 +252,7 @@ impl App {
         }
         let mut options = LedgerOptions::new(LogKey::new(name, signer));
         options.clock = Arc::new(ServerClock);
+        options.clock_was_ahead_until = config.clock_was_ahead_until;
         let (ledger, report) = Ledger::<State>::open(&home.ledger(), options)?;
         let handle = ledger.handle();
         if handle.size() == 0 {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use portcullis_gateway::http::AddressRule;
 use portcullis_model::document::from_toml;
 use portcullis_model::host::normalise_host;
-use portcullis_model::{EndpointId, Refusal, RefusalKind};
+use portcullis_model::{EndpointId, Refusal, RefusalKind, Timestamp};
 use serde::Deserialize;
 
 /// The configuration.
@@ -36,6 +36,14 @@ pub struct Config {
     /// A file with further certificate authorities for outgoing TLS, PEM.
     #[serde(default)]
     pub extra_authorities: Option<PathBuf>,
+    /// A file outside the data directory in which the newest checkpoint is held, so that a data
+    /// directory that went back in time is noticed.
+    #[serde(default)]
+    pub held_checkpoint: Option<PathBuf>,
+    /// The clock was ahead, and entries up to this time are taken as they are: grants go on before
+    /// the clock has come that far.
+    #[serde(default)]
+    pub clock_was_ahead_until: Option<Timestamp>,
     /// How the log is served to readers who do not reach `listen`.
     #[serde(default)]
     pub log: LogConfig,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod environments;
 pub mod facts;
 mod fault;
+mod held;
 pub mod home;
 pub mod init;
 pub mod intake;

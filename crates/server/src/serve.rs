@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::app::App;
 use crate::home::Home;
 use crate::log::Readers;
-use crate::{api, worker};
+use crate::{api, held, worker};
 
 /// Serves until the process is told to stop (SIGINT, SIGTERM). `ready` is called once requests are
 /// answered, with the server's URL.
@@ -39,6 +39,8 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
         )),
         None => None,
     };
+    // Before anything is written on what may be an old copy.
+    let follows = held::compare(&app).await?;
     announce(&app).await?;
     let work = tokio::spawn(worker::run(Arc::clone(&app)));
     let sync = tokio::spawn(worker::sync::run(Arc::clone(&app)));
@@ -47,6 +49,14 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     let log = log.map(|(listener, readers)| {
         tokio::spawn(crate::log::serve(Arc::clone(&app), listener, readers))
     });
+    let hold = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move {
+            if follows {
+                held::follow(app).await;
+            }
+        }
+    });
     ready(&app);
     let served = axum::serve(listener, api::router(Arc::clone(&app)))
         .with_graceful_shutdown(stopped())
@@ -54,6 +64,7 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     work.abort();
     sync.abort();
     keep.abort();
+    hold.abort();
     asking.abort();
     if let Some(log) = log {
         log.abort();

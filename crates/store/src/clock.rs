@@ -98,15 +98,22 @@ pub(crate) struct Reading {
 /// Within the limits the anchor follows once an hour, so drift and small corrections are taken
 /// over; beyond them grants stop until the clock is right again, or until a person who looked at
 /// it restarts the server.
+///
+/// Entries made while the clock was ahead stand in the future for every later start. A person who
+/// set the clock right can say up to when (`accepted`); then time stands still at the newest entry
+/// until the clock has come there, and nothing else is let go.
 #[derive(Debug)]
 pub(crate) struct ClockGuard {
     anchor_wall: Timestamp,
     anchor_elapsed_ms: u64,
+    /// Entries up to this time may be in the future.
+    accepted: Timestamp,
 }
 
 impl ClockGuard {
-    pub(crate) fn new(clock: &dyn Clock) -> Self {
+    pub(crate) fn new(clock: &dyn Clock, accepted: Option<Timestamp>) -> Self {
         Self {
+            accepted: accepted.unwrap_or(Timestamp::from_ms(0)),
             anchor_wall: clock.wall(),
             anchor_elapsed_ms: clock.elapsed_ms(),
         }
@@ -128,7 +135,13 @@ impl ClockGuard {
     fn judge(&self, wall: Timestamp, elapsed_ms: u64, newest: Timestamp) -> Reading {
         let passed_ms = elapsed_ms.saturating_sub(self.anchor_elapsed_ms);
         let due = self.anchor_wall.plus_ms(passed_ms);
-        let behind_ms = newest.ms_since(wall).max(due.ms_since(wall));
+        let set_back_ms = due.ms_since(wall);
+        let in_future_ms = if newest <= self.accepted {
+            0
+        } else {
+            newest.ms_since(wall)
+        };
+        let behind_ms = in_future_ms.max(set_back_ms);
         let ahead_ms = wall.ms_since(due);
         let jump = if behind_ms > CLOCK_BACKWARD_MAX_MS {
             Some((
@@ -148,6 +161,20 @@ impl ClockGuard {
                 now: wall.max(newest),
                 jump: None,
             },
+            // A restart would find the same.
+            Some((message, limit_ms)) if set_back_ms <= limit_ms && in_future_ms > limit_ms => {
+                Reading {
+                    now: due.max(newest),
+                    jump: Some(
+                        Refusal::unavailable("clock-jump", message)
+                            .expected(&format!("a clock at {newest} or later, as the newest entry is"))
+                            .received(&wall.to_string())
+                            .next(format!(
+                                "set the clock right (NTP); if it is right now, and was ahead before, set `clock_was_ahead_until = \"{newest}\"` in portcullis.toml and restart the server"
+                            )),
+                    ),
+                }
+            }
             // What reduces authority is recorded all the same, at the time it should be: the
             // jumped time in an entry would make every right time after it look like a jump back.
             Some((message, limit_ms)) => Reading {
@@ -172,7 +199,7 @@ mod tests {
     #[test]
     fn a_jump_in_either_direction_stops_grants_and_bends_no_event_time() {
         let clock = ManualClock::new(START);
-        let mut guard = ClockGuard::new(&clock);
+        let mut guard = ClockGuard::new(&clock, None);
         clock.advance(1_000);
         assert!(guard.read(&clock, START).jump.is_none());
 
@@ -194,19 +221,45 @@ mod tests {
     fn an_entry_from_the_future_stops_grants_after_a_restart() {
         let clock = ManualClock::new(START);
         let newest = START.plus_ms(CLOCK_BACKWARD_MAX_MS + 1);
-        let reading = ClockGuard::new(&clock).read(&clock, newest);
+        let reading = ClockGuard::new(&clock, None).read(&clock, newest);
         assert!(reading.jump.is_some());
         assert_eq!(reading.now, newest);
         let near = START.plus_ms(CLOCK_BACKWARD_MAX_MS);
-        let reading = ClockGuard::new(&clock).read(&clock, near);
+        let reading = ClockGuard::new(&clock, None).read(&clock, near);
         assert!(reading.jump.is_none());
         assert_eq!(reading.now, near, "time stands still rather than go back");
     }
 
     #[test]
+    fn entries_from_a_clock_that_was_ahead_are_taken_when_a_person_says_up_to_when() {
+        let clock = ManualClock::new(START);
+        let newest = START.plus_ms(3_600_000);
+        let refused = ClockGuard::new(&clock, None).read(&clock, newest);
+        let advice = refused.jump.unwrap().to_string();
+        assert!(
+            advice.contains(&format!("clock_was_ahead_until = \"{newest}\"")),
+            "{advice}"
+        );
+        // The time named is the time accepted, as it is written.
+        let mut guard = ClockGuard::new(&clock, Some(newest.to_string().parse().unwrap()));
+        let reading = guard.read(&clock, newest);
+        assert!(reading.jump.is_none());
+        assert_eq!(
+            reading.now, newest,
+            "time stands still until the clock is there"
+        );
+        // An entry beyond it is not, and neither is a clock that is set back now.
+        assert!(guard.read(&clock, newest.plus_ms(1)).jump.is_some());
+        clock.advance(10_000);
+        assert!(guard.read(&clock, newest).jump.is_none());
+        clock.set_wall(START);
+        assert!(guard.read(&clock, newest).jump.is_some());
+    }
+
+    #[test]
     fn drift_is_followed_but_no_faster_than_the_limit_per_hour() {
         let clock = ManualClock::new(START);
-        let mut guard = ClockGuard::new(&clock);
+        let mut guard = ClockGuard::new(&clock, None);
         let mut newest = START;
         for hour in 1..=48_u64 {
             clock.advance(CLOCK_ANCHOR_MAX_MS);

@@ -51,6 +51,9 @@ pub struct LedgerOptions {
     pub faults: Faults,
     /// Entries after which a new snapshot of the fold is written.
     pub snapshot_every: u64,
+    /// Entries up to this time may stand in the future: they were made while the clock was ahead,
+    /// and a person says that it is right now.
+    pub clock_was_ahead_until: Option<Timestamp>,
     /// The database that keeps the log.
     pub store: StoreOptions,
 }
@@ -63,6 +66,7 @@ impl LedgerOptions {
             clock: Arc::new(SystemClock),
             faults: Faults::default(),
             snapshot_every: SNAPSHOT_EVERY_ENTRIES,
+            clock_was_ahead_until: None,
             store: StoreOptions::Sqlite,
         }
     }
@@ -241,6 +245,7 @@ fn prepare<F: Fold>(
         clock,
         faults,
         snapshot_every: _,
+        clock_was_ahead_until,
         store: _,
     } = options;
     let signer: Arc<dyn CheckpointSigner> = Arc::from(signer);
@@ -309,7 +314,7 @@ fn prepare<F: Fold>(
         database,
         reserve,
         signer,
-        guard: ClockGuard::new(&*clock),
+        guard: ClockGuard::new(&*clock, clock_was_ahead_until),
         clock,
         faults,
         state: folded.state,
@@ -319,6 +324,7 @@ fn prepare<F: Fold>(
         waiting,
         checkpoint,
         checkpoint_stored: true,
+        reserve_tried: None,
         nodes: None,
     };
     Ok((sequencer, report, used))

@@ -14,6 +14,8 @@ pub const COMMAND_MAX_EVENTS: usize = 256;
 /// Size of the reserve journal in bytes (4 MiB): thousands of ordinary entries, and more than
 /// sixty of the largest.
 pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+/// How long to wait before it is tried again to make a reserve that is missing, in milliseconds.
+pub const RESERVE_RETRY_MS: u64 = 5_000;
 /// Most entries held in memory alone, when neither the database nor the reserve can be written.
 pub const PENDING_MAX_ENTRIES: usize = 4_096;
 /// How long to wait before the database is tried again while entries wait for it, in milliseconds.

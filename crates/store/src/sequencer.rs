@@ -28,7 +28,7 @@
 //! entries wait, nothing is granted: an entry can't be durable before the one in front of it is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_model::limits::ENTRY_MAX_BYTES;
 use portcullis_model::{Fold, Refusal, Timestamp};
@@ -41,7 +41,7 @@ use crate::faults::{Faults, Step};
 use crate::handle::{Published, Shared};
 use crate::limits::{
     BATCH_MAX_BYTES, BATCH_MAX_COMMANDS, CHECKPOINT_IDLE_MS, COMMAND_MAX_EVENTS,
-    PENDING_MAX_ENTRIES, RETRY_MS,
+    PENDING_MAX_ENTRIES, RESERVE_RETRY_MS, RETRY_MS,
 };
 use crate::queue::Taken;
 use crate::receipt::{Receipt, RecordedIn};
@@ -83,6 +83,8 @@ pub(crate) struct Sequencer<F: Fold> {
     pub(crate) checkpoint: Arc<SignedCheckpoint>,
     /// Whether the database has it.
     pub(crate) checkpoint_stored: bool,
+    /// When it was last tried to make a reserve that is not there.
+    pub(crate) reserve_tried: Option<Instant>,
     /// What proves the entries of the newest commit.
     pub(crate) nodes: Option<Arc<BatchNodes>>,
 }
@@ -145,6 +147,7 @@ impl<F: Fold> Sequencer<F> {
     }
 
     fn batch(&mut self, jobs: Vec<Job<F>>) {
+        self.mend_reserve();
         let blocked = self.catch_up().err();
         let reading = self.guard.read(&*self.clock, self.newest);
         let doubt = self.shared.doubt.load_full();
@@ -334,6 +337,27 @@ impl<F: Fold> Sequencer<F> {
         }
     }
 
+    /// Makes the reserve that could not be made before: best long before it is needed.
+    fn mend_reserve(&mut self) {
+        let pause = Duration::from_millis(RESERVE_RETRY_MS);
+        if self.reserve.is_some()
+            || self
+                .reserve_tried
+                .is_some_and(|tried| tried.elapsed() < pause)
+        {
+            return;
+        }
+        self.reserve_tried = Some(Instant::now());
+        match Reserve::open(&self.shared.dir, self.faults.clone()) {
+            // What it held was read at the start, and stands first among what waits.
+            Ok((reserve, _)) => {
+                tracing::info!("the ledger has a reserve again");
+                self.reserve = Some(reserve);
+            }
+            Err(refusal) => tracing::warn!(%refusal, "the ledger has no reserve"),
+        }
+    }
+
     /// Makes the waiting entries durable in the reserve, all that aren't.
     fn write_reserve(&mut self) -> Result<(), Refusal> {
         let Some(reserve) = &mut self.reserve else {
@@ -341,7 +365,7 @@ impl<F: Fold> Sequencer<F> {
                 "no-reserve",
                 "the ledger has no reserve: it could not be made when the server started",
             )
-            .next("free space on the disk of the data directory and restart the server"));
+            .next("free space on the disk of the data directory; the server makes one by itself"));
         };
         let records: Vec<Record> = self
             .waiting

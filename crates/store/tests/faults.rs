@@ -287,3 +287,24 @@ fn entries_missing_before_the_reserve_keep_the_server_from_starting() {
         .unwrap();
     assert_eq!(refusal.code, "reserve-gap");
 }
+
+#[test]
+fn a_reserve_that_could_not_be_made_is_made_as_soon_as_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("reserve.journal");
+    std::fs::create_dir(&place).unwrap();
+    let failing = Failing::default();
+    // Neither made nor read: nothing is known of what it might hold.
+    assert!(Ledger::<Toy>::open(dir.path(), toy::options(Faults::default())).is_err());
+    std::fs::remove_dir(&place).unwrap();
+    // A full device gives a file and takes no byte.
+    std::os::unix::fs::symlink("/dev/full", &place).unwrap();
+    let (ledger, report) = failing.open(dir.path());
+    assert_eq!(report.warnings.len(), 1, "{report:?}");
+    let handle = ledger.handle();
+    std::fs::remove_file(&place).unwrap();
+    handle.submit_blocking(grant(1)).unwrap();
+    failing.set(&[Step::Planned]);
+    let receipt = handle.submit_blocking(trip("now")).unwrap();
+    assert_eq!(receipt.recorded, RecordedIn::Reserve);
+}
