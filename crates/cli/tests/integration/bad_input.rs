@@ -149,6 +149,18 @@ fn bad_requests() -> BTreeMap<&'static str, Vec<BadRequest>> {
             "/v1/ledger/checkpoint",
             vec![("POST", "/v1/ledger/checkpoint", junk)],
         ),
+        // Below `/log`.
+        ("/checkpoint", vec![("POST", "/log/checkpoint", junk)]),
+        (
+            "/tile/{*path}",
+            vec![
+                get("/log/tile/0/x000/000"),
+                get("/log/tile/entries/999.p/0"),
+                get("/log/tile/64/000"),
+                get("/log/tile/0/999999"),
+                ("POST", "/log/tile/0/000", junk),
+            ],
+        ),
         (
             "/v1/ledger/proof/{index}",
             vec![get("/v1/ledger/proof/99999999"), get("/v1/ledger/proof/x")],

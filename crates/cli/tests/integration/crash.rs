@@ -1,6 +1,10 @@
 //! `kill -9` anywhere: the state after is the state before, and nothing is done twice.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
+
+use serde_json::json;
 
 use crate::house::{Entry, House, Plan, committing, wait_until};
 
@@ -204,5 +208,80 @@ fn killed_again_and_again_in_a_busy_pipeline_it_loses_and_repeats_nothing() {
             before,
             "seed {seed}"
         );
+    }
+}
+
+#[test]
+fn a_data_directory_that_went_back_in_time_halts_everything_until_people_sign() {
+    let mut house = House::solo();
+    house.stop_server();
+    let held = house.path("held.checkpoint");
+    let config = house.home().join("portcullis.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    let setting = format!("held_checkpoint = \"{}\"\n", held.display());
+    fs::write(&config, setting + &settings).unwrap();
+    house.serve();
+    house.stop_server();
+    let (data, copy) = (house.home().join("ledger"), house.path("copy"));
+    copy_folder(&data, &copy);
+
+    house.serve();
+    let change = house.propose("ada", "src/a.txt", "lost");
+    house.await_request(&change);
+    let (size, _) = house.point();
+    wait_until("the newest checkpoint is held", || {
+        let note = fs::read_to_string(&held).unwrap_or_default();
+        let held_size = note
+            .lines()
+            .nth(1)
+            .and_then(|line| line.parse::<u64>().ok());
+        held_size.filter(|held_size| *held_size >= size)
+    });
+    house.stop_server();
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&copy, &data).unwrap();
+
+    for start in 0..2 {
+        house.serve();
+        let incident = house.await_entry("incident.opened", |entry| {
+            entry.body["code"] == "ledger-restored"
+        });
+        let lost_to: u64 = incident.body["facts"]["lost_to"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(lost_to + 1 >= size, "{incident:?}");
+        let breakers = house.get("/v1/status")["breakers"].clone();
+        assert_eq!(breakers.as_array().unwrap().len(), 1, "start {start}");
+        // Found once, and then the ledger itself says so.
+        assert_eq!(house.entries("breaker.tripped").len(), 1);
+        let aside = fs::read_dir(held.parent().unwrap()).unwrap().flatten();
+        let aside = aside.filter(|entry| entry.file_name().to_string_lossy().contains(".lost-"));
+        assert_eq!(aside.count(), 1);
+        if start == 0 {
+            house.stop_server();
+        }
+    }
+    let asked = house
+        .cli("ada", &["breaker", "reset", "--why", "lost, and looked at"])
+        .exits(4)
+        .json();
+    let request = asked["request"].as_str().unwrap();
+    house.approve("ada", request).ok();
+    house.await_entry("breaker.reset", |_| true);
+    assert_eq!(house.get("/v1/status")["breakers"], json!([]));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Chapter: an agent that tries what it was not given.
 
+use std::collections::BTreeSet;
+
 use portcullis_evidence::dsse;
 use portcullis_evidence::signer::Signer;
 use portcullis_model::statement::Envelope;
@@ -11,7 +13,7 @@ use super::attempts::{ATTEMPTS, Attempt, Ledger, Seen, read, reason};
 use super::begin::ROGUE;
 use super::looks::{Entry, text};
 use super::product;
-use super::ship::{Shipped, task_for};
+use super::ship::{Shipped, approve, task_for};
 use super::stage::{Stage, shown};
 use crate::time::now;
 
@@ -34,16 +36,13 @@ pub(super) fn play(stage: &Stage, honest: &Shipped, server: u32) -> Result<(), R
     stage.write("agents/rogue.sh", &script)?;
     let quoted = "\"$(cat agents/rogue.sh)\"";
     story.typed(&shown(&["run", "--task", &task, "--", "sh", "-c", quoted]))?;
-    let done = stage.processes.run(
-        &mut stage.portcullis(&["run", "--task", &task, "--", "sh", "-c", &script]),
-        true,
-    )?;
-    let attempts = read(&done.out);
+    let printed = watched(stage, &["run", "--task", &task, "--", "sh", "-c", &script])?;
+    let attempts = read(&printed);
     stage.expect(
         attempts.len() == ATTEMPTS.len(),
         "the rogue's run",
         &format!("{} attempts", ATTEMPTS.len()),
-        || done.both(),
+        || printed.clone(),
     )?;
     let entries = stage.entries(from)?;
     let mut denials = entries
@@ -58,6 +57,39 @@ pub(super) fn play(stage: &Stage, honest: &Shipped, server: u32) -> Result<(), R
     untested(stage)?;
     nothing_left(stage, attempts.values())?;
     forged(stage)
+}
+
+/// Runs the rogue to its end. After every few denials it stands still, and goes on only when a
+/// person says so; gives what it printed.
+fn watched(stage: &Stage, arguments: &[&str]) -> Result<String, Refusal> {
+    let log = stage.path("logs/rogue.log");
+    let run = stage
+        .processes
+        .background(&mut stage.portcullis(arguments), &log)?;
+    let mut answered = BTreeSet::new();
+    stage.wait("the rogue's run", || {
+        if run.ended()?.is_some() {
+            return Ok(Some(()));
+        }
+        for request in stage.items("/v1/requests?open=true")? {
+            let id = text(&request, "/id");
+            if answered.insert(id.clone()) {
+                approve(stage, &id, false)?;
+            }
+        }
+        Ok(None)
+    })?;
+    stage.expect(
+        !answered.is_empty(),
+        "the rogue's denials",
+        "a stop that a person is asked about",
+        || run.printed(),
+    )?;
+    stage.story.good(&format!(
+        "denied again and again, it stood still {} times, until a person let it go on",
+        answered.len()
+    ))?;
+    Ok(run.printed())
 }
 
 fn script(stage: &Stage, honest: &Shipped, server: u32) -> String {
