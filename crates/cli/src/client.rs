@@ -222,7 +222,16 @@ impl Client {
         body: Bytes,
     ) -> Result<Bytes, Refusal> {
         let whole = async {
-            let response = self.send(method, path, headers, body).await?;
+            let asked = self.send(method.clone(), path, headers, body.clone());
+            let mut response = asked.await?;
+            // A standby only reads, and says who leads. What is proved for one address with a key
+            // can't be sent to another.
+            if let Some(leader) = leader_of(&response)
+                && headers.is_empty()
+            {
+                let leader = Self::new(&leader)?;
+                response = leader.send(method, path, headers, body).await?;
+            }
             if response.status().is_success() {
                 return collect(response.into_body(), ANSWER_MAX_BYTES).await;
             }
@@ -302,6 +311,15 @@ impl Client {
         .received(cause)
         .next("start it with `portcullis serve`, or name another with --server")
     }
+}
+
+/// Where to ask instead, if a standby refused.
+fn leader_of(response: &http::Response<Incoming>) -> Option<String> {
+    if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    let leader = response.headers().get("portcullis-leader")?;
+    leader.to_str().ok().map(str::to_owned)
 }
 
 /// An answer that no Portcullis wrote.

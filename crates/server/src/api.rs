@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::map_response;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -55,9 +55,45 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/git/{*path}", any(gateway::people))
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), as_of))
         .layer(middleware::from_fn(only_by_local_name))
         .with_state(app)
 }
+
+/// Says of which moment an answer is, and refuses at a standby what only the leader does.
+///
+/// `portcullis-as-of` holds the number of entries and a time: at the leader the present, at a
+/// standby when it last saw that there are no more. It is taken before the answer is made, so an
+/// answer may be newer and is never older.
+async fn as_of(Shared(app): Shared<Arc<App>>, request: Request, next: Next) -> Response {
+    let standby = app.ledger.as_of();
+    let told = format!(
+        "{}; {}",
+        app.ledger.size(),
+        standby.unwrap_or_else(crate::app::now)
+    );
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let mut response = match app.ledger.why_closed() {
+        Some(refusal) if standby.is_some() && !reads => Problem::from(refusal).into_response(),
+        _ => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    if let Ok(told) = HeaderValue::from_str(&told) {
+        headers.insert(AS_OF, told);
+    }
+    if standby.is_some()
+        && let Some(leader) = app.ledger.leader()
+        && let Ok(leader) = HeaderValue::from_str(&leader)
+    {
+        headers.insert(LEADER, leader);
+    }
+    response
+}
+
+/// The header that says of which moment an answer is.
+const AS_OF: &str = "portcullis-as-of";
+/// The header in which a standby says who leads.
+const LEADER: &str = "portcullis-leader";
 
 /// Reads are open to whoever reaches the listener, and a browser on this machine reaches it for
 /// any page whose name was made to point here. Such a page still asks by its own name.

@@ -208,6 +208,31 @@ impl Clock for ServerClock {
     }
 }
 
+/// What a server does with the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Writes it.
+    Lead,
+    /// Reads it, and is there to take over.
+    Follow,
+}
+
+/// Waits until a ledger that is followed has its first signed entries.
+async fn begun(handle: &LedgerHandle<State>) -> Result<(), Refusal> {
+    /// A leader signs within moments of its first entry.
+    const BEGIN_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+    let mut size = handle.subscribe();
+    let first = size.wait_for(|size| *size > 0);
+    match tokio::time::timeout(BEGIN_MAX, first).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Refusal::unavailable(
+            "ledger-empty",
+            "the ledger that this server would follow has no entries",
+        )
+        .next("start the server that leads, and then this one again")),
+    }
+}
+
 /// The server as an actor.
 pub fn control() -> Actor {
     // "control" is a valid name, which a test pins.
@@ -216,12 +241,15 @@ pub fn control() -> Actor {
 }
 
 impl App {
-    /// Opens the home: keys, ledger, policy. An empty ledger gets the genesis.
+    /// Opens the home: keys, ledger, policy. As the leader an empty ledger gets the genesis.
     ///
     /// # Errors
     /// Something is missing or unreadable, another server runs on the same data, or the ledger
     /// does not verify.
-    pub async fn open(home: Home) -> Result<(Arc<Self>, Ledger<State>, OpenReport), Refusal> {
+    pub async fn open(
+        home: Home,
+        role: Role,
+    ) -> Result<(Arc<Self>, Ledger<State>, OpenReport), Refusal> {
         let config = Config::read(&text(&Home::read(&home.config(), 64 * 1024)?)?)?;
         let genesis_bytes = Home::read(
             &home.genesis(),
@@ -253,8 +281,15 @@ impl App {
         let mut options = LedgerOptions::new(LogKey::new(name, signer));
         options.clock = Arc::new(ServerClock);
         options.clock_was_ahead_until = config.clock_was_ahead_until;
-        let (ledger, report) = Ledger::<State>::open(&home.ledger(), options)?;
+        options.store = config.store(&home)?;
+        let (ledger, report) = match role {
+            Role::Lead => Ledger::<State>::open(&home.ledger(), options)?,
+            Role::Follow => Ledger::<State>::follow(&home.ledger(), &options)?,
+        };
         let handle = ledger.handle();
+        if role == Role::Follow {
+            begun(&handle).await?;
+        }
         if handle.size() == 0 {
             for file in read_policy(&home.policy())? {
                 handle.blobs().put(file.text.as_bytes())?;

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portcullis_gateway::http::AddressRule;
 use portcullis_model::document::from_toml;
 use portcullis_model::host::normalise_host;
-use portcullis_model::{EndpointId, Refusal, RefusalKind, Timestamp};
+use portcullis_model::{EndpointId, Refusal, RefusalKind, Secret, Timestamp};
+use portcullis_store::{PostgresOptions, StoreOptions};
 use serde::Deserialize;
+
+use crate::home::Home;
 
 /// The configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +50,9 @@ pub struct Config {
     /// How the log is served to readers who do not reach `listen`.
     #[serde(default)]
     pub log: LogConfig,
+    /// Where the ledger is kept.
+    #[serde(default)]
+    pub store: StoreConfig,
 }
 
 /// How the log is served besides the server's own listener.
@@ -77,6 +83,30 @@ pub struct WitnessConfig {
     /// The URL below which it takes checkpoints.
     pub url: String,
 }
+
+/// Where the ledger is kept: in SQLite below the home, unless a PostgreSQL is named.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `postgres://USER@HOST:PORT/DATABASE`, or with `?host=/DIRECTORY` for a Unix socket.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// A file with the password, mode 0600; relative to the home. The environment
+    /// `PORTCULLIS_STORE_PASSWORD` comes before it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// A PEM file of authorities for the connection, beside the public ones.
+    #[serde(default)]
+    pub authorities: Option<PathBuf>,
+    /// What others are told to ask while this server leads; `listen` unless it is said.
+    #[serde(default)]
+    pub advertise: Option<String>,
+}
+
+/// The environment that holds the password of the store.
+pub const STORE_PASSWORD: &str = "PORTCULLIS_STORE_PASSWORD";
+/// Longest password file, in bytes.
+const PASSWORD_MAX_BYTES: u64 = 1_024;
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7117))
@@ -131,6 +161,27 @@ impl Config {
         rule.with_pinned(self.addresses.clone())
     }
 
+    /// The store, with its password read.
+    ///
+    /// # Errors
+    /// The password's file can't be read, or others can read it.
+    pub fn store(&self, home: &Home) -> Result<StoreOptions, Refusal> {
+        let Some(url) = self.store.url.clone() else {
+            return Ok(StoreOptions::Sqlite);
+        };
+        let password = match (std::env::var(STORE_PASSWORD), &self.store.password_file) {
+            (Ok(password), _) => Some(Secret::new(password)),
+            (Err(_), Some(file)) => Some(read_password(&home.root().join(file))?),
+            (Err(_), None) => None,
+        };
+        Ok(StoreOptions::Postgres(PostgresOptions {
+            url,
+            password,
+            authorities: self.store.authorities.clone(),
+            address: self.store.advertise.clone().unwrap_or_else(|| self.url()),
+        }))
+    }
+
     /// The server's own base URL, as it stands in proofs of possession.
     pub fn url(&self) -> String {
         format!("http://{}", self.listen)
@@ -158,6 +209,24 @@ impl LogConfig {
     }
 }
 
+fn read_password(file: &Path) -> Result<Secret<String>, Refusal> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bytes = Home::read(file, PASSWORD_MAX_BYTES)?;
+    let mode = std::fs::metadata(file).map_or(0o777, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        return Err(Refusal::denied(
+            "password-file-open",
+            format!("others can read {}", file.display()),
+        )
+        .expected("mode 0600")
+        .received(&format!("mode {:04o}", mode & 0o7777))
+        .next(format!("chmod 600 {}", file.display())));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Refusal::malformed("password file").expected("one line of text"))?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +236,35 @@ mod tests {
         let written = Config::read(Config::TEMPLATE).unwrap();
         let empty = Config::read("").unwrap();
         assert_eq!(format!("{written:?}"), format!("{empty:?}"));
+    }
+
+    #[test]
+    fn the_store_is_sqlite_unless_a_postgresql_is_named_and_its_password_is_for_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let plain = Config::read("").unwrap();
+        assert!(matches!(plain.store(&home), Ok(StoreOptions::Sqlite)));
+        let named = Config::read(
+            "[store]\nurl = 'postgres://log@/log?host=/run/postgresql'\npassword_file = 'word'",
+        )
+        .unwrap();
+        assert_eq!(named.store(&home).unwrap_err().code, "file-unreadable");
+        let word = dir.path().join("word");
+        std::fs::write(&word, "hunter2\n").unwrap();
+        let mode = |mode| {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&word, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(0o640);
+        let refusal = named.store(&home).unwrap_err();
+        assert_eq!(refusal.code, "password-file-open");
+        mode(0o600);
+        let Ok(StoreOptions::Postgres(options)) = named.store(&home) else {
+            panic!("it is PostgreSQL")
+        };
+        assert_eq!(options.address, "http://127.0.0.1:7117");
+        assert_eq!(options.password.as_ref().unwrap().expose(), "hunter2");
+        assert!(!format!("{options:?}").contains("hunter2"));
     }
 
     #[test]

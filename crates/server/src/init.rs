@@ -51,6 +51,8 @@ pub struct InitPlan {
     pub listen: Option<std::net::SocketAddr>,
     /// Key classes demanded.
     pub key_floor: KeyFloor,
+    /// The PostgreSQL that keeps the ledger, if it isn't SQLite.
+    pub store: Option<String>,
 }
 
 /// What `init` did, line by line, for the person.
@@ -97,10 +99,14 @@ pub fn init(home: &Home, plan: &InitPlan, now: Timestamp) -> Result<InitReport, 
         0o644,
         &mut report,
     )?;
-    let config = match plan.listen {
+    let mut config = match plan.listen {
         Some(listen) => Config::TEMPLATE.replace("127.0.0.1:7117", &listen.to_string()),
         None => Config::TEMPLATE.to_owned(),
     };
+    if let Some(url) = &plan.store {
+        check_store(url)?;
+        config.push_str(&format!("\n[store]\nurl = {}\n", toml_text(url)));
+    }
     write_new(&home.config(), config.as_bytes(), 0o644, &mut report)?;
     write_new(
         &home.policy().join("default.cedar"),
@@ -142,6 +148,22 @@ pub fn init(home: &Home, plan: &InitPlan, now: Timestamp) -> Result<InitReport, 
         );
     }
     Ok(report)
+}
+
+/// Refuses what is no URL of a PostgreSQL, before anything is made.
+fn check_store(url: &str) -> Result<(), Refusal> {
+    portcullis_store::PostgresOptions {
+        url: url.to_owned(),
+        password: None,
+        authorities: None,
+        address: String::new(),
+    }
+    .check()
+}
+
+/// A text as it stands in TOML.
+fn toml_text(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 struct FirstKeys {

@@ -1,14 +1,18 @@
 //! The role `serve`: the ledger, the API, the gateway, the worker.
 
+use std::future::{Future, IntoFuture as _};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_model::event::{IncidentOpened, ServerStarted};
 use portcullis_model::statement::LedgerPoint;
 use portcullis_model::{Refusal, RefusalKind};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-use crate::app::App;
+use crate::app::{App, Role};
 use crate::home::Home;
 use crate::log::Readers;
 use crate::{api, held, worker};
@@ -27,53 +31,116 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
         )
         .received(&error.to_string())
     })?;
-    let (app, ledger, report) = App::open(Home::new(root)).await?;
-    for warning in &report.warnings {
-        tracing::warn!(error.code = warning.code, "{warning}");
-    }
-    let listener = bind(app.config.listen, "listen").await?;
-    let log = match app.config.log.listen {
-        Some(address) => Some((
-            bind(address, "log.listen").await?,
-            Readers::open(&app.home, &app.config.log)?,
-        )),
-        None => None,
-    };
-    // Before anything is written on what may be an old copy.
-    let follows = held::compare(&app).await?;
-    announce(&app).await?;
-    let work = tokio::spawn(worker::run(Arc::clone(&app)));
-    let sync = tokio::spawn(worker::sync::run(Arc::clone(&app)));
-    let keep = tokio::spawn(worker::rollout::keep(Arc::clone(&app)));
-    let asking = tokio::spawn(crate::witnesses::run(Arc::clone(&app)));
-    let log = log.map(|(listener, readers)| {
-        tokio::spawn(crate::log::serve(Arc::clone(&app), listener, readers))
-    });
-    let hold = tokio::spawn({
-        let app = Arc::clone(&app);
-        async move {
-            if follows {
-                held::follow(app).await;
+    let home = Home::new(root);
+    let mut ready = Some(ready);
+    let stop = stopped();
+    tokio::pin!(stop);
+    // With PostgreSQL a server leads or follows, and may do both in turns.
+    let mut role = Role::Lead;
+    loop {
+        let opened = App::open(home.clone(), role).await;
+        let (app, ledger, report) = match opened {
+            Err(refusal) if refusal.code == "another-leads" => {
+                tracing::info!("another server leads; this one stands by");
+                role = Role::Follow;
+                continue;
+            }
+            other => other?,
+        };
+        for warning in &report.warnings {
+            tracing::warn!(error.code = warning.code, "{warning}");
+        }
+        let listener = bind(app.config.listen, "listen").await?;
+        let served = turn(&app, role, listener, &mut ready, stop.as_mut()).await;
+        drop(app);
+        let closed = tokio::task::spawn_blocking(move || ledger.close())
+            .await
+            .map_err(|_| Refusal::internal("closing the ledger was cut off"))?;
+        match served? {
+            Turn::Stopped => return closed,
+            Turn::Ended => {
+                // The ledger ended by itself: the lead was lost, or may be taken.
+                if let Err(refusal) = closed {
+                    tracing::error!("the ledger did not end well: {refusal}");
+                }
+                role = Role::Lead;
             }
         }
-    });
-    ready(&app);
-    let served = axum::serve(listener, api::router(Arc::clone(&app)))
-        .with_graceful_shutdown(stopped())
-        .await;
-    work.abort();
-    sync.abort();
-    keep.abort();
-    hold.abort();
-    asking.abort();
-    if let Some(log) = log {
-        log.abort();
     }
-    drop(app);
-    ledger.close()?;
-    served.map_err(|error| {
-        Refusal::unavailable("server-failed", "the server stopped").received(&error.to_string())
-    })
+}
+
+/// How a turn as leader or standby ended.
+enum Turn {
+    /// The process was told to stop.
+    Stopped,
+    /// The ledger ended: another process leads, or this one may.
+    Ended,
+}
+
+/// How long requests that are being answered may take when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Serves in one role until it ends.
+async fn turn(
+    app: &Arc<App>,
+    role: Role,
+    listener: TcpListener,
+    ready: &mut Option<impl FnOnce(&App)>,
+    stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Turn, Refusal> {
+    let mut work = JoinSet::new();
+    if let Some(address) = app.config.log.listen {
+        let listener = bind(address, "log.listen").await?;
+        let readers = Readers::open(&app.home, &app.config.log)?;
+        let serving = crate::log::serve(Arc::clone(app), listener, readers);
+        work.spawn(async move {
+            let _ended = serving.await;
+        });
+    }
+    if role == Role::Lead {
+        // Before anything is written on what may be an old copy.
+        if held::compare(app).await? {
+            work.spawn(held::follow(Arc::clone(app)));
+        }
+        announce(app).await?;
+        work.spawn(worker::run(Arc::clone(app)));
+        work.spawn(worker::sync::run(Arc::clone(app)));
+        work.spawn(worker::rollout::keep(Arc::clone(app)));
+        work.spawn(crate::witnesses::run(Arc::clone(app)));
+    }
+    match ready.take() {
+        Some(ready) => ready(app),
+        None => tracing::info!(?role, "ready again"),
+    }
+    let (end, ending) = tokio::sync::oneshot::channel::<()>();
+    let serving =
+        axum::serve(listener, api::router(Arc::clone(app))).with_graceful_shutdown(async {
+            // A sender that is gone says the same.
+            let _told = ending.await;
+        });
+    let serving = serving.into_future();
+    tokio::pin!(serving);
+    let turn = tokio::select! {
+        served = &mut serving => {
+            return served.map(|()| Turn::Stopped).map_err(|error| {
+                Refusal::unavailable("server-failed", "the server stopped")
+                    .received(&error.to_string())
+            });
+        }
+        () = stop => Turn::Stopped,
+        why = app.ledger.ended() => {
+            if let Some(why) = why {
+                tracing::warn!(error.code = why.code, "{why}");
+            }
+            Turn::Ended
+        }
+    };
+    work.shutdown().await;
+    drop(end);
+    if tokio::time::timeout(DRAIN_MAX, serving).await.is_err() {
+        tracing::warn!("requests were cut off at the end");
+    }
+    Ok(turn)
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Refusal> {

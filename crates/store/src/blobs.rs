@@ -26,7 +26,9 @@ use portcullis_model::{Digest, Refusal, Secret, Timestamp};
 
 use crate::disk::{create_private_directory, io_refusal, private_file, sync_directory};
 use crate::limits::BLOB_MAX_BYTES;
+use crate::postgres::Postgres;
 use crate::private::{BlobKey, PrivateStore};
+use crate::storage::StoreOptions;
 
 /// The blobs of a data directory. Calls go to the disk: make them from a blocking task.
 pub struct Blobs {
@@ -51,6 +53,20 @@ impl Blobs {
     /// The directory can't be read.
     pub fn open_reader(dir: &Path) -> Result<Self, Refusal> {
         Ok(Self::at(dir, Arc::new(PrivateStore::open_reader(dir)?)))
+    }
+
+    /// As [`open_reader`](Self::open_reader), wherever the ledger of `dir` is kept.
+    ///
+    /// # Errors
+    /// As [`open_reader`](Self::open_reader), or PostgreSQL can't be reached.
+    pub fn open_reader_in(dir: &Path, store: &StoreOptions) -> Result<Self, Refusal> {
+        match store {
+            StoreOptions::Sqlite => Self::open_reader(dir),
+            StoreOptions::Postgres(place) => {
+                let pool = Arc::clone(Postgres::open_reader(place)?.pool());
+                Ok(Self::at(dir, Arc::new(PrivateStore::in_postgres(pool))))
+            }
+        }
     }
 
     /// Opens the blobs of `dir` for writing, and removes what unfinished puts left behind.

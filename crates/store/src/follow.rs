@@ -68,6 +68,7 @@ pub(crate) fn prepare<F: Fold>(
     shared
         .looked_ms
         .store(SystemClock.wall().as_ms(), Ordering::Release);
+    shared.leader.store(Some(Arc::new(lead.address.clone())));
     shared
         .queue
         .close_because(not_leader(Some(lead.address.as_str())));
@@ -112,7 +113,9 @@ impl<F: Fold> Follower<F> {
             .looked_ms
             .store(SystemClock.wall().as_ms(), Ordering::Release);
         if self.postgres.may_take(&mut self.watch, &lead) {
-            return Ok(true);
+            // Taken here, and kept by whoever opens the ledger in this directory now: that it has
+            // to be closed first costs no second lease.
+            return self.postgres.claim(&lead);
         }
         self.name_leader(&lead);
         Ok(false)
@@ -122,6 +125,9 @@ impl<F: Fold> Follower<F> {
     fn name_leader(&mut self, lead: &Lead) {
         if self.leader.as_ref() != Some(&lead.address) {
             self.leader = Some(lead.address.clone());
+            self.shared
+                .leader
+                .store(Some(Arc::new(lead.address.clone())));
             self.shared
                 .queue
                 .close_because(not_leader(self.leader.as_deref()));

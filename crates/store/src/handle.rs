@@ -32,6 +32,8 @@ pub(crate) struct Shared<F: Fold> {
     pub(crate) queue: Queue<Job<F>>,
     pub(crate) published: ArcSwap<Published<F>>,
     pub(crate) size: watch::Sender<u64>,
+    /// Where the server that leads answers, at a standby.
+    pub(crate) leader: ArcSwapOption<String>,
     /// When a standby last looked at the log, on the wall clock; 0 for the process that writes it.
     pub(crate) looked_ms: AtomicU64,
     pub(crate) readers: Readers,
@@ -126,6 +128,20 @@ impl<F: Fold> LedgerHandle<F> {
             0 => None,
             looked => Some(Timestamp::from_ms(looked)),
         }
+    }
+
+    /// Why this ledger takes no commands, if it doesn't: `not-leader` at a standby.
+    pub fn why_closed(&self) -> Option<Refusal> {
+        self.0.queue.why()
+    }
+
+    /// At a standby: where the server that leads answers, if one does and says so.
+    pub fn leader(&self) -> Option<String> {
+        let leader = self.0.leader.load();
+        leader
+            .as_deref()
+            .filter(|address| !address.is_empty())
+            .cloned()
     }
 
     /// Waits until the ledger takes no more commands or is not followed any more, and gives the

@@ -350,6 +350,7 @@ pub(crate) fn share<F: Fold>(
             checkpoint: Arc::clone(checkpoint),
         }),
         size: watch::Sender::new(stored),
+        leader: ArcSwapOption::empty(),
         looked_ms: AtomicU64::new(0),
         readers,
         private,

@@ -62,7 +62,7 @@ pub use faults::{Faults, Step};
 pub use handle::{LedgerHandle, Tail};
 pub use held::Contradiction;
 pub use ledger::{Ledger, LedgerOptions, OpenReport};
-pub use postgres::PostgresOptions;
+pub use postgres::{PostgresOptions, PostgresStatus};
 pub use private::{Person, PrivateStore};
 pub use queue::QueueDepth;
 pub use receipt::{Receipt, RecordedIn};

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use portcullis_evidence::note::KeyName;
 use portcullis_flow::State;
 use portcullis_model::{Body, Event, Refusal};
+use portcullis_server::config::Config;
 use portcullis_server::home::Home;
 use portcullis_server::init::log_signer;
-use portcullis_store::{Ledger, LedgerOptions, LogKey};
+use portcullis_store::{Ledger, LedgerOptions, LogKey, StoreOptions};
 use serde_json::json;
 
 use crate::context::Context;
@@ -63,8 +64,14 @@ fn copy(from: &Path, to: &Path, with_keys: bool) -> Result<u64, Refusal> {
         );
     }
     let name: KeyName = genesis.origin.parse()?;
-    let options = LedgerOptions::new(LogKey::new(name, log_signer(&home)?));
-    let (ledger, _) = Ledger::<State>::open(&home.ledger(), options)?;
+    let mut options = LedgerOptions::new(LogKey::new(name, log_signer(&home)?));
+    let config = Home::read(&home.config(), FILE_MAX_BYTES)?;
+    options.store = Config::read(&String::from_utf8_lossy(&config))?.store(&home)?;
+    let (ledger, _) = match options.store {
+        StoreOptions::Sqlite => Ledger::<State>::open(&home.ledger(), options)?,
+        // Another server may lead meanwhile: what is signed is copied.
+        StoreOptions::Postgres(_) => Ledger::<State>::follow(&home.ledger(), &options)?,
+    };
     let target = Home::new(to);
     make_folder(to)?;
     let copied = ledger.handle().backup(&target.ledger());

@@ -96,6 +96,7 @@ impl Doctor {
         let home = context.home();
         if home.exists() {
             found.extend(modes(&home));
+            found.extend(store(&home).await);
         }
         found.extend(server(context).await);
         context.out().print(&found, || describe(&found))?;
@@ -235,6 +236,38 @@ fn modes(home: &Path) -> Vec<Found> {
         ));
     }
     found
+}
+
+/// The PostgreSQL that keeps the ledger, if this home names one.
+async fn store(home: &Path) -> Option<Found> {
+    use portcullis_server::config::Config;
+    use portcullis_server::home::Home;
+    let home = Home::new(home);
+    let text = Home::read(&home.config(), 64 * 1024).ok()?;
+    let options =
+        Config::read(&String::from_utf8_lossy(&text)).and_then(|config| config.store(&home));
+    let options = match options {
+        Ok(portcullis_store::StoreOptions::Postgres(options)) => options,
+        Ok(portcullis_store::StoreOptions::Sqlite) => return None,
+        Err(refusal) => return Some(Found::of(State::Bad, "store", &refusal)),
+    };
+    let probed = tokio::task::spawn_blocking(move || options.probe())
+        .await
+        .ok()?;
+    Some(match probed {
+        Ok(status) => {
+            let leader = match &status.leader {
+                Some(leader) => format!("{leader} leads"),
+                None => "nobody leads".to_owned(),
+            };
+            let told = format!(
+                "PostgreSQL {}, {} entries, {leader}",
+                status.version, status.size
+            );
+            Found::good("store", told)
+        }
+        Err(refusal) => Found::of(State::Bad, "store", &refusal),
+    })
 }
 
 async fn server(context: &Context) -> Vec<Found> {

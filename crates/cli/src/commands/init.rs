@@ -65,6 +65,10 @@ pub(crate) struct Init {
     /// Where the server shall listen [default: 127.0.0.1:7117]
     #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_LISTEN")]
     listen: Option<SocketAddr>,
+    /// Keep the ledger in this PostgreSQL (15 or later) instead of SQLite: postgres://USER@HOST/DB,
+    /// without a password
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
 }
 
 /// A name and a path.
@@ -239,6 +243,7 @@ impl Init {
                 .collect(),
             repositories,
             listen: self.listen,
+            store: self.store.clone(),
             key_floor: floor_for(&keys),
             administrators,
         })

@@ -197,7 +197,8 @@ impl Verify {
         // Every signature in every entry is checked again on the way.
         let first: OnceLock<Vec<u8>> = OnceLock::new();
         let audit = Mutex::new(Audit::default());
-        let blobs = Blobs::open_reader(&home.join("ledger"))?;
+        let store = store_of(home)?;
+        let blobs = Blobs::open_reader_in(&home.join("ledger"), &store)?;
         let look = |event: &Event| {
             if event.index == 0
                 && let Ok(bytes) = event.encode()
@@ -214,7 +215,8 @@ impl Verify {
             held: held.as_deref(),
             blobs_named_by: Some(&look),
         };
-        let report = portcullis_store::verify::<State>(&home.join("ledger"), &options)?;
+        let report =
+            portcullis_store::verify_store::<State>(&home.join("ledger"), &store, &options)?;
         let mut findings: Vec<String> = report
             .findings
             .iter()
@@ -433,4 +435,16 @@ impl Count {
 fn broken(message: &str) -> Refusal {
     Refusal::conflict("ledger-broken", message)
         .next("do not trust this ledger; keep what you hold, and compare it with a witness")
+}
+
+/// The store that a home's configuration names. A copy without one, such as a backup, is in SQLite.
+fn store_of(home: &Path) -> Result<portcullis_store::StoreOptions, Refusal> {
+    use portcullis_server::config::Config;
+    use portcullis_server::home::Home;
+    let home = Home::new(home);
+    if home.ledger().join("ledger.db").exists() || !home.config().exists() {
+        return Ok(portcullis_store::StoreOptions::Sqlite);
+    }
+    let text = String::from_utf8_lossy(&Home::read(&home.config(), 64 * 1024)?).into_owned();
+    Config::read(&text)?.store(&home)
 }

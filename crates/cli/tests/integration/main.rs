@@ -11,6 +11,8 @@
 )]
 
 mod house;
+#[path = "../../../store/tests/postgres_server/mod.rs"]
+mod postgres_server;
 
 mod agents;
 mod approvals;
@@ -33,5 +35,6 @@ mod quota;
 mod rollout;
 mod runs;
 mod secrets;
+mod takeover;
 mod tasks;
 mod windows;

@@ -120,7 +120,8 @@ impl World {
                 witnesses: Default::default(),
             }],
             agents: Vec::new(),
-            listen: None,
+            store: None,
+        listen: None,
             key_floor: KeyFloor {
                 production: KeyClass::Software,
                 breaker_reset: KeyClass::Software,
@@ -140,7 +141,9 @@ impl World {
     }
 
     async fn open(&mut self) {
-        let (app, ledger, _) = App::open(self.home.clone()).await.unwrap();
+        let (app, ledger, _) = App::open(self.home.clone(), portcullis_server::app::Role::Lead)
+            .await
+            .unwrap();
         self.running = Some(Running {
             app,
             ledger,

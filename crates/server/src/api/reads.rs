@@ -140,6 +140,9 @@ async fn status(Shared(app): Shared<Arc<App>>) -> Answer {
         "policy": state.policy(),
         "breakers": breakers,
         "witnesses": app.witnesses.shown(),
+        "role": if app.ledger.as_of().is_some() { "standby" } else { "leader" },
+        "leader": app.ledger.leader(),
+        "as_of": { "index": app.ledger.size(), "time": app.ledger.as_of().unwrap_or_else(now) },
         "time": now(),
     })))
 }

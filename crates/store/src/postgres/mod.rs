@@ -66,6 +66,47 @@ pub(crate) struct Handover {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// What [`PostgresOptions::probe`] finds.
+#[derive(Clone, Debug)]
+pub struct PostgresStatus {
+    /// The server's version, as it says it.
+    pub version: String,
+    /// Number of entries.
+    pub size: u64,
+    /// Where the server that leads answers, if one does.
+    pub leader: Option<String>,
+}
+
+impl PostgresOptions {
+    /// Whether the URL is one that a ledger can be kept at; connects to nothing.
+    ///
+    /// # Errors
+    /// `store-url`: it is no URL of PostgreSQL, or holds a password.
+    pub fn check(&self) -> Result<(), Refusal> {
+        Target::new(self).map(drop)
+    }
+
+    /// Connects as a server would, changes nothing, and says what is there.
+    ///
+    /// # Errors
+    /// PostgreSQL can't be reached, does not keep what it should, or holds no ledger of ours.
+    pub fn probe(&self) -> Result<PostgresStatus, Refusal> {
+        let postgres = Postgres::open_reader(self)?;
+        let lead = postgres.look()?;
+        let row = postgres
+            .pool
+            .with("ask PostgreSQL for its version", |link| {
+                link.run(|client| async move { client.query_one("SHOW server_version", &[]).await })
+                    .map_err(|failure| failure.refusal("ask PostgreSQL for its version"))
+            })?;
+        Ok(PostgresStatus {
+            version: row.try_get(0).map_err(read::unreadable)?,
+            size: lead.size,
+            leader: Some(lead.address).filter(|address| !address.is_empty()),
+        })
+    }
+}
+
 impl Postgres {
     /// Connects, checks what the server promises, and makes the tables if `make` says so.
     pub(crate) fn open(dir: &Path, options: &PostgresOptions, make: bool) -> Result<Self, Refusal> {
@@ -107,6 +148,14 @@ impl Postgres {
 
     pub(crate) fn may_take(&self, watch: &mut Watch, lead: &Lead) -> bool {
         watch.may_take(lead, &self.instance)
+    }
+
+    /// Takes the lead for this instance if the row is still `lead`.
+    pub(crate) fn claim(&self, lead: &Lead) -> Result<bool, Refusal> {
+        let token = lead::new_token(&self.instance)?;
+        self.pool.with("take the lead", |link| {
+            Ok(lead.take(link, &token, &self.address)?.is_some())
+        })
     }
 
     /// Takes the lead, waiting until whoever has it has shown no life for a lease.

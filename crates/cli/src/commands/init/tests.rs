@@ -39,6 +39,7 @@ fn the_example_agent_is_a_valid_record() {
         repositories: Vec::new(),
         environments: Vec::new(),
         agents: Vec::new(),
+        store: None,
         listen: None,
         key_floor: floor_for(&[]),
     };

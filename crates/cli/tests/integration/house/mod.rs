@@ -53,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) bare: bool,
     /// Where the server's directory is, if not beside everything else.
     pub(crate) home: Option<PathBuf>,
+    /// The PostgreSQL that keeps the ledger, if it isn't SQLite.
+    pub(crate) store: Option<String>,
 }
 
 impl Default for Plan {
@@ -69,6 +71,7 @@ impl Default for Plan {
             ordinary: false,
             bare: true,
             home: None,
+            store: None,
         }
     }
 }
@@ -122,6 +125,43 @@ impl House {
         house.give_away();
         house.init(&plan);
         house
+    }
+
+    /// Another server of the same ledger, with a home of its own and the same people, repository
+    /// and mirrors. It runs when this returns.
+    pub(crate) fn start_standby(&self) -> Self {
+        use std::os::unix::fs::symlink;
+        let mut other = Self::bare();
+        fs::remove_dir(other.path("keys")).unwrap();
+        symlink(self.path("keys"), other.path("keys")).unwrap();
+        symlink(self.shop(), other.shop()).unwrap();
+        fs::create_dir(&other.home).unwrap();
+        for name in ["genesis.json", "keys", "policy", "secrets"] {
+            run(Command::new("cp")
+                .arg("-a")
+                .args([self.home.join(name), other.home.join(name)]))
+            .ok();
+        }
+        symlink(
+            self.home.join("repositories"),
+            other.home.join("repositories"),
+        )
+        .unwrap();
+        let config = fs::read_to_string(self.home.join("portcullis.toml")).unwrap();
+        let (from, to) = (self.port.to_string(), other.port.to_string());
+        fs::write(
+            other.home.join("portcullis.toml"),
+            config.replace(&from, &to),
+        )
+        .unwrap();
+        other.serve();
+        other
+    }
+
+    /// What the API answers, if the server does.
+    pub(crate) fn try_get(&self, path: &str) -> Option<Value> {
+        let answer = http::request(self.port, "GET", path, &[], b"").ok()?;
+        (answer.status == 200).then(|| answer.json())
     }
 
     /// A directory and a free port, nothing else.
@@ -330,6 +370,9 @@ impl House {
         option("listen", format!("127.0.0.1:{}", self.port));
         option("origin", "example.com/house".to_owned());
         option("trust-domain", "example.com".to_owned());
+        if let Some(url) = &plan.store {
+            arguments.extend(["--store".to_owned(), url.clone()]);
+        }
         if plan.solo {
             arguments.push("--solo".to_owned());
         }
