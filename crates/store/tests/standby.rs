@@ -335,8 +335,8 @@ fn postgresql_that_goes_away_stops_grants_not_the_breaker_and_comes_back() {
     handle.submit_blocking(grant(1)).unwrap();
     // In the middle of a stream of commits.
     let granted = Arc::new(Mutex::new(Vec::new()));
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let done = AtomicBool::new(false);
         for writer in 1..5_u64 {
             let (granted, done, handle) = (Arc::clone(&granted), &done, handle.clone());
             scope.spawn(move || {
@@ -435,7 +435,7 @@ fn what_can_not_keep_a_ledger_is_refused_with_what_to_do() {
         "postgres-denied"
     );
     for (name, prepare, code) in [
-        ("foreign", "CREATE SCHEMA portcullis", "store-foreign"),
+        ("empty", "CREATE SCHEMA portcullis", "store-foreign"),
         (
             "theirs",
             "CREATE SCHEMA portcullis; CREATE TABLE portcullis.store (a int)",

@@ -32,13 +32,13 @@ const START_MAX: Duration = Duration::from_secs(90);
 /// it, with the lock in hand.
 const GUARD: &str = r#"
 cd "$1" || exit 1
-"$2/pg_ctl" -D data -l log -w -t 90 start >start.log 2>&1 || exit 1
+"$2/pg_ctl" -D "$1/data" -l "$1/log" -w -t 90 start >start.log 2>&1 || exit 1
 while :; do
     flock -x users true
     sleep 2
     exec 9<users
     if flock -x -n 9; then
-        "$2/pg_ctl" -D data -m immediate -w stop >stop.log 2>&1
+        "$2/pg_ctl" -D "$1/data" -m immediate -w stop >stop.log 2>&1
         rm -rf data s log start.log stop.log
         exit 0
     fi
