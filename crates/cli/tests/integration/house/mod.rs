@@ -160,7 +160,7 @@ impl House {
 
     /// What the API answers, if the server does.
     pub(crate) fn try_get(&self, path: &str) -> Option<Value> {
-        let answer = http::request(self.port, "GET", path, &[], b"").ok()?;
+        let answer = request(self.port, "GET", path, &[], b"").ok()?;
         (answer.status == 200).then(|| answer.json())
     }
 
