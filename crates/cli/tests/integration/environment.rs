@@ -172,7 +172,12 @@ async fn starter() {
 async fn kill_9_of_the_starter_leaves_traffic_flowing() {
     let site = Site::new();
     let mut starter = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "environment::starter", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "environment::starter",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(
             "PORTCULLIS_TEST_STARTER",
             format!("{}:{}", site.home.root().display(), site.port),
