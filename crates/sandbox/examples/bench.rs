@@ -2,6 +2,7 @@
 //! bubblewrap in the same run: `cargo run --release -p portcullis-sandbox --example bench [ROUNDS]`.
 #![expect(
     clippy::print_stdout,
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "a program by hand, whose output is its result"
 )]
