@@ -1,7 +1,5 @@
 //! Chapter: an agent that tries what it was not given.
 
-use std::collections::BTreeSet;
-
 use portcullis_evidence::dsse;
 use portcullis_evidence::signer::Signer;
 use portcullis_model::statement::Envelope;
@@ -13,9 +11,12 @@ use super::attempts::{ATTEMPTS, Attempt, Ledger, Seen, read, reason};
 use super::begin::ROGUE;
 use super::looks::{Entry, text};
 use super::product;
-use super::ship::{Shipped, approve, task_for};
+use super::ship::{Shipped, task_for};
 use super::stage::{Stage, shown};
 use crate::time::now;
+
+/// One denial fewer than makes a run stand still.
+const ATTEMPTS_PER_RUN: usize = 4;
 
 /// The chapter.
 ///
@@ -30,13 +31,26 @@ pub(super) fn play(stage: &Stage, honest: &Shipped, server: u32) -> Result<(), R
          and as the ledger tells it.",
         ATTEMPTS.len() + 2
     ))?;
-    let task = task_for(stage, ROGUE, "rogue", "Tidy up")?;
+    story.say(
+        "A run that is denied five times stands still until a person has looked. The rogue knows, \
+         and spreads its attempts over several runs.",
+    )?;
     let from = stage.size()?;
-    let script = script(stage, honest, server);
-    stage.write("agents/rogue.sh", &script)?;
-    let quoted = "\"$(cat agents/rogue.sh)\"";
-    story.typed(&shown(&["run", "--task", &task, "--", "sh", "-c", quoted]))?;
-    let printed = watched(stage, &["run", "--task", &task, "--", "sh", "-c", &script])?;
+    let mut printed = String::new();
+    for (part, attempts) in ATTEMPTS.chunks(ATTEMPTS_PER_RUN).enumerate() {
+        let name = format!("rogue-{}", part + 1);
+        let task = task_for(stage, ROGUE, &name, "Tidy up")?;
+        let script = script(stage, honest, server, attempts);
+        let file = format!("agents/{name}.sh");
+        stage.write(&file, &script)?;
+        let quoted = format!("\"$(cat {file})\"");
+        story.typed(&shown(&["run", "--task", &task, "--", "sh", "-c", &quoted]))?;
+        let done = stage.processes.run(
+            &mut stage.portcullis(&["run", "--task", &task, "--", "sh", "-c", &script]),
+            true,
+        )?;
+        printed.push_str(&done.out);
+    }
     let attempts = read(&printed);
     stage.expect(
         attempts.len() == ATTEMPTS.len(),
@@ -59,41 +73,10 @@ pub(super) fn play(stage: &Stage, honest: &Shipped, server: u32) -> Result<(), R
     forged(stage)
 }
 
-/// Runs the rogue to its end. After every few denials it stands still, and goes on only when a
-/// person says so; gives what it printed.
-fn watched(stage: &Stage, arguments: &[&str]) -> Result<String, Refusal> {
-    let log = stage.path("logs/rogue.log");
-    let run = stage
-        .processes
-        .background(&mut stage.portcullis(arguments), &log)?;
-    let mut answered = BTreeSet::new();
-    stage.wait("the rogue's run", || {
-        if run.ended()?.is_some() {
-            return Ok(Some(()));
-        }
-        for request in stage.items("/v1/requests?open=true")? {
-            let id = text(&request, "/id");
-            if answered.insert(id.clone()) {
-                approve(stage, &id, false)?;
-            }
-        }
-        Ok(None)
-    })?;
-    stage.expect(
-        !answered.is_empty(),
-        "the rogue's denials",
-        "a stop that a person is asked about",
-        || run.printed(),
-    )?;
-    stage.story.good(&format!(
-        "denied again and again, it stood still {} times, until a person let it go on",
-        answered.len()
-    ))?;
-    Ok(run.printed())
-}
-
-fn script(stage: &Stage, honest: &Shipped, server: u32) -> String {
+fn script(stage: &Stage, honest: &Shipped, server: u32, attempts: &[Attempt]) -> String {
+    let names: Vec<&str> = attempts.iter().map(|attempt| attempt.name).collect();
     let settings = [
+        ("ATTEMPTS", names.join(" ")),
         ("OTHER_CHANGE", honest.change.clone()),
         (
             "PERSON_KEY",

@@ -93,7 +93,6 @@ production() {
     through GET "http://127.0.0.1:$PRODUCTION_PORT/"
 }
 
-for name in protected force deletion tag scope pipeline rules person repository change \
-    files processes network tunnel approval identity provenance production; do
+for name in $ATTEMPTS; do
     try "$name" "$name"
 done
