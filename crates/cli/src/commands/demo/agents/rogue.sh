@@ -35,8 +35,10 @@ commit() {
 through() {
     method=$1 url=$2
     shift 2
+    host=$hostport
+    case $url in http://*) host=${url#http://} host=${host%%/*} ;; esac
     {
-        printf '%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n' "$method" "$url" "$hostport"
+        printf '%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n' "$method" "$url" "$host"
         printf 'Content-Type: application/json\r\nContent-Length: %s\r\n' "${#body}"
         for header in "$@"; do printf '%s\r\n' "$header"; done
         printf '\r\n%s' "$body"
