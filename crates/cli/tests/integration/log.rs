@@ -548,8 +548,8 @@ fn witnesses_cosign_what_readers_get_and_a_restart_asks_on() {
     house.cli("ada", &check).ok();
 
     // One of two is gone: readers keep the last checkpoint that both saw.
+    let kept = await_cosigned(&house, house.point().0);
     witnesses[1].stop();
-    let kept = await_cosigned(&house, 1);
     grow(&house, house.point().0 + 3);
     let told = wait_until("the failure is told", || {
         let shown = house.cli("ada", &["ledger", "witnesses"]).ok().json();
