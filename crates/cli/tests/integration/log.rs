@@ -560,12 +560,14 @@ fn witnesses_cosign_what_readers_get_and_a_restart_asks_on() {
         house.request("GET", "/log/checkpoint", &[], b"").text(),
         kept
     );
-    // It comes back, and both servers forget what they held in memory.
-    witnesses[1].serve(&house);
     house.kill_server();
     house.serve();
     let again = house.request("GET", "/log/checkpoint", &[], b"").text();
     assert_eq!(again, kept, "what was cosigned survives");
+    // It comes back, and both servers forget what they held in memory.
+    house.kill_server();
+    witnesses[1].serve(&house);
+    house.serve();
     let size = house.point().0;
     await_cosigned(&house, size);
 }
