@@ -75,6 +75,7 @@ impl Repository {
         let mirror = dir.join("mirror.git");
         let fresh = !dir.join("changes.git").join("HEAD").exists();
         let format = if fresh {
+            clear_cut_short(&dir)?;
             let (format, branch) = look(git, &upstream, access, &mirror).await?;
             init(git, &mirror, format, branch.as_deref()).await?;
             format
@@ -402,6 +403,22 @@ pub(crate) fn upstream_failure(what: &str, stderr: &str) -> Refusal {
     Refusal::unavailable(code, format!("we could not {what} the upstream repository"))
         .received(last_words(stderr))
         .next(next)
+}
+
+/// Takes away what a first time left that was ended in the middle of `git init`: its locks would
+/// refuse every later one. A mirror holds nothing that upstream has not.
+fn clear_cut_short(dir: &Path) -> Result<(), Refusal> {
+    let mirror = dir.join("mirror.git");
+    if mirror.exists() {
+        std::fs::remove_dir_all(&mirror).map_err(|error| unwritable(&mirror, &error))?;
+    }
+    for name in ["HEAD.lock", "config.lock"] {
+        let lock = dir.join("changes.git").join(name);
+        if lock.exists() {
+            std::fs::remove_file(&lock).map_err(|error| unwritable(&lock, &error))?;
+        }
+    }
+    Ok(())
 }
 
 async fn init(
