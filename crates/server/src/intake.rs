@@ -14,7 +14,7 @@ use portcullis_model::event::{
 use portcullis_model::manifest::Activation;
 use portcullis_model::statement::{ApprovalSubject, Carry, Command, Envelope, SignedCommand};
 use portcullis_model::{
-    Actor, Digest, HumanId, LedgerIndex, Principal, PublicKey, Refusal, Timestamp,
+    Actor, Digest, HumanId, LedgerIndex, Principal, PublicKey, Refusal, RequestId, Timestamp,
 };
 use portcullis_policy::Request;
 use portcullis_policy::action::{
@@ -495,16 +495,66 @@ async fn propose(
         .ledger
         .submit(Recording::one(verified.actor.clone(), body))
         .await?;
-    let request = portcullis_model::RequestId(receipt.first);
-    let state = app.state();
-    // The worker may have used it already.
-    let satisfied = state.requests.get(&request).is_some_and(|open| {
-        open.status == portcullis_flow::approval::Status::Used
-            || portcullis_flow::approval::satisfied(&state, open, now())
-    });
-    Ok(
-        json!({ "index": receipt.first, "request": request, "subject": subject, "satisfied": satisfied }),
-    )
+    let request = RequestId(receipt.first);
+    let Outcome {
+        satisfied,
+        in_force,
+    } = outcome(app, request).await;
+    Ok(json!({
+        "index": receipt.first,
+        "request": request,
+        "subject": subject,
+        "satisfied": satisfied,
+        "in_force": in_force,
+    }))
+}
+
+/// What came of a request right after somebody signed something about it.
+struct Outcome {
+    /// Enough people approved.
+    satisfied: bool,
+    /// What it asks for is in the ledger.
+    in_force: bool,
+}
+
+/// What came of `request`. Where the ledger itself carries out what was approved, this waits for
+/// it, so that whoever signed last finds it there with their next command.
+async fn outcome(app: &App, request: RequestId) -> Outcome {
+    const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+    let look = || {
+        let state = app.state();
+        let Some(known) = state.requests.get(&request) else {
+            return (false, false, false);
+        };
+        let satisfied = known.satisfied_at.is_some()
+            || portcullis_flow::approval::satisfied(&state, known, now());
+        let waits = known.is_open(now())
+            && matches!(
+                known.subject,
+                ApprovalSubject::Activation { .. } | ApprovalSubject::BreakerReset { .. }
+            );
+        let used = known.status == portcullis_flow::approval::Status::Used;
+        (satisfied || used, used, waits)
+    };
+    let mut news = app.ledger.subscribe();
+    let carried_out = async {
+        loop {
+            let (satisfied, in_force, waits) = look();
+            if !(satisfied && waits) || news.changed().await.is_err() {
+                return (satisfied, in_force);
+            }
+        }
+    };
+    let (satisfied, in_force) = tokio::time::timeout(WAIT_MAX, carried_out)
+        .await
+        .unwrap_or_else(|_| {
+            let (satisfied, in_force, _) = look();
+            (satisfied, in_force)
+        });
+    Outcome {
+        satisfied,
+        in_force,
+    }
 }
 
 /// What policy is asked about a record.
@@ -819,9 +869,14 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
         app.decide(&state, &question, &[]).require()?;
     }
     let index: LedgerIndex = app.ledger.submit(dry).await?.first;
-    let state = app.state();
-    let satisfied = state.requests.get(&approval.request).is_some_and(|open| {
-        open.satisfied_at.is_some() || portcullis_flow::approval::satisfied(&state, open, now())
-    });
-    Ok(json!({ "index": index, "request": approval.request, "satisfied": satisfied }))
+    let Outcome {
+        satisfied,
+        in_force,
+    } = outcome(app, approval.request).await;
+    Ok(json!({
+        "index": index,
+        "request": approval.request,
+        "satisfied": satisfied,
+        "in_force": in_force,
+    }))
 }

@@ -92,10 +92,9 @@ pub(crate) fn asked(
     done: &str,
     waits: &str,
 ) -> Result<Exit, Refusal> {
-    let satisfied = answer
-        .get("satisfied")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
+    let says = |name| answer.get(name).and_then(Value::as_bool);
+    // What is approved may still be on its way into force.
+    let satisfied = says("satisfied") == Some(true) && says("in_force") != Some(false);
     let request = answer
         .get("request")
         .and_then(Value::as_str)

@@ -136,7 +136,7 @@ fn an_approval_is_shown_checked_and_signed() {
     };
     let posts = (
         "/v1/approvals",
-        json!({ "index": 14, "request": "request-11", "satisfied": true }),
+        json!({ "index": 14, "request": "request-11", "satisfied": true, "in_force": true }),
     );
     let page = "/v1/requests/request-11";
     let server = Played::start(answers(&key, &[(page, request(TEXT)), posts.clone()]));
