@@ -654,7 +654,7 @@ async fn end(
 fn reject(
     app: &App,
     verified: &Verified,
-    request: portcullis_model::RequestId,
+    request: RequestId,
 ) -> Result<(), Refusal> {
     let human = human_id(verified)?;
     let state = app.state();
