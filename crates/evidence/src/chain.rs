@@ -19,6 +19,7 @@ mod change;
 mod git;
 mod level;
 mod registry;
+mod tested;
 
 pub use audit::{Audited, Auditor, BlobLookup, PAYLOAD_PUSH_CERTIFICATE, Signed};
 pub use bundle::{

@@ -651,11 +651,7 @@ async fn end(
     record(app, verified, body).await
 }
 
-fn reject(
-    app: &App,
-    verified: &Verified,
-    request: RequestId,
-) -> Result<(), Refusal> {
+fn reject(app: &App, verified: &Verified, request: RequestId) -> Result<(), Refusal> {
     let human = human_id(verified)?;
     let state = app.state();
     let open = state

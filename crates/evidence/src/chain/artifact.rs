@@ -15,7 +15,8 @@ use portcullis_model::{
 use super::approvals::{Answer, Asked};
 use super::book::{Book, Landing, one_line};
 use super::bundle::About;
-use super::change::{Examined, Land, examine, job, names_commit, require_control, wrong_entry};
+use super::change::{Examined, Land, examine, require_control, wrong_entry};
+use super::tested::{job, names_commit};
 use super::{LinkName, Links};
 use crate::checkpoint::UnverifiedCheckpoint;
 use crate::cosignature::{WitnessKey, require_quorum};
