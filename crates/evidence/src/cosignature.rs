@@ -15,13 +15,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use portcullis_model::Refusal;
-use portcullis_model::digest::decode_hex;
 
 use crate::checkpoint::UnverifiedCheckpoint;
-use crate::note::{KeyName, NoteSignature, key_id};
+use crate::note::{KeyName, NoteSignature, key_id, split_key, write_key};
 use crate::signer::{self, SIGNATURE_BYTES, Signer};
 
 pub use request::{
@@ -198,15 +195,7 @@ pub fn require_quorum(
 
 impl fmt::Display for WitnessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut typed = vec![COSIGNATURE_TYPE];
-        typed.extend_from_slice(&self.public);
-        write!(
-            f,
-            "{}+{:08x}+{}",
-            self.name,
-            self.id,
-            STANDARD.encode(typed)
-        )
+        write_key(f, &self.name, self.id, COSIGNATURE_TYPE, &self.public)
     }
 }
 
@@ -225,23 +214,9 @@ impl FromStr for WitnessKey {
                 .expected("name+8 hex digits+base64 of the type 4 and an Ed25519 key, such as the witness prints")
                 .received(text)
         };
-        let mut parts = text.splitn(3, '+');
-        let (name, id, typed) = parts
-            .next()
-            .zip(parts.next())
-            .zip(parts.next())
-            .map(|((name, id), typed)| (name, id, typed))
-            .ok_or_else(malformed)?;
-        let id: [u8; 4] = decode_hex(id)
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(malformed)?;
-        let typed = STANDARD.decode(typed).map_err(|_| malformed())?;
-        let public = match typed.split_first() {
-            Some((&COSIGNATURE_TYPE, public)) => public.try_into().map_err(|_| malformed())?,
-            _ => return Err(malformed()),
-        };
+        let (name, id, public) = split_key(text, COSIGNATURE_TYPE).ok_or_else(malformed)?;
         let key = Self::new(name.parse()?, public);
-        if key.id != u32::from_be_bytes(id) {
+        if key.id != id {
             return Err(malformed().expected(&format!("the id that name and key give, {key}")));
         }
         Ok(key)

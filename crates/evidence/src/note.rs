@@ -265,15 +265,7 @@ impl VerifierKey {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut typed = vec![ED25519_TYPE];
-        typed.extend_from_slice(&self.public);
-        write!(
-            f,
-            "{}+{:08x}+{}",
-            self.name,
-            self.id,
-            STANDARD.encode(typed)
-        )
+        write_key(f, &self.name, self.id, ED25519_TYPE, &self.public)
     }
 }
 
@@ -292,28 +284,37 @@ impl FromStr for VerifierKey {
                 .expected("name+8 hex digits+base64 of an Ed25519 key, such as the log prints")
                 .received(text)
         };
-        // Base64 may hold `+` too; names and ids may not.
-        let mut parts = text.splitn(3, '+');
-        let (name, id, typed) = parts
-            .next()
-            .zip(parts.next())
-            .zip(parts.next())
-            .map(|((name, id), typed)| (name, id, typed))
-            .ok_or_else(malformed)?;
-        let id: [u8; 4] = decode_hex(id)
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(malformed)?;
-        let typed = STANDARD.decode(typed).map_err(|_| malformed())?;
-        let public = match typed.split_first() {
-            Some((&ED25519_TYPE, public)) => public.try_into().map_err(|_| malformed())?,
-            _ => return Err(malformed()),
-        };
+        let (name, id, public) = split_key(text, ED25519_TYPE).ok_or_else(malformed)?;
         let key = Self::new(name.parse()?, public);
-        if key.id != u32::from_be_bytes(id) {
+        if key.id != id {
             return Err(malformed().expected(&format!("the id that name and key give, {key}")));
         }
         Ok(key)
     }
+}
+
+/// Writes a key as `name+id in hex+base64 of type and key`.
+pub(crate) fn write_key(
+    f: &mut fmt::Formatter<'_>,
+    name: &KeyName,
+    id: u32,
+    kind: u8,
+    public: &[u8; 32],
+) -> fmt::Result {
+    let mut typed = vec![kind];
+    typed.extend_from_slice(public);
+    write!(f, "{name}+{id:08x}+{}", STANDARD.encode(typed))
+}
+
+/// Name, id and bytes of a key of this `kind`, as [`write_key`] writes them.
+pub(crate) fn split_key(text: &str, kind: u8) -> Option<(&str, u32, [u8; 32])> {
+    // Base64 may hold `+` too; names and ids may not.
+    let mut parts = text.splitn(3, '+');
+    let (name, id, typed) = (parts.next()?, parts.next()?, parts.next()?);
+    let id = u32::from_be_bytes(decode_hex(id)?.try_into().ok()?);
+    let typed = STANDARD.decode(typed).ok()?;
+    let (first, public) = typed.split_first()?;
+    (*first == kind).then_some((name, id, public.try_into().ok()?))
 }
 
 impl KeyName {

@@ -21,7 +21,6 @@ use hyper_util::rt::TokioExecutor;
 use portcullis_model::{Digest, Recorded, Refusal};
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
-use super::destination::CONNECT_TIME;
 use super::headers::{strip_hop, strip_posing};
 use super::scan::MODEL_MAX_BYTES;
 use super::{Credential, tls};
@@ -240,18 +239,8 @@ impl ModelClient {
     /// # Errors
     /// `ca-file-unreadable`.
     pub fn new(extra_authorities: Option<&Path>) -> Result<Self, Refusal> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIME));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls::client(extra_authorities)?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(connector);
         Ok(Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: Client::builder(TokioExecutor::new()).build(tls::connector(extra_authorities)?),
         })
     }
 

@@ -19,9 +19,6 @@ use portcullis_model::Refusal;
 
 use super::{Credential, tls};
 
-/// How long a connection may take.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-
 /// Sends plain requests over HTTP/1.1 or HTTP/2, with connections kept for the next.
 #[derive(Clone)]
 pub struct PlainClient {
@@ -69,18 +66,8 @@ impl PlainClient {
     /// # Errors
     /// The file holds no authorities, or TLS can't be set up.
     pub fn new(extra_authorities: Option<&Path>) -> Result<Self, Refusal> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIME));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls::client(extra_authorities)?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(connector);
         Ok(Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: Client::builder(TokioExecutor::new()).build(tls::connector(extra_authorities)?),
         })
     }
 

@@ -3,12 +3,30 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
 use portcullis_model::Refusal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::destination::CONNECT_TIME;
+
 /// Most certificates in a file of one's own authorities.
 const EXTRA_MAX: usize = 64;
+
+/// Connections by HTTP or HTTPS, HTTP/1.1 or HTTP/2. `extra` as for [`client`].
+pub(crate) fn connector(extra: Option<&Path>) -> Result<HttpsConnector<HttpConnector>, Refusal> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIME));
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(client(extra)?)
+        .https_or_http()
+        .enable_http1()
+        .enable_http2()
+        .wrap_connector(connector))
+}
 
 /// A client configuration. `extra` is a PEM file of further authorities.
 pub(crate) fn client(extra: Option<&Path>) -> Result<rustls::ClientConfig, Refusal> {

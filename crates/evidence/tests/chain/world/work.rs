@@ -235,7 +235,12 @@ impl World {
         self.blob(&envelope.to_json().unwrap())
     }
 
-    pub(super) fn job(&mut self, asked: JobRequested, attestation: Digest, outputs: Vec<Output>) -> JobId {
+    pub(super) fn job(
+        &mut self,
+        asked: JobRequested,
+        attestation: Digest,
+        outputs: Vec<Output>,
+    ) -> JobId {
         let job = JobId(self.control(asked));
         let (actor, envelope) =
             self.command("service:builder", Command::ClaimJob { job: Some(job) });
