@@ -601,18 +601,36 @@ fn effect(effect: &Effect) -> String {
             old,
             new,
             request,
+            together,
             ..
         } => {
+            let with = match together {
+                Some(_) => ", together with the others of its task or not at all",
+                None => "",
+            };
             let by = match request {
                 Some(request) => format!(", by the approvals of {request}"),
                 None => String::new(),
             };
             format!(
-                "land revision {revision} of {change} on {branch} of {repository}, from {} to {}{by}",
+                "land revision {revision} of {change} on {branch} of {repository}, from {} to {}{by}{with}",
                 old.short(),
                 new.short()
             )
         }
+        Effect::TakeBack {
+            landing,
+            change,
+            repository,
+            branch,
+            from,
+            to,
+        } => format!(
+            "take back the landing of {change} (effect {landing}), since another of its task \
+             failed: {branch} of {repository} goes from {} back to {}",
+            from.short(),
+            to.short()
+        ),
         Effect::StartRelease { release } => format!("start the process of {release}"),
         Effect::SetTraffic {
             rollout,

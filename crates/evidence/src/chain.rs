@@ -20,6 +20,7 @@ mod git;
 mod level;
 mod registry;
 mod tested;
+mod together;
 
 pub use audit::{Audited, Auditor, BlobLookup, PAYLOAD_PUSH_CERTIFICATE, Signed};
 pub use bundle::{

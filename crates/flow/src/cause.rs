@@ -96,7 +96,7 @@ fn job_source(state: &State, job: portcullis_model::JobId) -> Source {
 fn effect_source(effect: &portcullis_model::event::Effect) -> Source {
     use portcullis_model::event::Effect;
     match effect {
-        Effect::Land { change, .. } => Source::Change(*change),
+        Effect::Land { change, .. } | Effect::TakeBack { change, .. } => Source::Change(*change),
         Effect::StartRelease { release } | Effect::StopRelease { release } => {
             Source::Release(*release)
         }

@@ -263,6 +263,7 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
         }
     }
     let Some(id) = body.change else {
+        crate::together::check_opened(state, body.run, &body.repository)?;
         let first = Arc::new(revision);
         let change = Change {
             id: ChangeId(event.index),
@@ -295,7 +296,8 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
         .run
         .and_then(|run| state.runs.get(&run))
         .and_then(|run| state.tasks.get(&run.task))
-        .is_some_and(|task| task.payload.change == Some(id));
+        .is_some_and(|task| task.payload.change == Some(id))
+        || crate::together::same_task(state, body.run, change);
     if !change.party.0.contains(&event.actor.principal) && !continued {
         return Err(
             Refusal::denied("not-your-change", format!("{id} is somebody else's"))
@@ -312,7 +314,7 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
             "this revision was pushed already",
         ));
     }
-    if landing_of(state, id) {
+    if crate::effect::is_landing(state, id) {
         return Err(
             Refusal::conflict("change-landing", format!("{id} is landing right now"))
                 .next("wait for the outcome with `portcullis change show`"),
@@ -324,12 +326,6 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
     change_in("change", &mut state.changes, &id, |change| {
         change.revisions.push_back(Arc::new(revision));
         change.party.0.extend(party.0);
-    })
-}
-
-fn landing_of(state: &State, id: ChangeId) -> bool {
-    state.effects.values().any(|effect| {
-        matches!(&effect.effect, portcullis_model::event::Effect::Land { change, .. } if *change == id)
     })
 }
 

@@ -10,14 +10,16 @@ use portcullis_model::event::{
     TestVerdict,
 };
 use portcullis_model::statement::Carry;
-use portcullis_model::{Event, LedgerIndex, Mode, Refusal};
+use portcullis_model::{
+    ChangeId, Event, GitOid, LedgerIndex, Mode, Refusal, RepositoryId, RequestId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{
     ChangeStatus, Segment, SegmentProof, landing_floor, subject_of as approval_subject,
 };
 use crate::state::{State, change_in, find};
-use crate::{approval, breaker};
+use crate::{approval, breaker, together};
 
 /// Most tries of one effect before it is an incident: a defect does not heal by repetition.
 pub const ATTEMPTS_MAX: u32 = 5;
@@ -68,7 +70,9 @@ pub(crate) fn intended(
                 .ok_or_else(|| Refusal::denied("decision-missing", "a landing takes a decision"))?;
             state.check_decision(decision)?;
             check_landing(state, event, &body.effect)?;
+            together::add_part(state, event.index, &body.effect);
         }
+        Effect::TakeBack { .. } => together::check_take_back(state, &body.effect)?,
         Effect::StartRelease { release } => {
             let release = find("release", &state.releases, release)?;
             if release.revoked {
@@ -127,6 +131,7 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
         tree,
         request,
         prepared,
+        together,
     } = effect
     else {
         return Ok(());
@@ -162,6 +167,7 @@ fn check_landing(state: &mut State, event: &Event, effect: &Effect) -> Result<()
             "what lands is not the newest revision",
         ));
     }
+    together::check_part(state, event.index, &change, *together)?;
     let enforced = event.mode == Mode::Enforce;
     let blocked = latest
         .checks
@@ -249,6 +255,7 @@ pub(crate) fn attempted(
                 .received(&body.attempt.to_string()),
         );
     }
+    together::require_turn(state, body.effect, &effect.effect)?;
     change_in("effect", &mut state.effects, &body.effect, |effect| {
         effect.attempts += 1
     })
@@ -263,54 +270,42 @@ pub(crate) fn concluded(
     state.require_control(event)?;
     let effect = Arc::clone(find("effect", &state.effects, &body.effect)?);
     state.effects.remove(&body.effect);
-    if let Effect::Land {
-        change,
-        repository,
-        branch,
-        old,
-        new,
-        request,
-        ..
-    } = &effect.effect
-    {
-        let key = (repository.clone(), branch.clone());
-        if let Some(known) = state.branches.get_mut(&key) {
-            let known = Arc::make_mut(known);
-            known.landing = None;
-            if body.outcome == EffectOutcome::Done {
-                known.tip = new.clone();
-                known.segments.push_back(Segment {
-                    from: Some(old.clone()),
-                    to: new.clone(),
-                    proof: SegmentProof::Landed(*change),
-                });
-            }
-        }
-        if body.outcome == EffectOutcome::Done {
-            if let Some(request) = request {
-                approval::use_up(state, *request)?;
-            }
-            let landed = ChangeStatus::Landed {
-                commit: new.clone(),
-                entry: event.index,
-            };
-            change_in("change", &mut state.changes, change, |change| {
-                change.status = landed
-            })?;
-        } else {
-            // What failed, or may have happened, is not tried again on the old word.
-            match request {
-                // A no that came meanwhile stays a no, and keeps no outcome from being recorded.
-                Some(request) => {
-                    if find("request", &state.requests, request)?.status == approval::Status::Open {
-                        approval::withdraw(state, *request, LANDING_FAILED)?;
-                    }
-                }
-                None => crate::change::landing_failed(state, *change)?,
-            }
-        }
-    }
     match (&effect.effect, body.outcome) {
+        (
+            Effect::Land {
+                together: Some(task),
+                ..
+            },
+            _,
+        ) => together::concluded(state, event, body, &effect, *task),
+        (
+            Effect::Land {
+                together: None,
+                change,
+                repository,
+                branch,
+                old,
+                new,
+                request,
+                ..
+            },
+            outcome,
+        ) => {
+            let ended = Ended {
+                key: (repository.clone(), branch.clone()),
+                change: *change,
+                old,
+                new,
+                request: *request,
+            };
+            match outcome {
+                EffectOutcome::Done => ended.done(state, event.index),
+                EffectOutcome::Failed | EffectOutcome::Unknown => ended.not_done(state),
+            }
+        }
+        (Effect::TakeBack { landing, .. }, outcome) => {
+            together::taken_back(state, event, *landing, outcome)
+        }
         (Effect::StartRelease { release }, outcome) => {
             change_in("release", &mut state.releases, release, |release| {
                 release.started = outcome == EffectOutcome::Done;
@@ -331,8 +326,70 @@ pub(crate) fn concluded(
                 release.started = false
             })
         }
-        (Effect::SetTraffic { .. } | Effect::StopRelease { .. } | Effect::Land { .. }, _) => Ok(()),
+        (Effect::SetTraffic { .. } | Effect::StopRelease { .. }, _) => Ok(()),
     }
+}
+
+/// A landing that is over.
+pub(crate) struct Ended<'a> {
+    pub(crate) key: (RepositoryId, String),
+    pub(crate) change: ChangeId,
+    pub(crate) old: &'a GitOid,
+    pub(crate) new: &'a GitOid,
+    pub(crate) request: Option<RequestId>,
+}
+
+impl Ended<'_> {
+    /// The branch moved; `entry` says so.
+    pub(crate) fn done(self, state: &mut State, entry: LedgerIndex) -> Result<(), Refusal> {
+        if let Some(known) = state.branches.get_mut(&self.key) {
+            let known = Arc::make_mut(known);
+            known.landing = None;
+            known.tip = self.new.clone();
+            known.segments.push_back(Segment {
+                from: Some(self.old.clone()),
+                to: self.new.clone(),
+                proof: SegmentProof::Landed(self.change),
+            });
+        }
+        if let Some(request) = self.request {
+            approval::use_up(state, request)?;
+        }
+        let landed = ChangeStatus::Landed {
+            commit: self.new.clone(),
+            entry,
+        };
+        change_in("change", &mut state.changes, &self.change, |change| {
+            change.status = landed
+        })
+    }
+
+    /// It did not, or nobody knows: it is not tried again on the old word.
+    pub(crate) fn not_done(self, state: &mut State) -> Result<(), Refusal> {
+        if let Some(known) = state.branches.get_mut(&self.key) {
+            Arc::make_mut(known).landing = None;
+        }
+        match self.request {
+            // A no that came meanwhile stays a no, and keeps no outcome from being recorded.
+            Some(request) => {
+                if find("request", &state.requests, &request)?.status == approval::Status::Open {
+                    approval::withdraw(state, request, LANDING_FAILED)?;
+                }
+                Ok(())
+            }
+            None => crate::change::landing_failed(state, self.change),
+        }
+    }
+}
+
+/// Whether a change is landing: its branch is about to move, or did and waits for others.
+pub fn is_landing(state: &State, id: ChangeId) -> bool {
+    let alone = state
+        .effects
+        .values()
+        .any(|effect| matches!(&effect.effect, Effect::Land { change, .. } if *change == id));
+    let mut joints = state.together.values();
+    alone || joints.any(|joint| joint.parts.iter().any(|part| part.change == id))
 }
 
 /// Whether an approval of a request is for its exact base only.

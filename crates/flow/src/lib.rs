@@ -26,6 +26,7 @@ pub mod run;
 mod snapshot;
 pub mod state;
 pub mod task;
+pub mod together;
 pub mod work;
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::effect::may_carry;
 use crate::inventory::mismatch;
 use crate::state::{State, find};
 use crate::work::Work;
-use crate::{approval, breaker};
+use crate::{approval, breaker, together};
 
 /// Most changes of one branch that are prepared on top of each other: what a failure at the front
 /// makes worthless.
@@ -187,7 +187,9 @@ pub(crate) fn tested(
                 ),
             )
         })?;
-    if prepared.tested.as_ref().is_some_and(|known| known.own) || landing_of(state, change.id) {
+    if prepared.tested.as_ref().is_some_and(|known| known.own)
+        || crate::effect::is_landing(state, change.id)
+    {
         return Err(Refusal::conflict("tests-known", "this is tested already"));
     }
     let commit = match body.with {
@@ -427,12 +429,6 @@ fn open_on<'a>(
         })
 }
 
-fn landing_of(state: &State, id: ChangeId) -> bool {
-    state.effects.values().any(|effect| {
-        matches!(&effect.effect, portcullis_model::event::Effect::Land { change, .. } if *change == id)
-    })
-}
-
 /// A place in the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -496,9 +492,23 @@ pub fn line<'a>(
     line
 }
 
-/// Since when a change stands in its queue: since it was approved, or pushed where policy may let
-/// it land without humans. None if it does not.
+/// Since when a change stands in its queue. Where it lands together with others, since the last of
+/// them does, so that two such tasks stand in the same order everywhere.
 fn stands_since(state: &State, change: &Change, now: Timestamp) -> Option<LedgerIndex> {
+    let own = own_since(state, change, now)?;
+    let Some((id, task)) = together::task_of(state, change) else {
+        return Some(own);
+    };
+    let mut last = own;
+    for member in together::members(state, id, task) {
+        last = last.max(own_since(state, member?, now)?);
+    }
+    Some(last)
+}
+
+/// Since when a change could stand in its queue: since it was approved, or pushed where policy may
+/// let it land without humans. None if it does not.
+fn own_since(state: &State, change: &Change, now: Timestamp) -> Option<LedgerIndex> {
     let revision = change.latest();
     if revision.checks.is_none() || revision.tests.is_none() || revision.landing_failed {
         return None;
@@ -515,11 +525,20 @@ fn stands_since(state: &State, change: &Change, now: Timestamp) -> Option<Ledger
     }
     match revision.request.and_then(|id| state.requests.get(&id)) {
         None => Some(revision.entry),
-        Some(request) if approval::satisfied(state, request, now) && may_carry(request) => {
+        Some(request)
+            if approval::satisfied(state, request, now)
+                && (may_carry(request) || stands_on_tip(state, change)) =>
+        {
             request.satisfied_at
         }
         Some(_) => None,
     }
+}
+
+fn stands_on_tip(state: &State, change: &Change) -> bool {
+    let key = (change.repository.clone(), change.branch.clone());
+    let branch = state.branches.get(&key);
+    branch.is_some_and(|branch| branch.tip == change.latest().pushed.base)
 }
 
 /// What to do for the queues of all branches.
@@ -544,6 +563,7 @@ pub(crate) fn plan(state: &State, now: Timestamp, work: &mut Vec<Work>) {
 fn plan_line(state: &State, places: &[Place<'_>], work: &mut Vec<Work>) {
     if let Some(first) = places.first()
         && first.prepared.passed()
+        && together::task_of(state, first.change).is_none()
     {
         let revision = first.change.latest();
         work.push(Work::LandPrepared(

@@ -25,6 +25,7 @@ use crate::release::{EnvironmentState, Release};
 use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
+use crate::together::Joint;
 use crate::{
     approval, breaker, cause, change, effect, inventory, job, queue, release, review, rollout, run,
     snapshot, task,
@@ -75,6 +76,8 @@ pub struct State {
     pub rollouts: OrdMap<RolloutId, Arc<Rollout>>,
     /// Effects that are under way, by the index of their intent.
     pub effects: OrdMap<LedgerIndex, Arc<EffectState>>,
+    /// Landings under way that happen all or not at all, by their task.
+    pub together: OrdMap<TaskId, Arc<Joint>>,
     /// Tripped breakers.
     #[serde(with = "crate::snapshot::pairs")]
     pub breakers: OrdMap<BreakerScope, Trip>,
@@ -107,6 +110,7 @@ impl Fold for State {
             environments: OrdMap::new(),
             rollouts: OrdMap::new(),
             effects: OrdMap::new(),
+            together: OrdMap::new(),
             breakers: OrdMap::new(),
             incidents: Vector::new(),
         }

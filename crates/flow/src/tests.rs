@@ -15,4 +15,5 @@ mod reviews;
 mod rollouts;
 mod runs;
 mod tasks;
+mod together;
 mod world;

@@ -5,7 +5,7 @@ use portcullis_model::event::JobKind;
 use portcullis_model::statement::ApprovalSubject;
 use portcullis_model::{
     ChangeId, GitOid, JobId, LedgerIndex, ReleaseId, RepositoryId, RequestId, RolloutId, RunId,
-    Timestamp,
+    TaskId, Timestamp,
 };
 
 use crate::approval::{self, Request, Status};
@@ -59,6 +59,10 @@ pub enum Work {
     TestPrepared(LedgerIndex, LedgerIndex),
     /// Land what an entry prepared of a revision.
     LandPrepared(ChangeId, u64, LedgerIndex),
+    /// Land the changes of a task that land all or not at all.
+    LandTogether(TaskId),
+    /// Take back the landing of this intent, since another of its task failed.
+    TakeBack(LedgerIndex),
     /// Ask for the build of a landed commit, if one is configured.
     RequestBuild(RepositoryId, GitOid),
     /// Record what a build made.
@@ -82,13 +86,20 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Work> {
     plan_rollouts(state, &mut work);
     plan_requests(state, now, &mut work);
     plan_jobs(state, now, &mut work);
-    work.extend(state.effects.keys().map(|id| Work::Effect(*id)));
+    work.extend(
+        state
+            .effects
+            .values()
+            .filter(|effect| crate::together::in_turn(state, effect))
+            .map(|effect| Work::Effect(effect.id)),
+    );
     for change in state.changes.values() {
         if change.status == ChangeStatus::Open {
             plan_change(state, change, now, &mut work);
         }
     }
     crate::queue::plan(state, now, &mut work);
+    crate::together::plan(state, now, &mut work);
     plan_builds(state, &mut work);
     for release in state.releases.values() {
         let ever = state
@@ -167,7 +178,7 @@ fn plan_rollouts(state: &State, work: &mut Vec<Work>) {
             match &effect.effect {
                 Effect::StartRelease { release } => *release == rollout.release,
                 Effect::SetTraffic { rollout: id, .. } => *id == rollout.id,
-                Effect::StopRelease { .. } | Effect::Land { .. } => false,
+                Effect::StopRelease { .. } | Effect::Land { .. } | Effect::TakeBack { .. } => false,
             }
         });
         if release.agent_work && (halted.is_some() || agents_halted) {
@@ -276,7 +287,12 @@ fn plan_change(state: &State, change: &Change, now: Timestamp, work: &mut Vec<Wo
         {
             work.push(Work::Withdraw(request.id, "base-moved"));
         }
-        Some(request) if at_tip && !landing && may_land(state, request, now) => {
+        Some(request)
+            if at_tip
+                && !landing
+                && may_land(state, request, now)
+                && crate::together::task_of(state, change).is_none() =>
+        {
             work.push(Work::Land(change.id, revision.number, request.id));
         }
         _ => {}

@@ -32,6 +32,9 @@ pub struct Task {
     pub agent: AgentId,
     /// Where, from which commit, within which scope. At least one, each repository once.
     pub targets: Vec<Target>,
+    /// Whether the changes in all its repositories land together or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub together: bool,
     /// What it may use besides git.
     #[serde(default)]
     pub capabilities: Capabilities,
@@ -372,6 +375,11 @@ impl Task {
         if self.targets.is_empty() || repositories.len() != self.targets.len() {
             return Err(Refusal::malformed("task target list")
                 .expected("at least one target, each repository once")
+                .received(&format!("{} targets", self.targets.len())));
+        }
+        if self.together && self.targets.len() < 2 {
+            return Err(Refusal::malformed("task target list")
+                .expected("at least two repositories, where their changes land together")
                 .received(&format!("{} targets", self.targets.len())));
         }
         self.targets.iter().try_for_each(|target| {

@@ -18,7 +18,7 @@ use portcullis_model::event::{Body, Effect};
 use portcullis_model::manifest::Witnessing;
 use portcullis_model::{
     ArtifactId, ChangeId, Digest, EnvironmentId, Event, GitOid, JobId, LedgerIndex, Principal,
-    Refusal, ReleaseId, RepositoryId, RequestId,
+    Refusal, ReleaseId, RepositoryId, RequestId, TaskId,
 };
 use portcullis_store::Entry;
 
@@ -412,15 +412,44 @@ impl<'a> Collector<'a> {
             let intent = self.entry(body.effect)?;
             if let Body::EffectIntended(body) = &intent.body
                 && let Effect::Land {
-                    request, prepared, ..
+                    request,
+                    prepared,
+                    together,
+                    ..
                 } = &body.effect
             {
+                if let Some(task) = together {
+                    self.together(*task)?;
+                }
                 if let Some(request) = request {
                     self.request(*request)?;
                 }
                 if let Some(prepared) = prepared {
                     self.prepared(*prepared)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The landings of a task that happened together.
+    fn together(&mut self, id: TaskId) -> Result<(), Refusal> {
+        let landed: Vec<LedgerIndex> = self
+            .state
+            .changes
+            .values()
+            .filter(|change| {
+                portcullis_flow::together::task_of(self.state, change)
+                    .is_some_and(|(other, _)| other == id)
+            })
+            .filter_map(|change| match change.status {
+                ChangeStatus::Landed { entry, .. } => Some(entry),
+                ChangeStatus::Open | ChangeStatus::Closed => None,
+            })
+            .collect();
+        for entry in landed {
+            if let Body::EffectConcluded(body) = self.entry(entry)?.body {
+                self.entry(body.effect)?;
             }
         }
         Ok(())

@@ -24,10 +24,20 @@ impl FaultPoint {
     }
 }
 
-/// Ends the process at once, with no destructor run, if `PORTCULLIS_CRASH_AT` names this point.
+/// Ends the process at once, with no destructor run, if `PORTCULLIS_CRASH_AT` names this point; with
+/// `:2` behind its name, the second time that it is reached.
 #[cfg(debug_assertions)]
 pub(crate) fn reach(point: FaultPoint) {
-    if std::env::var("PORTCULLIS_CRASH_AT").is_ok_and(|name| name == point.name()) {
+    static REACHED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let Ok(wanted) = std::env::var("PORTCULLIS_CRASH_AT") else {
+        return;
+    };
+    let (name, times) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+    if name != point.name() {
+        return;
+    }
+    let reached = REACHED.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+    if times.parse() == Ok(reached) {
         std::process::abort();
     }
 }

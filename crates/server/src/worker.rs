@@ -26,6 +26,7 @@ pub mod queue;
 pub mod rollout;
 pub mod runs;
 pub mod sync;
+pub mod together;
 
 /// How long the worker waits for news before it plans anyway: time-outs are work too.
 const TICK: Duration = Duration::from_millis(200);
@@ -104,6 +105,8 @@ const fn takes_away(work: &Work) -> bool {
         | Work::Prepare(..)
         | Work::TestPrepared(..)
         | Work::LandPrepared(..)
+        | Work::LandTogether(_)
+        | Work::TakeBack(_)
         | Work::RequestBuild(..)
         | Work::RecordArtifacts(_)
         | Work::Admit(_)
@@ -199,6 +202,8 @@ async fn perform(app: &Arc<App>, work: &Work) -> Result<(), Refusal> {
         Work::LandPrepared(change, revision, entry) => {
             landing::land_prepared(app, *change, *revision, *entry).await
         }
+        Work::LandTogether(task) => together::land(app, *task).await,
+        Work::TakeBack(landing) => together::take_back(app, *landing).await,
         Work::RequestBuild(repository, commit) => {
             jobs::request_build(app, repository, commit).await
         }

@@ -231,6 +231,9 @@ fn describe(file: &TaskFile, task: &Task) -> String {
     );
     line("signer", task.signer.as_str());
     line("agent", task.agent.as_str());
+    if task.together {
+        line("changes", "land together or not at all");
+    }
     for target in &task.targets {
         line("repository", target.repository.as_str());
         line("  branch", &target.branch);

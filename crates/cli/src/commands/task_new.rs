@@ -30,9 +30,13 @@ pub(crate) struct New {
     /// Who shall do it
     #[arg(long, value_name = "AGENT")]
     agent: AgentId,
-    /// Where [default: the agent's repository, if it has one only]
+    /// Where; repeat it for a task over several [default: the agent's repository, if it has one
+    /// only]
     #[arg(long, value_name = "REPOSITORY")]
-    repository: Option<RepositoryId>,
+    repository: Vec<RepositoryId>,
+    /// Land the changes of all its repositories together or not at all
+    #[arg(long)]
+    together: bool,
     /// Path globs that may be touched, such as 'src/**' [default: those of the agent's record]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     paths: Vec<String>,
@@ -57,7 +61,7 @@ pub(crate) struct New {
     /// Commit to start from, by id or as git in this directory reads it [default: the branch's tip]
     #[arg(long, value_name = "REV")]
     base: Option<String>,
-    /// Branch that the change is for [default: the repository's default branch]
+    /// Branch that the change is for, in each repository [default: its default branch]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
     /// Model endpoints that the run is lent
@@ -197,12 +201,16 @@ impl New {
             _ => context.signer(client).await?.human,
         };
         let agent: Agent = record(client, "agents", "agent", self.agent.as_str()).await?;
-        let repository = self.repository(&agent)?;
-        let known: Repository =
-            record(client, "repositories", "repository", repository.as_str()).await?;
-        let branch = self.branch.clone().unwrap_or(known.default_branch);
-        portcullis_model::task::check_branch(&branch)?;
-        let base = self.base(client, &repository, &branch).await?;
+        let repositories = self.repositories(&agent)?;
+        if let (Some(base), true) = (&self.base, repositories.len() > 1) {
+            return Err(Refusal::malformed("task")
+                .expected("no --base where there are several repositories; each begins at its tip")
+                .received(base));
+        }
+        let mut targets = Vec::with_capacity(repositories.len());
+        for repository in repositories {
+            targets.push(self.target(client, &agent, repository).await?);
+        }
         let text = TaskText {
             title: self.title.clone(),
             text: self.order()?,
@@ -215,12 +223,8 @@ impl New {
             text: text.digest()?,
             source: self.source()?,
             agent: agent.id.clone(),
-            targets: vec![Target {
-                repository,
-                branch,
-                base,
-                scope: self.scope(&agent),
-            }],
+            targets,
+            together: self.together,
             capabilities: Capabilities {
                 endpoints: self.endpoint.iter().cloned().collect(),
                 hosts: self.host.iter().chain(&self.trust).cloned().collect(),
@@ -250,13 +254,13 @@ impl New {
         })
     }
 
-    fn repository(&self, agent: &Agent) -> Result<RepositoryId, Refusal> {
-        if let Some(repository) = &self.repository {
-            return Ok(repository.clone());
+    fn repositories(&self, agent: &Agent) -> Result<Vec<RepositoryId>, Refusal> {
+        if !self.repository.is_empty() {
+            return Ok(self.repository.clone());
         }
         let mut repositories = agent.repositories.iter();
         match (repositories.next(), repositories.next()) {
-            (Some(only), None) => Ok(only.clone()),
+            (Some(only), None) => Ok(vec![only.clone()]),
             _ => Err(Refusal::malformed("task")
                 .expected("--repository, since the agent does not have exactly one")
                 .received(
@@ -268,6 +272,25 @@ impl New {
                         .join(", "),
                 )),
         }
+    }
+
+    async fn target(
+        &self,
+        client: &Client,
+        agent: &Agent,
+        repository: RepositoryId,
+    ) -> Result<Target, Refusal> {
+        let known: Repository =
+            record(client, "repositories", "repository", repository.as_str()).await?;
+        let branch = self.branch.clone().unwrap_or(known.default_branch);
+        portcullis_model::task::check_branch(&branch)?;
+        let base = self.base(client, &repository, &branch).await?;
+        Ok(Target {
+            repository,
+            branch,
+            base,
+            scope: self.scope(agent),
+        })
     }
 
     async fn base(

@@ -82,6 +82,7 @@ fn approval(subject: ApprovalSubject, carry: Carry) -> Approval {
 fn task() -> Task {
     Task {
         windows: Default::default(),
+        together: false,
         version: 1,
         origin: "log".into(),
         text: digest("text"),
@@ -367,6 +368,7 @@ fn bodies() -> Vec<Body> {
                 tree: oid("3"),
                 request: Some(RequestId(11)),
                 prepared: None,
+                together: None,
             },
             decision: Some(decision()),
         }

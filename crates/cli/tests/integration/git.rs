@@ -409,3 +409,106 @@ fn a_commit_that_reached_upstream_past_us_is_noticed_and_needs_a_person() {
     house.get("/v1/branches/shop/main");
     assert_eq!(count(), 1);
 }
+
+/// The refusal as git's client shows it, by label.
+fn told(done: &Done) -> std::collections::BTreeMap<String, String> {
+    let mut told = std::collections::BTreeMap::new();
+    for line in done.err.lines() {
+        let Some(line) = line.strip_prefix("remote: ") else {
+            continue;
+        };
+        for label in ["portcullis", "expected", "received", "rule", "next", "code"] {
+            if let Some(text) = line.trim().strip_prefix(&format!("{label}:")) {
+                told.insert(label.to_owned(), text.trim().to_owned());
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn an_agent_that_asks_first_is_told_the_same_words_everywhere_and_it_is_counted() {
+    let house = House::solo();
+    let options = ["--paths", "src/**", "--max-files", "2"];
+    // The push itself, in one run; asking for it in the three ways, in others.
+    let commit = committing("docs/a.txt", "a");
+    let pushed = house.run(&house.task("ada", &options), &format!("{commit}\ngit push"));
+    assert_ne!(pushed.code, 0, "{pushed:?}");
+    let before = objects(&house);
+    let denials = house.entries("request.denied").len();
+    let words = told(&pushed);
+    assert_eq!(words["code"], "base-scope", "{words:?}");
+    assert!(words.len() >= 5, "{words:?}");
+    for ask in [
+        "git ask",
+        "git push -o dry-run",
+        "git push -o dry-run origin HEAD:refs/for/main",
+    ] {
+        let asked = house.run(&house.task("ada", &options), &format!("{commit}\n{ask}"));
+        assert_ne!(asked.code, 0, "{asked:?}");
+        assert_eq!(told(&asked), words, "{ask}");
+        await_objects(&house, &before);
+    }
+    // By HTTP, without a commit: for a program that will try again.
+    let post = |body: &str| format!("curl -sS \"$PORTCULLIS_CHANNEL\"ask/push -d '{body}'; echo");
+    let question = |paths: &str, reference: &str| {
+        post(&format!(
+            r#"{{"repository": "shop", "ref": "{reference}", "paths": [{paths}]}}"#
+        ))
+    };
+    let script = [
+        question(r#""docs/a.txt""#, "refs/for/main"),
+        question(r#""src/a.txt""#, "refs/heads/main"),
+        question(r#""src/a", "src/b", "src/c""#, "refs/for/main"),
+        question(r#""src/../.git/config""#, "refs/for/main"),
+        post("no question"),
+        committing("src/a.txt", "a"),
+        "if git ask; then echo PUSHED; fi".to_owned(),
+        question(r#""src/a.txt""#, "refs/for/main"),
+        "git push".to_owned(),
+    ];
+    let done = house
+        .run(&house.task("ada", &options), &script.join("\n"))
+        .ok();
+    let answers: Vec<serde_json::Value> = done
+        .out
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    assert_eq!(answers.len(), 6, "{done:?}");
+    for (label, field) in [
+        ("portcullis", "message"),
+        ("expected", "expected"),
+        ("received", "received"),
+        ("rule", "rule"),
+        ("next", "next"),
+        ("code", "code"),
+    ] {
+        let said = answers[0][field].as_str();
+        let shown = words.get(label).map(String::as_str);
+        assert_eq!(said, shown, "{field}: {}", answers[0]);
+    }
+    let code = |at: usize| answers[at]["code"].as_str().unwrap_or_default().to_owned();
+    assert!(code(1).contains("protected"), "{}", answers[1]);
+    assert!(answers[2].to_string().contains("3 files of 2"), "{done:?}");
+    assert_eq!(code(3), "hostile-path", "{}", answers[3]);
+    assert!(answers[4].to_string().contains("refs/for/main"), "{done:?}");
+    assert_eq!(answers[5]["accepted"], true);
+    assert!(
+        done.err.contains("without it the push would be accepted"),
+        "{done:?}"
+    );
+    assert!(!done.out.contains("PUSHED"));
+    // Nothing that was asked is a denial; how often it was asked stands before the reviewer.
+    assert_eq!(house.entries("request.denied").len(), denials);
+    let pushed = house.entries("change.pushed");
+    assert_eq!(pushed.len(), 1);
+    assert_eq!(pushed[0].body["questions"], 6, "five answers and git ask");
+    let change = format!("change-{}", pushed[0].index);
+    let request = house.await_request(&change);
+    let shown = house.text("ada", &["request", "show", &request]).ok().out;
+    assert!(
+        shown.contains("the agent asked 6 times what would be refused"),
+        "{shown}"
+    );
+}

@@ -11,13 +11,13 @@ use portcullis_model::refusal::visible;
 use portcullis_model::statement::{ApprovalSubject, Command, SignedCommand};
 use portcullis_model::{
     ChangeId, Containment, Digest, Event, GitOid, HumanId, KeyClass, LedgerIndex, Mode, Principal,
-    Refusal, RepositoryId, RequestId, RunId, TaskText, canonical,
+    Refusal, RepositoryId, RequestId, RunId, TaskId, TaskText, canonical,
 };
 
 use super::approvals::{Answer, Asked};
 use super::book::{Book, Landing};
 use super::tested::{retested, tests};
-use super::{LinkName, Links};
+use super::{LinkName, Links, together};
 
 /// What a change's links showed.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,7 @@ pub(super) struct Land<'a> {
     pub(super) tree: &'a GitOid,
     pub(super) request: Option<RequestId>,
     pub(super) prepared: Option<LedgerIndex>,
+    pub(super) together: Option<TaskId>,
 }
 
 impl<'a> Landing<'a> {
@@ -65,6 +66,7 @@ impl<'a> Landing<'a> {
                 tree,
                 request,
                 prepared,
+                together,
             } => Ok(Land {
                 change: *change,
                 revision: *revision,
@@ -75,15 +77,17 @@ impl<'a> Landing<'a> {
                 tree,
                 request: *request,
                 prepared: *prepared,
+                together: *together,
             }),
-            Effect::StartRelease { .. }
+            Effect::TakeBack { .. }
+            | Effect::StartRelease { .. }
             | Effect::SetTraffic { .. }
             | Effect::StopRelease { .. } => Err(Refusal::internal("not a landing")),
         }
     }
 }
 
-type Push<'a> = (&'a Event, &'a ChangePushed);
+pub(super) type Push<'a> = (&'a Event, &'a ChangePushed);
 
 /// Examines a landed change, and says of each link whether it holds.
 pub(super) fn examine(book: &Book<'_>, links: &mut Links, landing: Landing<'_>) -> Examined {
@@ -149,7 +153,7 @@ pub(super) fn examine(book: &Book<'_>, links: &mut Links, landing: Landing<'_>) 
         land.request.map(|request| request.0),
         approved,
     );
-    let landed = landed(book, &land, landing, &mut facts);
+    let landed = landed(book, &land, landing, &pushes, &mut facts);
     links.check(LinkName::Landing, Some(landing.concluded.index), landed);
     facts
 }
@@ -678,6 +682,7 @@ fn landed(
     book: &Book<'_>,
     land: &Land<'_>,
     landing: Landing<'_>,
+    pushes: &[Push<'_>],
     facts: &mut Examined,
 ) -> Result<String, Refusal> {
     let intent = book.sound(landing.intent.index)?;
@@ -690,6 +695,9 @@ fn landed(
             format!("{} landed without a decision of policy", land.change),
         ));
     }
+    let together = together::together(book, land, landing, pushes)?
+        .map(|with| format!(", {with}"))
+        .unwrap_or_default();
     facts.enforced = intent.mode == Mode::Enforce && concluded.mode == Mode::Enforce;
     let mode = if facts.enforced {
         ""
@@ -697,7 +705,7 @@ fn landed(
         "; the repository was not in enforce mode"
     };
     Ok(format!(
-        "{} moved {} {} from {} to exactly {}{mode}",
+        "{} moved {} {} from {} to exactly {}{together}{mode}",
         land.change,
         land.repository,
         land.branch,

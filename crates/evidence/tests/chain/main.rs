@@ -10,6 +10,7 @@
 
 mod altered;
 mod forged;
+mod together;
 mod witnessed;
 mod world;
 

@@ -46,6 +46,10 @@ pub(crate) struct World {
     time: u64,
     nonce: u64,
     tested: BTreeMap<(GitOid, GitOid), JobId>,
+    /// Where changes are made.
+    place: RepositoryId,
+    /// What a task works on.
+    pub(crate) targets: Vec<RepositoryId>,
 }
 
 pub(crate) struct Options {
@@ -226,6 +230,8 @@ impl World {
             time: NOW,
             nonce: 0,
             tested: BTreeMap::new(),
+            place: repository(),
+            targets: vec![repository()],
         };
         world.control(genesis);
         world
@@ -337,6 +343,28 @@ impl World {
             self.approve(approver, request, subject, None, None);
         }
         self.control(ActivationCompleted { request });
+    }
+
+    /// A second repository, `web`, which the agent may work on too; a task is for both, together.
+    pub(crate) fn open_web(&mut self) {
+        let web: RepositoryId = "web".parse().unwrap();
+        let shop = self.state.inventory.repositories[&repository()].clone();
+        let record = Repository {
+            id: web.clone(),
+            ..(*shop).clone()
+        };
+        self.activate(Activation::Repository(record), "ada", Some("ben"));
+        let fixer: portcullis_model::AgentId = "fixer".parse().unwrap();
+        let mut record = self.state.inventory.agents[&fixer].manifest.clone();
+        record.repositories.insert(web.clone());
+        self.activate(Activation::Agent(record), "ada", Some("ben"));
+        self.targets = vec![repository(), web];
+    }
+
+    /// From here on, changes are made in `place`.
+    pub(crate) fn go_to(&mut self, place: &RepositoryId) {
+        self.place = place.clone();
+        self.tested.clear();
     }
 
     pub(crate) fn hire(&mut self, id: &'static str) {

@@ -281,6 +281,7 @@ fn an_approval_is_used_up_by_its_landing() {
             tree: oid(0x10_001),
             request: Some(request),
             prepared: None,
+            together: None,
         },
         decision: Some(world.decision()),
     };

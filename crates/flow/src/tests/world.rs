@@ -419,6 +419,7 @@ impl World {
                 ..Budgets::default()
             },
             windows: Default::default(),
+            together: false,
             containment: Containment::ContainedClaimed,
             allowed_gaps: BTreeSet::new(),
             change: None,
@@ -635,6 +636,7 @@ impl World {
                 tree: revision.pushed.tree.clone(),
                 request,
                 prepared: None,
+                together: None,
             },
             decision: Some(self.decision()),
         }

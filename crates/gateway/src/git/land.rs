@@ -28,6 +28,17 @@ pub struct Land {
     pub diff_of: Option<(GitOid, GitOid)>,
 }
 
+/// A landing that shall not have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeBack {
+    /// The branch.
+    pub branch: String,
+    /// Where the landing put it; if it stands elsewhere, it stays there.
+    pub from: GitOid,
+    /// Where it was before.
+    pub to: GitOid,
+}
+
 /// How it went, read back from where it landed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Landed {
@@ -78,15 +89,62 @@ impl Repository {
             }
             (Err(Attempt::Refused(refusal)), Ok(_)) => return Landed::Failed(refusal),
             (Err(Attempt::CutShort(refusal)), Ok(_)) => refusal,
-            (Ok(()), Ok(observed)) => Refusal::unavailable(
-                "landing-not-visible",
-                "the upstream took the push and does not show it",
-            )
-            .expected(land.new.as_str())
-            .received(observed.as_ref().map_or("no such branch", GitOid::as_str)),
+            (Ok(()), Ok(observed)) => not_visible(land, observed.as_ref()),
             (_, Err(refusal)) => refusal,
         };
         Landed::Unknown(refusal)
+    }
+
+    /// Whether `land` would land now, as far as can be told without moving anything: the tree is
+    /// recomputed, and the branch is looked at where it counts.
+    ///
+    /// # Errors
+    /// `landing-mismatch`, `not-fast-forward`, `branch-moved`; `upstream-unreachable`,
+    /// `upstream-refused`, `git-timeout`.
+    pub async fn check(&self, land: &Land, access: &Access) -> Result<(), Refusal> {
+        self.check_land(land).await?;
+        match self.observe(&land.branch, access).await? {
+            Some(observed) if observed == land.old => Ok(()),
+            observed => Err(moved(land, observed.as_ref().unwrap_or(&GitOid::zero()))),
+        }
+    }
+
+    /// Moves the branch back to where it stood before a landing, by compare-and-swap: whatever came
+    /// on top of it meanwhile stays, and then the answer is `branch-moved`. Reads it back.
+    pub async fn take_back<P>(
+        &self,
+        permit: Recorded<P>,
+        back: &TakeBack,
+        access: &Access,
+    ) -> Landed {
+        let _used = permit.spend();
+        let _one = self.landing_lock().await;
+        let land = Land {
+            branch: back.branch.clone(),
+            old: back.from.clone(),
+            new: back.to.clone(),
+            // It stood there already, so nothing is recomputed.
+            tree: back.to.clone(),
+            diff_of: None,
+        };
+        let pushed = self.push(&land, access).await;
+        let observed = self.observe(&land.branch, access).await;
+        // The mirror must show where the branch stands before anyone asks it.
+        let _looked = self.sync(access).await;
+        match (pushed, observed) {
+            (_, Err(refusal)) => Landed::Unknown(refusal),
+            (_, Ok(Some(observed))) if observed == back.to => Landed::Done { observed },
+            (_, Ok(observed)) if observed.as_ref() != Some(&back.from) => {
+                Landed::Failed(moved(&land, observed.as_ref().unwrap_or(&GitOid::zero())))
+            }
+            // It stands where it should: somebody else held its lock for a moment.
+            (Err(Attempt::Refused(refusal)), Ok(_)) if refusal.code == "branch-moved" => {
+                Landed::Unknown(refusal)
+            }
+            (Err(Attempt::Refused(refusal)), Ok(_)) => Landed::Failed(refusal),
+            (Err(Attempt::CutShort(refusal)), Ok(_)) => Landed::Unknown(refusal),
+            (Ok(()), Ok(_)) => Landed::Unknown(not_visible(&land, Some(&back.from))),
+        }
     }
 
     /// Where the branch stands where it counts: on the upstream, or in the embedded repository.
@@ -268,6 +326,15 @@ fn classify(words: &str, land: &Land, upstream: &Upstream) -> Attempt {
     } else {
         Attempt::CutShort(refusal)
     }
+}
+
+fn not_visible(land: &Land, observed: Option<&GitOid>) -> Refusal {
+    Refusal::unavailable(
+        "landing-not-visible",
+        "the upstream took the push and does not show it",
+    )
+    .expected(land.new.as_str())
+    .received(observed.map_or("no such branch", GitOid::as_str))
 }
 
 fn moved(land: &Land, observed: &GitOid) -> Refusal {

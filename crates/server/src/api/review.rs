@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use portcullis_flow::State;
 use portcullis_flow::approval::{Request, tally};
 use portcullis_flow::change::Revision;
+use portcullis_flow::together;
 use portcullis_model::event::{CheckVerdict, TestVerdict, TestsCompleted};
 use portcullis_model::refusal::visible;
 use portcullis_model::statement::{ApprovalSubject, Carry};
@@ -120,6 +121,19 @@ pub fn document(app: &App, state: &State, request: &Request) -> Result<String, R
     match &request.subject {
         ApprovalSubject::Change { change, .. } => {
             if let Some(change) = state.changes.get(change) {
+                if let Some((id, task)) = together::task_of(state, change) {
+                    for (member, target) in together::members(state, id, task)
+                        .into_iter()
+                        .zip(&task.targets)
+                        .filter(|(_, target)| target.repository != change.repository)
+                    {
+                        let what = member.map_or("a change".to_owned(), |one| one.id.to_string());
+                        line(
+                            "lands with",
+                            &format!("{what} in {}, or not at all", target.repository),
+                        );
+                    }
+                }
                 change_text(app, change.latest(), &mut text)?;
             }
         }

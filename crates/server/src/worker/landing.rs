@@ -8,7 +8,7 @@ use portcullis_flow::change::{
     Branch, Change, ChangeStatus, evidence_digest, landing_floor, subject_of,
 };
 use portcullis_flow::effect::ATTEMPTS_MAX;
-use portcullis_flow::{Command as Recording, State};
+use portcullis_flow::{Command as Recording, State, together};
 use portcullis_gateway::git::land::{Land, Landed};
 use portcullis_model::event::{
     Effect, EffectAttempted, EffectConcluded, EffectIntended, EffectOutcome, IncidentOpened,
@@ -16,11 +16,11 @@ use portcullis_model::event::{
 };
 use portcullis_model::{
     ChangeId, KeyClass, LedgerIndex, Principal, Recorded, Recorder as _, Refusal, RefusalKind,
-    RequestId,
+    RequestId, TaskId,
 };
 use portcullis_policy::action::{Action, ChangeLand};
 use portcullis_policy::request::CausedBy;
-use portcullis_policy::{Approvals, Circumstances, Request};
+use portcullis_policy::{Approvals, Circumstances, Permit, Request};
 
 use crate::app::{App, Verdict, control, now};
 use crate::facts;
@@ -42,6 +42,8 @@ pub async fn decide(app: &App, id: ChangeId, number: u64) -> Result<(), Refusal>
         return Ok(());
     }
     match verdict(app, &state, id, Approvals::default()).await? {
+        // It waits for the others, and policy is asked again when all of them land.
+        Verdict::Permit(..) if together::task_of(&state, change).is_some() => Ok(()),
         Verdict::Permit(..) => land(app, id, number, None).await,
         // What is denied stays as it is; `change explain` tells why, and a new revision is a new
         // question.
@@ -214,22 +216,30 @@ pub async fn land_prepared(
     if revision.number != number {
         return Ok(());
     }
-    let done = intend(app, &state, change, revision.request, Some(entry)).await;
-    // What policy does not let in any more makes room for what stands behind it.
-    if let (Err(refusal), Some(request)) = (&done, revision.request)
-        && matches!(
-            refusal.kind,
-            RefusalKind::Denied | RefusalKind::NeedsApproval
-        )
-    {
-        tracing::info!(change = %id, error.code = refusal.code, "not landed: {refusal}");
-        let body = RequestWithdrawn {
-            request,
-            code: "landing-denied".to_owned(),
-        };
-        return record(app, body).await;
+    match intend(app, &state, change, revision.request, Some(entry)).await {
+        Err(refusal) => make_room(app, change, refusal).await,
+        done => done,
     }
-    done
+}
+
+/// What policy does not let in any more makes room for what stands behind it in its queue.
+pub(super) async fn make_room(app: &App, change: &Change, refusal: Refusal) -> Result<(), Refusal> {
+    match change.latest().request {
+        Some(request)
+            if matches!(
+                refusal.kind,
+                RefusalKind::Denied | RefusalKind::NeedsApproval
+            ) =>
+        {
+            tracing::info!(change = %change.id, error.code = refusal.code, "not landed: {refusal}");
+            let body = RequestWithdrawn {
+                request,
+                code: "landing-denied".to_owned(),
+            };
+            record(app, body).await
+        }
+        Some(_) | None => Err(refusal),
+    }
 }
 
 async fn intend(
@@ -239,6 +249,25 @@ async fn intend(
     request: Option<RequestId>,
     prepared: Option<LedgerIndex>,
 ) -> Result<(), Refusal> {
+    let (permit, body) = intent(app, state, change, request, prepared, None).await?;
+    let recorded = app
+        .ledger
+        .record(permit, Recording::one(control(), body))
+        .await?;
+    // The worker finds the intent in the state and performs it, now or after a restart.
+    drop(recorded);
+    Ok(())
+}
+
+/// What landing a change takes: policy's word now, and the intent to record.
+pub(super) async fn intent(
+    app: &App,
+    state: &State,
+    change: &Change,
+    request: Option<RequestId>,
+    prepared: Option<LedgerIndex>,
+    together: Option<TaskId>,
+) -> Result<(Permit, EffectIntended), Refusal> {
     let revision = change.latest();
     let approvals = request
         .and_then(|id| state.requests.get(&id))
@@ -267,18 +296,13 @@ async fn intend(
         tree: tree.clone(),
         request,
         prepared,
+        together,
     };
     let body = EffectIntended {
         effect,
         decision: Some(decision),
     };
-    let recorded = app
-        .ledger
-        .record(permit, Recording::one(control(), body))
-        .await?;
-    // The worker finds the intent in the state and performs it, now or after a restart.
-    drop(recorded);
-    Ok(())
+    Ok((permit, body))
 }
 
 /// Brings an effect to its end: observe, then try, then observe again.
@@ -308,6 +332,9 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
         };
         return record(app, body).await;
     }
+    if known.attempts == 0 && together::is_spoilt(&state, &effect) {
+        return conclude(app, id, EffectOutcome::Failed, Some(together::FAILED)).await;
+    }
     fault::reach(FaultPoint::Intended);
     let body = EffectAttempted {
         effect: id,
@@ -321,6 +348,7 @@ pub async fn effect(app: &Arc<App>, id: LedgerIndex) -> Result<(), Refusal> {
     fault::reach(FaultPoint::Attempted);
     let (outcome, code) = match &effect {
         Effect::Land { .. } => perform_landing(app, &effect, attempt).await?,
+        Effect::TakeBack { .. } => super::together::perform(app, &effect, attempt).await?,
         Effect::StartRelease { .. } | Effect::SetTraffic { .. } | Effect::StopRelease { .. } => {
             rollout::perform(app, &effect).await?
         }
@@ -335,15 +363,28 @@ async fn conclude(
     outcome: EffectOutcome,
     code: Option<&str>,
 ) -> Result<(), Refusal> {
-    record(
-        app,
-        EffectConcluded {
+    let state = app.state();
+    let body = EffectConcluded {
+        effect,
+        outcome,
+        code: code.map(str::to_owned),
+    };
+    let mut bodies = vec![body.into()];
+    if let Some(known) = state.effects.get(&effect)
+        && together::comes_apart(known, outcome)
+    {
+        tracing::error!(
             effect,
-            outcome,
-            code: code.map(str::to_owned),
-        },
-    )
-    .await
+            "a task's changes landed in part: {:?}",
+            known.effect
+        );
+        bodies.push(super::together::incident(&state, known, code).into());
+    }
+    let recording = Recording {
+        actor: control(),
+        bodies,
+    };
+    app.ledger.submit(recording).await.map(|_| ())
 }
 
 /// What the world says of an effect that was tried before; none if it must be tried again.
@@ -352,12 +393,18 @@ async fn observe(
     state: &State,
     effect: &Effect,
 ) -> Result<Option<EffectOutcome>, Refusal> {
-    let Effect::Land {
+    let (Effect::Land {
         repository,
         branch,
         new,
         ..
-    } = effect
+    }
+    | Effect::TakeBack {
+        repository,
+        branch,
+        to: new,
+        ..
+    }) = effect
     else {
         return Ok(None);
     };
@@ -373,33 +420,9 @@ async fn perform_landing(
     effect: &Effect,
     attempt: Recorded<()>,
 ) -> Result<(EffectOutcome, Option<String>), Refusal> {
-    let Effect::Land {
-        repository,
-        branch,
-        old,
-        new,
-        tree,
-        change,
-        prepared,
-        ..
-    } = effect
-    else {
-        return Err(Refusal::internal("not a landing"));
-    };
     let state = app.state();
-    let change = state
-        .changes
-        .get(change)
-        .ok_or_else(|| Refusal::not_found("change", change))?;
-    let pushed = &change.latest().pushed;
-    let mirror = app.mirrors.get(&state, repository).await?;
-    let land = Land {
-        branch: branch.clone(),
-        old: old.clone(),
-        new: new.clone(),
-        tree: tree.clone(),
-        diff_of: prepared.map(|_| (pushed.base.clone(), pushed.head.clone())),
-    };
+    let (change, land) = land_of(&state, effect)?;
+    let mirror = app.mirrors.get(&state, &change.repository).await?;
     match mirror
         .repository
         .land(attempt, &land, mirror.access())
@@ -416,6 +439,38 @@ async fn perform_landing(
         // The intent stays: the next look observes before it tries again.
         Landed::Unknown(refusal) => Err(refusal),
     }
+}
+
+/// The change of a landing, and what shall move how.
+pub(super) fn land_of<'a>(
+    state: &'a State,
+    effect: &Effect,
+) -> Result<(&'a Change, Land), Refusal> {
+    let Effect::Land {
+        branch,
+        old,
+        new,
+        tree,
+        change,
+        prepared,
+        ..
+    } = effect
+    else {
+        return Err(Refusal::internal("not a landing"));
+    };
+    let change = state
+        .changes
+        .get(change)
+        .ok_or_else(|| Refusal::not_found("change", change))?;
+    let pushed = &change.latest().pushed;
+    let land = Land {
+        branch: branch.clone(),
+        old: old.clone(),
+        new: new.clone(),
+        tree: tree.clone(),
+        diff_of: prepared.map(|_| (pushed.base.clone(), pushed.head.clone())),
+    };
+    Ok((change, land))
 }
 
 /// What keeps the newest revision from landing, for people and programs.
@@ -449,6 +504,9 @@ pub async fn explain(app: &App, state: &State, id: ChangeId) -> Result<String, R
     }
     if revision.checks.is_none() || revision.tests.is_none() {
         return Ok("checks and tests are under way".to_owned());
+    }
+    if let Some(waits) = super::together::explain(state, change) {
+        return Ok(waits);
     }
     if let Some(request) = revision.request.and_then(|id| state.requests.get(&id)) {
         let tally = portcullis_flow::approval::tally(state, request, now());

@@ -123,6 +123,7 @@ fn task(plan: &InitPlan, time: Timestamp) -> Result<TaskFile, Refusal> {
         capabilities: Capabilities::default(),
         budgets: Budgets::default(),
         windows: Default::default(),
+        together: false,
         containment: if plan.solo {
             Containment::ContainedClaimed
         } else {

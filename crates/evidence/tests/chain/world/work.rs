@@ -16,15 +16,20 @@ impl World {
             text,
             source: None,
             agent: "fixer".parse().unwrap(),
-            targets: vec![portcullis_model::task::Target {
-                repository: repository(),
-                branch: "main".to_owned(),
-                base: base.clone(),
-                scope: Scope::over(&["src/**".to_owned()]),
-            }],
+            targets: self
+                .targets
+                .iter()
+                .map(|repository| portcullis_model::task::Target {
+                    repository: repository.clone(),
+                    branch: "main".to_owned(),
+                    base: base.clone(),
+                    scope: Scope::over(&["src/**".to_owned()]),
+                })
+                .collect(),
             capabilities: Default::default(),
             budgets: Default::default(),
             windows: Default::default(),
+            together: self.targets.len() > 1,
             containment: Containment::ContainedClaimed,
             allowed_gaps: BTreeSet::new(),
             change: None,
@@ -62,7 +67,9 @@ impl World {
             run_key: "thumb".to_owned(),
             gaps: BTreeSet::new(),
             deadline: at(NOW + DAY),
-            leases: vec![LeaseKind::Identity, LeaseKind::Git(repository())],
+            leases: std::iter::once(LeaseKind::Identity)
+                .chain(self.targets.iter().cloned().map(LeaseKind::Git))
+                .collect(),
             envelope,
             decision: self.decision(),
         };
@@ -72,12 +79,23 @@ impl World {
     /// An agent's change on `base`, checked and tested: its id, its head, its task.
     pub(crate) fn change(&mut self, base: &GitOid, name: &str) -> (ChangeId, GitOid, TaskId) {
         let (task, run) = self.run(base);
+        let (change, head) = self.change_in(run, base, name);
+        (change, head, task)
+    }
+
+    /// A run's change on `base` where changes are made now, checked and tested.
+    pub(crate) fn change_in(
+        &mut self,
+        run: RunId,
+        base: &GitOid,
+        name: &str,
+    ) -> (ChangeId, GitOid) {
         let first = commit(&mut self.objects, &[base], &format!("{name} 1"));
         let head = commit(&mut self.objects, &[&first], name);
         let agent = Principal::Agent("fixer".parse().unwrap(), Some(run));
         let body = ChangePushed {
             change: None,
-            repository: repository(),
+            repository: self.place.clone(),
             branch: "main".to_owned(),
             base: base.clone(),
             head: head.clone(),
@@ -95,7 +113,7 @@ impl World {
         };
         let change = ChangeId(self.record(Actor::unsigned(agent), body));
         self.examine(change, base, &head);
-        (change, head, task)
+        (change, head)
     }
 
     /// A person's change, by git's own signed push.
@@ -216,7 +234,7 @@ impl World {
         let job = self.job(
             JobRequested {
                 kind: JobKind::Test,
-                repository: repository(),
+                repository: self.place.clone(),
                 commit: commit.clone(),
                 configured_by: base.clone(),
                 configuration,
@@ -280,6 +298,30 @@ impl World {
 
     /// Asks for a change, has it approved, and lands it.
     pub(crate) fn land(&mut self, change: ChangeId, task: Option<TaskId>, approvers: &[&str]) {
+        let effect = self.approved(change, task, approvers, None);
+        let decision = Some(self.decision());
+        let effect = self.control(EffectIntended { effect, decision });
+        self.conclude(effect);
+    }
+
+    /// Tries an intended landing, and it is done.
+    pub(crate) fn conclude(&mut self, effect: LedgerIndex) {
+        self.control(EffectAttempted { effect, attempt: 1 });
+        self.control(EffectConcluded {
+            effect,
+            outcome: EffectOutcome::Done,
+            code: None,
+        });
+    }
+
+    /// Asks for a change and has it approved; gives the landing to intend.
+    pub(crate) fn approved(
+        &mut self,
+        change: ChangeId,
+        task: Option<TaskId>,
+        approvers: &[&str],
+        together: Option<TaskId>,
+    ) -> Effect {
         let known = self.state.changes[&change].clone();
         let checks = portcullis_flow::change::evidence_digest(known.latest());
         let subject = self.subject(change);
@@ -305,24 +347,17 @@ impl World {
             self.approve(approver, request.unwrap(), subject.clone(), task, checks);
         }
         let pushed = &known.latest().pushed;
-        let effect = Effect::Land {
+        Effect::Land {
             change,
             revision: 1,
-            repository: repository(),
+            repository: known.repository.clone(),
             branch: "main".to_owned(),
             old: pushed.base.clone(),
             new: pushed.head.clone(),
             tree: pushed.tree.clone(),
             request,
             prepared: None,
-        };
-        let decision = Some(self.decision());
-        let effect = self.control(EffectIntended { effect, decision });
-        self.control(EffectAttempted { effect, attempt: 1 });
-        self.control(EffectConcluded {
-            effect,
-            outcome: EffectOutcome::Done,
-            code: None,
-        });
+            together,
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DecisionRecord;
 use crate::digest::GitOid;
-use crate::id::{ChangeId, LedgerIndex, ReleaseId, RepositoryId, RequestId, RolloutId};
+use crate::id::{ChangeId, LedgerIndex, ReleaseId, RepositoryId, RequestId, RolloutId, TaskId};
 
 /// Something outside that we change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,26 @@ pub enum Effect {
         /// The entry that made the commit ready, if it is not the pushed one itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prepared: Option<LedgerIndex>,
+        /// The task whose changes all land or none, if this is one of them. Their intents follow
+        /// each other without a gap, in the order of the task's targets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        together: Option<TaskId>,
+    },
+    /// A branch goes back to where it stood before a landing that was to happen together with
+    /// others, one of which failed. Idempotent and observable.
+    TakeBack {
+        /// The intent of the landing.
+        landing: LedgerIndex,
+        /// Of which change.
+        change: ChangeId,
+        /// Where.
+        repository: RepositoryId,
+        /// On which branch.
+        branch: String,
+        /// From what landed
+        from: GitOid,
+        /// to where it was.
+        to: GitOid,
     },
     /// The process of a release is started. Idempotent and observable.
     StartRelease {
@@ -61,6 +81,7 @@ impl Effect {
             Self::Land {
                 change, revision, ..
             } => format!("land/{change}/{revision}"),
+            Self::TakeBack { landing, .. } => format!("take-back/{landing}"),
             Self::StartRelease { release } => format!("start/{release}"),
             Self::SetTraffic { rollout, epoch, .. } => format!("traffic/{rollout}/{epoch}"),
             Self::StopRelease { release } => format!("stop/{release}"),

@@ -189,6 +189,7 @@ async fn run_view(
         change.repository == *repository
             && change.status == ChangeStatus::Open
             && (change.latest().run == Some(caller.run.id)
+                || portcullis_flow::together::same_task(state, Some(caller.run.id), change)
                 || state
                     .tasks
                     .get(&caller.run.task)

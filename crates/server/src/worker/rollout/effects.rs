@@ -157,7 +157,9 @@ pub async fn perform(
             epoch,
             weight,
         } => set_traffic(app, *rollout, *epoch, *weight).await,
-        Effect::Land { .. } => Err(Refusal::internal("a landing is no rollout")),
+        Effect::Land { .. } | Effect::TakeBack { .. } => {
+            Err(Refusal::internal("a landing is no rollout"))
+        }
     }
 }
 

@@ -135,6 +135,7 @@ pub(super) async fn ask(app: &App, caller: &Caller, request: Request) -> Result<
             "message": refusal.message,
             "expected": refusal.expected,
             "received": refusal.received,
+            "rule": refusal.rule,
             "next": refusal.next,
         }),
     };
@@ -178,11 +179,19 @@ async fn would_take(app: &App, caller: &Caller, asked: &PushQuestion) -> Result<
         }
         None => BTreeSet::new(),
     };
+    let files = u64::try_from(asked.paths.len()).unwrap_or(u64::MAX);
+    let over_scope = pusher
+        .scope
+        .iter()
+        .filter(|scope| files > scope.max_files)
+        .map(|scope| format!("{files} files of {}", scope.max_files))
+        .collect();
     for path in &asked.paths {
         portcullis_gateway::git::path::check(path.as_bytes(), PackLimits::default().path_depth)?;
     }
     let facts = GitPush {
         paths_outside_scope: outside,
+        over_scope,
         pack_bytes: asked.bytes,
         ..push_facts(state, &pusher, repository, record, &command, look, short)
     };
@@ -583,7 +592,9 @@ fn wanted_change(
     if let Some(named) = named {
         let id: ChangeId = named.parse()?;
         let mine = state.changes.get(&id).is_some_and(|change| {
-            change.party.0.contains(&pusher.actor.principal) || pusher.change == Some(id)
+            change.party.0.contains(&pusher.actor.principal)
+                || pusher.change == Some(id)
+                || portcullis_flow::together::same_task(state, pusher.run, change)
         });
         if !mine {
             return Err(
@@ -605,6 +616,7 @@ fn wanted_change(
         .find(|change| {
             pusher.change == Some(change.id)
                 || (pusher.run.is_some() && change.latest().run == pusher.run)
+                || portcullis_flow::together::same_task(state, pusher.run, change)
         })
         .map(|change| change.id))
 }
