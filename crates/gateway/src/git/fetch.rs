@@ -4,6 +4,7 @@
 //! holds the packs of its own run. Protocol v2 answers for any object by its id, so what a view
 //! must not give out must not be in it: other runs' changes are in other stores.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::command::{LONG, QUICK, last_words, unwritable};
 use super::names::{branch_ref, check_ref_name};
 use super::objects::ObjectView;
 use super::pkt;
-use super::repository::{Repository, write_alternates};
+use super::repository::{Repository, write_alternates, write_veto};
 use super::tree::ObjectFormat;
 
 /// Longest time for one answer: a clone of a big repository over a slow line.
@@ -154,11 +155,23 @@ impl FetchView {
             text.push_str(&format!("{} {}\n", entry.oid, entry.name));
         }
         let file = self.dir.join("packed-refs");
-        // What was written was complete before it was written.
-        if !refs.is_empty() && std::fs::read(&file).is_ok_and(|known| known == text.as_bytes()) {
+        // What was written was complete before it was written, and so is what was pushed here.
+        let known = std::fs::read_to_string(&file).unwrap_or_default();
+        if !refs.is_empty() && known == text {
             return Ok(());
         }
-        let missing = self.missing(refs).await?;
+        let complete: BTreeSet<&str> = known
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(oid, _)| oid)
+            .collect();
+        let pushed = self.repository.pushed_here(&self.dir);
+        let fresh: Vec<&ViewRef> = refs
+            .iter()
+            .filter(|entry| !complete.contains(entry.oid.as_str()))
+            .filter(|entry| pushed.as_ref() != Some(&entry.oid))
+            .collect();
+        let missing = self.missing(&fresh).await?;
         if !missing.is_empty() {
             let changes = self.repository.changes_dir();
             self.repository
@@ -201,6 +214,7 @@ impl FetchView {
     /// # Errors
     /// The directory can't be removed.
     pub fn remove(self) -> Result<(), Refusal> {
+        self.repository.note_pushed(&self.dir, None);
         std::fs::remove_dir_all(&self.dir).map_err(|error| unwritable(&self.dir, &error))
     }
 
@@ -264,15 +278,20 @@ impl FetchView {
             let work = answer(&mut running, request, &sender, &mut bytes_out);
             let result = tokio::select! {
                 result = tokio::time::timeout(FETCH_TIME, work) => result
-                    .unwrap_or_else(|_| Err("it took too long".to_owned())),
-                () = sender.closed() => Err("the client went away".to_owned()),
+                    .unwrap_or_else(|_| Err(Stop::Cut("it took too long".to_owned()))),
+                () = sender.closed() => Err(Stop::Cut("the client went away".to_owned())),
             };
-            if let Err(reason) = &result {
-                tracing::info!(fetch.reason = %reason, "a fetch did not end well");
+            if let Err(stop) = &result {
+                tracing::info!(fetch.reason = %stop, "a fetch did not end well");
+            }
+            // What git itself had to say of its failure is in the answer, which ends as any other;
+            // a pack that is not whole does not pass for one.
+            if let Err(Stop::Cut(reason)) = &result {
                 let _ = sender
                     .send(Err(std::io::Error::other(reason.clone())))
                     .await;
             }
+            let result = result.map_err(|stop| stop.to_string());
             let _ = done.send(FetchOutcome { bytes_out, result });
         });
         Ok(Served { body, outcome })
@@ -294,7 +313,7 @@ impl FetchView {
     }
 
     /// Commits that neither the mirror nor its own packs hold.
-    async fn missing(&self, refs: &[ViewRef]) -> Result<Vec<GitOid>, Refusal> {
+    async fn missing(&self, refs: &[&ViewRef]) -> Result<Vec<GitOid>, Refusal> {
         let input: String = refs
             .iter()
             .map(|entry| format!("{}\n", entry.oid))
@@ -320,10 +339,16 @@ impl FetchView {
 
     fn write_skeleton(&self, head: &str) -> Result<(), Refusal> {
         let failed = |error: std::io::Error| unwritable(&self.dir, &error);
+        let head = format!("ref: {head}\n");
+        // It is looked at with each request, and written once, its head last.
+        if std::fs::read(self.dir.join("HEAD")).is_ok_and(|known| known == head.as_bytes()) {
+            return Ok(());
+        }
         for part in ["objects/info", "objects/pack", "refs/heads"] {
             std::fs::create_dir_all(self.dir.join(part)).map_err(failed)?;
         }
         write_alternates(&self.dir, &self.repository.mirror_dir())?;
+        write_veto(&self.dir, false)?;
         let format = match self.repository.format() {
             ObjectFormat::Sha1 => "\trepositoryformatversion = 0\n",
             ObjectFormat::Sha256 => {
@@ -343,7 +368,23 @@ impl FetchView {
                 b"# pack-refs with: sorted \n",
             )?;
         }
-        write_whole(&self.dir.join("HEAD"), format!("ref: {head}\n").as_bytes())
+        write_whole(&self.dir.join("HEAD"), head.as_bytes())
+    }
+}
+
+/// Why an answer did not go well.
+enum Stop {
+    /// It was cut off.
+    Cut(String),
+    /// Git ended it, and said why.
+    Git(String),
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cut(reason) | Self::Git(reason) => f.write_str(reason),
+        }
     }
 }
 
@@ -353,7 +394,7 @@ async fn answer<R: AsyncRead + Unpin>(
     mut request: R,
     sender: &BodySender,
     bytes_out: &mut u64,
-) -> Result<(), String> {
+) -> Result<(), Stop> {
     let stdin = running.stdin.take();
     let stdout = running.stdout.take();
     let feed = async {
@@ -364,7 +405,7 @@ async fn answer<R: AsyncRead + Unpin>(
             Ok(_) => Ok(()),
             // Git ended first, and its status says whether that was right.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => Err(format!("the request ended early: {error}")),
+            Err(error) => Err(Stop::Cut(format!("the request ended early: {error}"))),
         }
     };
     let stream = async {
@@ -376,23 +417,24 @@ async fn answer<R: AsyncRead + Unpin>(
             let count = stdout
                 .read(&mut buffer)
                 .await
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| Stop::Cut(error.to_string()))?;
             if count == 0 {
                 return Ok(());
             }
             *bytes_out += u64::try_from(count).unwrap_or(u64::MAX);
             let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
             if sender.send(Ok(piece)).await.is_err() {
-                return Err("the client went away".to_owned());
+                return Err(Stop::Cut("the client went away".to_owned()));
             }
         }
     };
     tokio::try_join!(feed, stream)?;
-    let (status, stderr) = running.wait().await.map_err(|refusal| refusal.message)?;
+    let ended = running.wait().await;
+    let (status, stderr) = ended.map_err(|refusal| Stop::Cut(refusal.message))?;
     if status.success() {
         Ok(())
     } else {
-        Err(last_words(&stderr).to_owned())
+        Err(Stop::Git(last_words(&stderr).to_owned()))
     }
 }
 

@@ -176,11 +176,19 @@ impl ObjectView {
     /// # Errors
     /// `commit-not-found`, or one is malformed.
     pub async fn commit_infos(&self, oids: &[GitOid]) -> Result<Vec<CommitInfo>, Refusal> {
+        self.commit_infos_by(&mut self.cat_file()?, oids).await
+    }
+
+    /// The same, by a process that runs already.
+    pub(crate) async fn commit_infos_by(
+        &self,
+        objects: &mut CatFile,
+        oids: &[GitOid],
+    ) -> Result<Vec<CommitInfo>, Refusal> {
         self.within(LONG, "cat-file", async {
-            let mut objects = self.cat_file()?;
             let mut infos = Vec::with_capacity(oids.len());
             for oid in oids {
-                infos.push(read_commit(&mut objects, oid).await?);
+                infos.push(read_commit(objects, oid).await?);
             }
             Ok(infos)
         })
@@ -317,14 +325,14 @@ impl ObjectView {
     /// `hostile-path`, with both names.
     pub(crate) async fn check_twins(
         &self,
+        objects: &mut CatFile,
         commit: &GitOid,
         paths: &BTreeSet<Vec<u8>>,
     ) -> Result<(), Refusal> {
         self.within(LONG, "cat-file", async {
-            let mut objects = self.cat_file()?;
-            let root = root_of(&mut objects, commit).await?;
+            let root = root_of(objects, commit).await?;
             let mut folders: BTreeMap<Vec<u8>, Option<Folder>> = BTreeMap::new();
-            folders.insert(Vec::new(), Some(self.folder(&mut objects, &root).await?));
+            folders.insert(Vec::new(), Some(self.folder(objects, &root).await?));
             for path in paths {
                 let mut above: Vec<u8> = Vec::new();
                 for part in path.split(|byte| *byte == b'/') {
@@ -352,7 +360,7 @@ impl ObjectView {
                     above.extend_from_slice(part);
                     if !folders.contains_key(&above) {
                         let read = match below {
-                            Some(tree) => Some(self.folder(&mut objects, &tree).await?),
+                            Some(tree) => Some(self.folder(objects, &tree).await?),
                             None => None,
                         };
                         folders.insert(above.clone(), read);
@@ -408,16 +416,24 @@ impl ObjectView {
     /// A side can't be read.
     pub async fn manifest(&self, base: &GitOid, head: &GitOid) -> Result<Digest, Refusal> {
         let entries = self.raw_entries(base, head).await?;
+        self.manifest_by(&mut self.cat_file()?, &entries).await
+    }
+
+    /// The manifest of these differences, by a process that runs already.
+    pub(crate) async fn manifest_by(
+        &self,
+        objects: &mut CatFile,
+        entries: &[RawEntry],
+    ) -> Result<Digest, Refusal> {
         self.within(LONG, "cat-file", async {
-            let mut objects = self.cat_file()?;
             let mut known: BTreeMap<&GitOid, Digest> = BTreeMap::new();
             let mut lines = Vec::with_capacity(entries.len());
-            for entry in &entries {
+            for entry in entries {
                 let content = match (entry.new_mode, known.get(&entry.new_oid)) {
                     (0 | MODE_SUBMODULE, _) => None,
                     (_, Some(digest)) => Some(*digest),
                     (_, None) => {
-                        let digest = hash_blob(&mut objects, &entry.new_oid).await?;
+                        let digest = hash_blob(objects, &entry.new_oid).await?;
                         known.insert(&entry.new_oid, digest);
                         Some(digest)
                     }

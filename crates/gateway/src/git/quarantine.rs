@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_model::{ChangeId, GitOid, Recorded, Refusal};
+use portcullis_model::{ChangeId, Digest, GitOid, Recorded, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::cat_file::CatFile;
 use super::command::{LONG, last_words, unwritable};
 use super::commit::CommitInfo;
 use super::fetch::FetchView;
@@ -19,7 +20,7 @@ use super::pack::{PackScanner, PackSummary};
 use super::path;
 use super::push::RefCommand;
 use super::repository::change_ref;
-use super::tree::parse_raw_record;
+use super::tree::{RawEntry, parse_raw_record};
 
 /// Most added paths that are held against their neighbours in the tree.
 const TWINS_MAX_PATHS: usize = 10_000;
@@ -66,6 +67,27 @@ pub struct Quarantine {
     summary: PackSummary,
     commits: Vec<CommitInfo>,
     commands: Vec<RefCommand>,
+    /// What the one new commit changes of its one parent, where there is just one: what most pushes
+    /// are, and then nobody has to ask git again.
+    single: Option<Single>,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+struct Single {
+    parent: GitOid,
+    head: GitOid,
+    entries: Vec<RawEntry>,
+}
+
+/// The process that answers for the push's objects, from the first question on.
+#[derive(Default)]
+struct Reader(tokio::sync::Mutex<Option<CatFile>>);
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
 }
 
 /// A revision to record: where the objects' tip gets a name.
@@ -104,6 +126,8 @@ impl Quarantine {
             summary: PackSummary::default(),
             commits: Vec::new(),
             commands: commands.to_vec(),
+            single: None,
+            reader: Reader::default(),
         };
         tokio::time::timeout(limits.time, quarantine.take_in(pack, limits))
             .await
@@ -139,6 +163,22 @@ impl Quarantine {
         &self.commands
     }
 
+    /// The manifest from `base` to `head`; see [`super::manifest`].
+    ///
+    /// # Errors
+    /// A side can't be read.
+    pub async fn manifest(&self, base: &GitOid, head: &GitOid) -> Result<Digest, Refusal> {
+        let objects = self.objects();
+        let known = self
+            .single
+            .as_ref()
+            .filter(|one| one.parent == *base && one.head == *head);
+        match (known, self.reader.0.lock().await.as_mut()) {
+            (Some(one), Some(reader)) => objects.manifest_by(reader, &one.entries).await,
+            (Some(_) | None, _) => objects.manifest(base, head).await,
+        }
+    }
+
     /// Accepts it: links the pack into the repository and into the view, and names the revisions.
     /// Either all names are set or none. Repeating it for a revision that stands is no error.
     /// Returns the names.
@@ -162,6 +202,9 @@ impl Quarantine {
             Ok(()) => set_refs(&self.view, &changes, revisions).await,
             Err(error) => Err(unwritable(&changes, &error)),
         };
+        if let (Ok(_), Some(newest)) = (&result, revisions.last()) {
+            repository.note_pushed(self.view.dir(), Some(&newest.head));
+        }
         if result.is_err() {
             // Indexes were linked last, and go first.
             for file in made.iter().rev() {
@@ -198,11 +241,31 @@ impl Quarantine {
                 return Err(not_a_commit(oid));
             }
         }
-        let ((), commits) = tokio::try_join!(
+        let mut reader = objects.cat_file()?;
+        let (changed, commits) = tokio::try_join!(
             self.check_paths(&listed, limits.path_depth),
-            objects.commit_infos(&listed)
+            objects.commit_infos_by(&mut reader, &listed)
         )?;
+        if let Some(head) = listed
+            .first()
+            .filter(|_| changed.added.len() <= TWINS_MAX_PATHS && !changed.added.is_empty())
+        {
+            // More files than that are an import; the checks look at twins among them.
+            objects
+                .check_twins(&mut reader, head, &changed.added)
+                .await?;
+        }
+        if let [commit] = commits.as_slice()
+            && let [parent] = commit.parents.as_slice()
+        {
+            self.single = Some(Single {
+                parent: parent.clone(),
+                head: commit.oid.clone(),
+                entries: changed.entries,
+            });
+        }
         self.commits = commits;
+        self.reader = Reader(tokio::sync::Mutex::new(Some(reader)));
         Ok(())
     }
 
@@ -301,10 +364,11 @@ impl Quarantine {
     }
 
     /// Every path that any new commit adds, judged by [`path::check`].
-    async fn check_paths(&self, commits: &[GitOid], depth_max: usize) -> Result<(), Refusal> {
+    async fn check_paths(&self, commits: &[GitOid], depth_max: usize) -> Result<Changed, Refusal> {
+        let mut changed = Changed::default();
         let input: String = commits.iter().map(|oid| format!("{oid}\n")).collect();
         if input.is_empty() {
-            return Ok(());
+            return Ok(changed);
         }
         let output = self
             .objects()
@@ -315,7 +379,6 @@ impl Quarantine {
             .finish(input.as_bytes())
             .await?
             .succeeded()?;
-        let mut added = BTreeSet::new();
         let mut fields = output.split(|byte| *byte == 0);
         while let Some(field) = fields.next() {
             // Between the records stands the id of each commit.
@@ -325,16 +388,23 @@ impl Quarantine {
             let entry = parse_raw_record(field, fields.next().unwrap_or_default())?;
             if entry.old_mode == 0 {
                 path::check(&entry.path, depth_max)?;
-                added.insert(entry.path);
+                changed.added.insert(entry.path.clone());
+            }
+            if commits.len() == 1 {
+                changed.entries.push(entry);
             }
         }
-        let newest = commits.first().filter(|_| added.len() <= TWINS_MAX_PATHS);
-        match newest {
-            Some(head) => self.objects().check_twins(head, &added).await,
-            // So many files are an import; the checks look at twins among them.
-            None => Ok(()),
-        }
+        Ok(changed)
     }
+}
+
+/// What new commits do to paths.
+#[derive(Default)]
+struct Changed {
+    /// Paths that any of them adds.
+    added: BTreeSet<Vec<u8>>,
+    /// Everything that it changes, of one commit alone.
+    entries: Vec<RawEntry>,
 }
 
 async fn read<R: AsyncRead + Unpin>(pack: &mut R, buffer: &mut [u8]) -> Result<usize, Refusal> {

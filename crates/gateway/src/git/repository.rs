@@ -40,6 +40,8 @@ struct Inner {
     landing: tokio::sync::Mutex<()>,
     /// One change of a view's refs at a time.
     views: tokio::sync::Mutex<()>,
+    /// By view, the newest commit that was pushed into it: all of it is there.
+    pushed: std::sync::Mutex<BTreeMap<PathBuf, GitOid>>,
 }
 
 /// A ref of the mirror that a sync found elsewhere than before.
@@ -91,6 +93,7 @@ impl Repository {
                 sync: tokio::sync::Mutex::new(()),
                 landing: tokio::sync::Mutex::new(()),
                 views: tokio::sync::Mutex::new(()),
+                pushed: std::sync::Mutex::default(),
             }),
         };
         if fresh {
@@ -99,6 +102,8 @@ impl Repository {
             init(git, &dir.join("changes.git"), format, None).await?;
         }
         write_alternates(&repository.changes_dir(), &mirror)?;
+        write_veto(&mirror, repository.inner.upstream == Upstream::Embedded)?;
+        write_veto(&repository.changes_dir(), false)?;
         repository.clear_quarantine()?;
         for name in ["views", "quarantine"] {
             let path = dir.join(name);
@@ -193,8 +198,16 @@ impl Repository {
         change: ChangeId,
         revision: u64,
     ) -> Result<Option<GitOid>, Refusal> {
-        self.resolve(&self.changes_dir(), &change_ref(change, revision))
-            .await
+        let name = change_ref(change, revision);
+        // Nobody packs these refs, so one that stands is a file; git is asked about any other.
+        let file = self.changes_dir().join(&name);
+        if let Ok(text) = std::fs::read_to_string(file)
+            && let Some(oid) = text.strip_suffix('\n')
+            && let Ok(oid) = oid.parse::<GitOid>()
+        {
+            return Ok(Some(oid));
+        }
+        self.resolve(&self.changes_dir(), &name).await
     }
 
     /// Everything: the mirror's objects and those of all changes.
@@ -237,6 +250,22 @@ impl Repository {
 
     pub(crate) async fn views_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.inner.views.lock().await
+    }
+
+    /// The newest commit that this process took into the view in `dir`.
+    pub(crate) fn pushed_here(&self, dir: &Path) -> Option<GitOid> {
+        let pushed = self.inner.pushed.lock().ok()?;
+        pushed.get(dir).cloned()
+    }
+
+    /// Notes, or forgets, the newest commit of the view in `dir`.
+    pub(crate) fn note_pushed(&self, dir: &Path, head: Option<&GitOid>) {
+        if let Ok(mut pushed) = self.inner.pushed.lock() {
+            match head {
+                Some(head) => pushed.insert(dir.to_owned(), head.clone()),
+                None => pushed.remove(dir),
+            };
+        }
     }
 
     pub(crate) fn view_of(&self, git_dir: &Path) -> ObjectView {
@@ -467,6 +496,35 @@ pub(crate) fn write_alternates(dir: &Path, mirror: &Path) -> Result<(), Refusal>
     std::fs::create_dir_all(&info)
         .and_then(|()| std::fs::write(info.join("alternates"), line))
         .map_err(|error| unwritable(&info, &error))
+}
+
+/// What git says to anyone but us who would move a ref of ours. Our own calls run without hooks
+/// ([`super::command`]), each by a permit that its type demands.
+const VETO: &str = "\
+    echo 'portcullis: refs here move by the server alone, after it recorded why; nothing was changed' >&2\n\
+    echo '  next: propose the change with git push origin HEAD:refs/for/<branch>' >&2\n\
+    exit 1\n";
+/// Where it does not matter what moves.
+const VETO_BEGIN: &str = "#!/bin/sh\n[ \"$1\" = prepared ] || exit 0\n";
+/// A repository that has no upstream is filled by its owner, once.
+const VETO_FILLED: &str = "[ -n \"$(git for-each-ref --count=1)\" ] || exit 0\n";
+
+/// The last veto of a bare repository of ours: no ref in it moves by any other git than the
+/// server's own, neither by a push, a fetch nor `git update-ref`. With `to_fill`, an empty one
+/// takes its first refs from anyone who may write there.
+pub(crate) fn write_veto(dir: &Path, to_fill: bool) -> Result<(), Refusal> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let hooks = dir.join("hooks");
+    let file = hooks.join("reference-transaction");
+    let filled = if to_fill { VETO_FILLED } else { "" };
+    let text = format!("{VETO_BEGIN}{filled}{VETO}");
+    if std::fs::read(&file).is_ok_and(|known| known == text.as_bytes()) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&hooks)
+        .and_then(|()| std::fs::write(&file, text))
+        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)))
+        .map_err(|error| unwritable(&file, &error))
 }
 
 /// Git's list of alternates is a text file: some characters have a meaning there.

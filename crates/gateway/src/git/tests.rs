@@ -4,6 +4,7 @@ mod fuzz;
 mod hostile;
 mod landing;
 mod server;
+mod stock;
 mod upstream;
 
 use portcullis_model::ChangeId;

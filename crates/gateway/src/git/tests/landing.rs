@@ -286,13 +286,18 @@ async fn an_embedded_repository_is_its_own_upstream() {
         &world.upstream(),
         &["push", "-q", mirror.to_str().unwrap(), "main"],
     );
-    let changes = embedded.changes_dir();
+    // It is filled once; from then on, refs move by landing alone.
+    let (upstream, place) = (world.upstream(), mirror.to_str().unwrap().to_owned());
+    let again = client(&upstream, &["push", "-q", &place, "main~1:refs/heads/b"]).await;
+    assert!(super::server::said(&again).contains("move by the server alone"));
     run(
-        &world.root().join("clone"),
+        &embedded.changes_dir(),
         &[
-            "push",
+            "-c",
+            "core.hooksPath=/dev/null",
+            "fetch",
             "-q",
-            changes.to_str().unwrap(),
+            world.root().join("clone").to_str().unwrap(),
             "HEAD:refs/portcullis/changes/1/1",
         ],
     );

@@ -167,7 +167,11 @@ pub(crate) fn write(dir: &Path, path: &str, content: &str) {
 
 /// Stock git, as somebody, on this machine.
 fn command(dir: &Path, args: &[&str]) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new("git");
+    command_by(Path::new("git"), dir, args)
+}
+
+fn command_by(program: &Path, dir: &Path, args: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(program);
     command
         .current_dir(dir)
         .args(args)
@@ -183,6 +187,11 @@ fn command(dir: &Path, args: &[&str]) -> tokio::process::Command {
         .env("GIT_COMMITTER_EMAIL", "agent@example")
         .kill_on_drop(true);
     command
+}
+
+/// A certain git, as somebody.
+pub(crate) async fn client_by(program: &Path, dir: &Path, args: &[&str]) -> Output {
+    command_by(program, dir, args).output().await.unwrap()
 }
 
 pub(crate) async fn client(dir: &Path, args: &[&str]) -> Output {
@@ -212,7 +221,7 @@ pub(crate) fn said(output: &Output) -> String {
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
-async fn serve(
+pub(crate) async fn serve(
     view: FetchView,
     knobs: Arc<Mutex<Knobs>>,
     pushes: Arc<Mutex<Vec<crate::git::push::PushHeader>>>,

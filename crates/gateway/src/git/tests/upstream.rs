@@ -66,6 +66,8 @@ impl Far {
         run(
             &mirror.changes_dir(),
             &[
+                "-c",
+                "core.hooksPath=/dev/null",
                 "fetch",
                 "-q",
                 work.to_str().unwrap(),

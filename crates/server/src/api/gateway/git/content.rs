@@ -28,7 +28,8 @@ pub(super) async fn read(
     tip: &GitOid,
 ) -> Result<Content, Refusal> {
     let objects = quarantine.objects();
-    let straight = straight(quarantine.commits(), head, tip);
+    let earlier = |at: &GitOid| revision_of(state, key, at, tip);
+    let straight = straight(quarantine.commits(), head, tip, earlier);
     let base = match &straight {
         Some(_) => Some(tip.clone()),
         None => objects.merge_base(head, tip).await?,
@@ -70,7 +71,7 @@ pub(super) async fn read(
     let (commits, tree, manifest, diff_bytes) = tokio::try_join!(
         commits,
         tree,
-        objects.manifest(&base, head),
+        quarantine.manifest(&base, head),
         objects.diff(&base, head)
     )?;
     Ok(Content {
@@ -84,20 +85,48 @@ pub(super) async fn read(
 }
 
 /// The commits of a push that stands on the branch's tip in one line, newest first: what most
-/// pushes are, and told from what was just read.
-fn straight(commits: &[CommitInfo], head: &GitOid, tip: &GitOid) -> Option<Vec<GitOid>> {
+/// pushes are, and told from what was just read, down to a revision that was taken in before.
+fn straight(
+    commits: &[CommitInfo],
+    head: &GitOid,
+    tip: &GitOid,
+    earlier: impl Fn(&GitOid) -> Option<Vec<GitOid>>,
+) -> Option<Vec<GitOid>> {
     let known: BTreeMap<&GitOid, &CommitInfo> = commits.iter().map(|one| (&one.oid, one)).collect();
     let mut line = Vec::new();
     let mut at = head;
     while at != tip {
-        let commit = known.get(at)?;
+        let Some(commit) = known.get(at) else {
+            line.extend(earlier(at)?);
+            break;
+        };
         let [parent] = commit.parents.as_slice() else {
             return None;
         };
         line.push(at.clone());
         at = parent;
     }
-    (!line.is_empty()).then_some(line)
+    let bound = PackLimits::default().commits;
+    (1..=bound).contains(&line.len()).then_some(line)
+}
+
+/// The commits from `tip` to `head`, if a revision that stands on it was taken in with that head.
+fn revision_of(
+    state: &State,
+    key: &(RepositoryId, String),
+    head: &GitOid,
+    tip: &GitOid,
+) -> Option<Vec<GitOid>> {
+    let change = state.changes.get(state.proposed.get(head)?)?;
+    let mut revisions = change.revisions.iter().rev();
+    revisions
+        .find(|revision| {
+            let pushed = &revision.pushed;
+            (&pushed.repository, &pushed.branch) == (&key.0, &key.1)
+                && pushed.head == *head
+                && pushed.base == *tip
+        })
+        .map(|revision| revision.pushed.commits.clone())
 }
 
 impl Content {
