@@ -1,13 +1,25 @@
 //! Pushes and clones through the gateway beside `git http-backend` behind nginx, in one run.
 //!
 //! `cargo build --release -p portcullis-cli`, then
-//! `cargo run --release -p portcullis-cli --example git_bench -- [PUSHES] [CLONE_MIB] [RUNS]`.
-//! The gateway's side is the whole way: a run in its sandbox, the launcher's channel, proof of
-//! possession, policy, quarantine, the durable entry. It takes `nginx` and `fcgiwrap`, as root.
+//! `cargo run --release -p portcullis-cli --example git_bench -- [--case NAME]... [--pushes 30]
+//! [--clone-mib 1024] [--runs 50] [--files 500000]`.
+//!
+//! | case | what is timed, by the shell that does it |
+//! |---|---|
+//! | `one` | pushes of one commit each, the median |
+//! | `thousand` | one push of 1,000 commits |
+//! | `clone` | bare clones of `--clone-mib` MiB that do not compress, the median of three |
+//! | `files` | a push of one commit to a repository of `--files` files, the median of five, and a shallow fetch of it |
+//! | `at-once` | `--runs` clients that fetch, commit and push at the same time |
+//!
+//! Without `--case` all of them. The gateway's side is the whole way: a run in its sandbox, the
+//! launcher's channel, proof of possession, policy, quarantine, the durable entry. It takes `nginx`
+//! and `fcgiwrap`, as root; without them it says so and measures the gateway alone.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::error::Error;
 use std::fs;
+use std::io::{BufWriter, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,57 +27,146 @@ use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// What both sides run in a clone: commits and pushes, each push timed by the shell itself.
-const PUSHES: &str = r#"
+const ONE: &str = r#"
 for n in $(seq "$PUSHES"); do
-  printf '%s\n' "$n" > "file-$TAG-$n"; git add -A; git commit -qm "one $n"
+  printf '%s\n' "$n" > "file-$n"; git add "file-$n"; git commit -qm "one $n"
   a=$(date +%s%N); git push -q origin "HEAD:$TARGET"; b=$(date +%s%N)
-  echo "one $(( (b - a) / 1000 ))"
+  echo "push $(( (b - a) / 1000 ))"
 done
+"#;
+
+const THOUSAND: &str = r#"
 for n in $(seq 1000); do
   printf 'commit refs/heads/many\ncommitter %s <%s> 1700000000 +0000\ndata 5\nmany\n' \
     "$GIT_COMMITTER_NAME" "$GIT_COMMITTER_EMAIL"
   if [ "$n" = 1 ]; then printf 'from %s\n' "$(git rev-parse HEAD)"; fi
-  printf 'M 100644 inline many-%s\ndata 3\n%03d\n' "$TAG" "$n"
+  printf 'M 100644 inline many\ndata 4\n%04d\n' "$n"
 done | git fast-import --quiet
 a=$(date +%s%N); git push -q origin "many:$TARGET"; b=$(date +%s%N)
-echo "thousand $(( (b - a) / 1000 ))"
+echo "push $(( (b - a) / 1000 ))"
 "#;
 
 const CLONE: &str = r#"
 for n in 1 2 3; do
-  a=$(date +%s%N); git clone -q --bare "$URL" "copy-$n"; b=$(date +%s%N); rm -rf "copy-$n"
-  echo "clone $(( (b - a) / 1000 ))"
+  a=$(date +%s%N); git clone -q --bare "$URL" "copy-$n"; b=$(date +%s%N)
+  rm -rf "copy-$n"; echo "clone $(( (b - a) / 1000 ))"
 done
 "#;
 
+const FETCH: &str = r#"
+git init -q --bare again
+a=$(date +%s%N); git -C again fetch -q --depth=1 "$URL" HEAD; b=$(date +%s%N)
+rm -rf again; echo "clone $(( (b - a) / 1000 ))"
+"#;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    One,
+    Thousand,
+    Clone,
+    Files,
+    AtOnce,
+}
+
+impl Case {
+    const ALL: [Self; 5] = [
+        Self::One,
+        Self::Thousand,
+        Self::Clone,
+        Self::Files,
+        Self::AtOnce,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Thousand => "thousand",
+            Self::Clone => "clone",
+            Self::Files => "files",
+            Self::AtOnce => "at-once",
+        }
+    }
+
+    /// The repository that it works on.
+    const fn repository(self) -> &'static str {
+        match self {
+            Self::One | Self::Thousand | Self::AtOnce => "small",
+            Self::Clone => "big",
+            Self::Files => "wide",
+        }
+    }
+
+    fn script(self) -> String {
+        match self {
+            Self::One => ONE.to_owned(),
+            Self::Thousand => THOUSAND.to_owned(),
+            Self::Clone => CLONE.to_owned(),
+            Self::Files => format!("{ONE}{FETCH}"),
+            Self::AtOnce => String::new(),
+        }
+    }
+}
+
+struct Wanted {
+    cases: Vec<Case>,
+    pushes: u64,
+    clone_mib: u64,
+    runs: u64,
+    files: u64,
+}
+
+impl Wanted {
+    fn read() -> Outcome<Self> {
+        let mut wanted = Self {
+            cases: Vec::new(),
+            pushes: 30,
+            clone_mib: 1_024,
+            runs: 50,
+            files: 500_000,
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or(format!("{name} takes a value"))?;
+            match name.as_str() {
+                "--case" => wanted.cases.push(
+                    Case::ALL
+                        .into_iter()
+                        .find(|case| case.name() == value)
+                        .ok_or("a case is one, thousand, clone, files or at-once")?,
+                ),
+                "--pushes" => wanted.pushes = value.parse()?,
+                "--clone-mib" => wanted.clone_mib = value.parse()?,
+                "--runs" => wanted.runs = value.parse()?,
+                "--files" => wanted.files = value.parse()?,
+                other => return Err(format!("unknown option {other}").into()),
+            }
+        }
+        if wanted.cases.is_empty() {
+            wanted.cases = Case::ALL.to_vec();
+        }
+        Ok(wanted)
+    }
+}
+
 fn main() -> Outcome<()> {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |usual: u64| -> Outcome<u64> {
-        Ok(arguments.next().map_or(Ok(usual), |text| text.parse())?)
-    };
-    let (pushes, clone_mib, runs) = (number(30)?, number(256)?, number(50)?);
-    let place = tempfile::Builder::new().prefix("git-bench").tempdir()?;
-    let bench = Bench::prepare(place.path(), clone_mib)?;
+    let wanted = Wanted::read()?;
     println!("{}", machine());
-    let ours = bench.ours(pushes)?;
-    let theirs = bench.theirs(pushes)?;
-    for what in ["one", "thousand", "clone"] {
-        let (one, other) = (median(&ours, what), median(&theirs, what));
+    let place = tempfile::Builder::new().prefix("git-bench").tempdir()?;
+    let bench = Bench::prepare(place.path(), &wanted)?;
+    println!("the server at rest: {} KiB", bench.server_memory("VmRSS:")?);
+    for case in &wanted.cases {
+        if *case == Case::AtOnce {
+            bench.at_once(wanted.runs)?;
+        } else {
+            bench.compare(*case, wanted.pushes)?;
+        }
         println!(
-            "{what:<9} gateway {:>10.1} ms   http-backend {:>10.1} ms   difference {:>9.1} ms   ratio {:.2}",
-            one / 1e3,
-            other / 1e3,
-            (one - other) / 1e3,
-            one / other
+            "{:<9} the server's peak so far: {} KiB",
+            case.name(),
+            bench.server_memory("VmHWM:")?
         );
     }
-    println!("the server's peak: {} KiB", bench.server_peak()?);
-    bench.at_once(runs)?;
-    println!(
-        "the server's peak after {runs} runs at once: {} KiB",
-        bench.server_peak()?
-    );
     Ok(())
 }
 
@@ -74,8 +175,8 @@ struct Bench {
     program: PathBuf,
     port: u16,
     server: Killed,
-    web: Vec<Killed>,
-    web_port: u16,
+    /// nginx and fcgiwrap, and nginx's port.
+    web: Option<(Vec<Killed>, u16)>,
 }
 
 /// A process that ends with us.
@@ -92,41 +193,27 @@ impl Drop for Killed {
 }
 
 impl Bench {
-    fn prepare(root: &Path, clone_mib: u64) -> Outcome<Self> {
+    fn prepare(root: &Path, wanted: &Wanted) -> Outcome<Self> {
         let program = std::env::current_exe()?
             .parent()
             .and_then(Path::parent)
             .map(|folder| folder.join("portcullis"))
             .filter(|file| file.exists())
             .ok_or("build the program first: cargo build --release -p portcullis-cli")?;
-        let work = root.join("work");
-        fs::create_dir(&work)?;
-        git(&work, &["init", "-q", "-b", "main", "."])?;
-        for n in 0..clone_mib.max(1) {
-            let mut bytes = vec![0_u8; 1024 * 1024];
-            fs::File::open("/dev/urandom")
-                .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes))?;
-            fs::write(work.join(format!("blob-{n}")), bytes)?;
+        fs::create_dir(root.join("work"))?;
+        fs::create_dir(root.join("far"))?;
+        let mut repositories: Vec<&str> = Vec::new();
+        for case in &wanted.cases {
+            let name = case.repository();
+            if repositories.contains(&name) {
+                continue;
+            }
+            repositories.push(name);
+            let begin = Instant::now();
+            make(root, name, wanted)?;
+            println!("made {name} in {:.1} s", begin.elapsed().as_secs_f64());
         }
-        git(&work, &["add", "-A"])?;
-        git(
-            &work,
-            &["-c", "core.compression=0", "commit", "-qm", "Begin"],
-        )?;
-        for name in ["ours.git", "far/theirs.git"] {
-            let to = root.join(name);
-            git(
-                root,
-                &["clone", "-q", "--bare", "work", &to.display().to_string()],
-            )?;
-        }
-        git(
-            &root.join("far/theirs.git"),
-            &["config", "http.receivepack", "true"],
-        )?;
-        fs::remove_dir_all(&work)?;
-        fs::create_dir(&work)?;
-        let (port, web_port) = (free_port()?, free_port()?);
+        let port = free_port()?;
         let key = root.join("key");
         done(
             Command::new("ssh-keygen")
@@ -137,13 +224,14 @@ impl Bench {
         let mut init = Command::new(&program);
         init.arg("init").arg(&home);
         init.env("PORTCULLIS_KEY", root.join("key.pub"));
+        for name in &repositories {
+            let path = root.join(format!("{name}.git"));
+            init.arg("--repository")
+                .arg(format!("{name}={}", path.display()));
+        }
         for (name, value) in [
             ("human", "ada".to_owned()),
             ("quorum", "1".to_owned()),
-            (
-                "repository",
-                format!("shop={}", root.join("ours.git").display()),
-            ),
             ("agent", "helper".to_owned()),
             ("listen", format!("127.0.0.1:{port}")),
             ("origin", "example.com/bench".to_owned()),
@@ -160,15 +248,24 @@ impl Bench {
             .env("PORTCULLIS_LOG", "warn");
         let server = Killed(serve.stdout(log).stderr(Stdio::null()).spawn()?);
         await_text(&root.join("server.log"), "ready at")?;
-        let web = nginx(root, web_port)?;
-        Ok(Self {
+        let bench = Self {
             root: root.to_owned(),
             program,
             port,
             server,
-            web,
-            web_port,
-        })
+            web: beside(root)?,
+        };
+        // The first look makes a mirror; what is measured is what comes after.
+        for name in repositories {
+            let begin = Instant::now();
+            let task = bench.task(name, 1, 1)?;
+            bench.run(&task, "true")?;
+            println!(
+                "mirrored {name}, and one run: {:.1} s",
+                begin.elapsed().as_secs_f64()
+            );
+        }
+        Ok(bench)
     }
 
     fn portcullis(&self) -> Command {
@@ -184,13 +281,14 @@ impl Bench {
         command
     }
 
-    fn task(&self, runs: u64, pushes: u64) -> Outcome<PathBuf> {
+    fn task(&self, repository: &str, runs: u64, pushes: u64) -> Outcome<PathBuf> {
         let file = self.root.join("work/task.json");
         let _ = fs::remove_file(&file);
         let mut task = self.portcullis();
         task.args([
             "task", "new", "Measure", "--sign", "--agent", "helper", "--paths", "**",
         ]);
+        task.args(["--repository", repository]);
         task.args(["--max-files", "100000", "--max-lines", "1000000"]);
         task.args([
             "--runs",
@@ -202,46 +300,76 @@ impl Bench {
         Ok(file)
     }
 
-    /// Pushes and clones by a run.
-    fn ours(&self, pushes: u64) -> Outcome<String> {
-        let task = self.task(1, pushes + 10)?;
-        let script = format!(
-            "export PUSHES={pushes} TAG=x TARGET=refs/for/main \
-             URL=http://127.0.0.1:3128/git/shop.git\n{PUSHES}\n{CLONE}"
-        );
+    fn run(&self, task: &Path, script: &str) -> Outcome<String> {
         let mut run = self.portcullis();
         run.arg("run")
             .arg("--task")
             .arg(task)
-            .args(["--", "sh", "-ec", &script]);
+            .args(["--", "sh", "-ec", script]);
         done(&mut run)
     }
 
-    /// The same to nginx.
-    fn theirs(&self, pushes: u64) -> Outcome<String> {
-        let url = format!("http://127.0.0.1:{}/theirs.git", self.web_port);
-        let clone = self.root.join("work/theirs");
-        git(
-            &self.root,
-            &[
-                "clone",
-                "-q",
-                "--depth=1",
-                &url,
-                &clone.display().to_string(),
-            ],
-        )?;
+    fn compare(&self, case: Case, pushes: u64) -> Outcome<()> {
+        let name = case.repository();
+        let pushes = if case == Case::Files { 5 } else { pushes };
+        let task = self.task(name, 1, pushes + 10)?;
         let script = format!(
-            "export PUSHES={pushes} TAG=x TARGET=refs/heads/topic URL={url}\n{PUSHES}\n{CLONE}"
+            "export PUSHES={pushes} TARGET=refs/for/main \
+             URL=http://127.0.0.1:3128/git/{name}.git\n{}",
+            case.script()
         );
-        done(identity(
-            Command::new("sh").args(["-ec", &script]).current_dir(clone),
-        ))
+        let ours = self.run(&task, &script)?;
+        let theirs = match &self.web {
+            Some((_, port)) => Some(self.theirs(case, pushes, *port)?),
+            None => None,
+        };
+        for what in ["push", "clone"] {
+            let one = median(&ours, what);
+            if one.is_nan() {
+                continue;
+            }
+            let beside = theirs.as_ref().map_or(String::new(), |theirs| {
+                let other = median(theirs, what);
+                format!(
+                    "   http-backend {:>10.1} ms   difference {:>9.1} ms   ratio {:.2}",
+                    other / 1e3,
+                    (one - other) / 1e3,
+                    one / other
+                )
+            });
+            println!(
+                "{:<9} {what:<5} gateway {:>10.1} ms{beside}",
+                case.name(),
+                one / 1e3
+            );
+        }
+        Ok(())
+    }
+
+    /// The same to nginx.
+    fn theirs(&self, case: Case, pushes: u64, port: u16) -> Outcome<String> {
+        let name = case.repository();
+        let url = format!("http://127.0.0.1:{port}/{name}.git");
+        let clone = self.root.join("work").join(case.name());
+        let to = clone.display().to_string();
+        git(&self.root, &["clone", "-q", "--depth=1", &url, &to])?;
+        let script = format!(
+            "export PUSHES={pushes} TARGET=refs/heads/{} URL={url}\n{}",
+            case.name(),
+            case.script()
+        );
+        let said = done(identity(
+            Command::new("sh")
+                .args(["-ec", &script])
+                .current_dir(&clone),
+        ))?;
+        fs::remove_dir_all(clone)?;
+        Ok(said)
     }
 
     /// So many runs, each with one push; and as many clients of nginx.
     fn at_once(&self, runs: u64) -> Outcome<()> {
-        let task = self.task(runs, 5)?;
+        let task = self.task("small", runs, 5)?;
         let script = "echo \"$PORTCULLIS_RUN\" > run; git add -A; git commit -qm one; git push -q";
         let begin = Instant::now();
         let mut children = Vec::new();
@@ -251,14 +379,17 @@ impl Bench {
                 .arg("--task")
                 .arg(&task)
                 .args(["--", "sh", "-ec", script]);
-            children.push(run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
+            children.push(run.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         }
-        let mut failed = 0;
-        for child in children {
-            failed += u64::from(!child.wait_with_output()?.status.success());
-        }
-        let ours = begin.elapsed();
-        let url = format!("http://127.0.0.1:{}/theirs.git", self.web_port);
+        let failed = ended(children)?;
+        println!(
+            "at-once   {runs} runs in sandboxes, each fetches one commit and pushes one: {:.1} s, {failed} failed",
+            begin.elapsed().as_secs_f64()
+        );
+        let Some((_, port)) = &self.web else {
+            return Ok(());
+        };
+        let url = format!("http://127.0.0.1:{port}/small.git");
         let begin = Instant::now();
         let mut children = Vec::new();
         for n in 0..runs {
@@ -274,30 +405,116 @@ impl Bench {
                 .current_dir(self.root.join("work"));
             children.push(identity(&mut command).stderr(Stdio::null()).spawn()?);
         }
-        let mut others_failed = 0;
-        for mut child in children {
-            others_failed += u64::from(!child.wait()?.success());
-        }
+        let failed = ended(children)?;
         println!(
-            "{runs} at once: clone of one commit and push, {:.1} s as runs in sandboxes ({failed} failed), \
-             {:.1} s to http-backend without ({others_failed} failed)",
-            ours.as_secs_f64(),
+            "at-once   {runs} clients of http-backend, the same without sandboxes: {:.1} s, {failed} failed",
             begin.elapsed().as_secs_f64()
         );
         Ok(())
     }
 
-    fn server_peak(&self) -> Outcome<u64> {
+    /// A figure of the server's process, in KiB.
+    fn server_memory(&self, what: &str) -> Outcome<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let digits = line.unwrap_or("0").trim().trim_end_matches(" kB");
-        debug_assert!(!self.web.is_empty());
-        Ok(digits.parse()?)
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        Ok(line.unwrap_or("0").trim().trim_end_matches(" kB").parse()?)
     }
 }
 
+/// How many of these failed.
+fn ended(children: Vec<Child>) -> Outcome<u64> {
+    let mut failed = 0;
+    for mut child in children {
+        failed += u64::from(!child.wait()?.success());
+    }
+    Ok(failed)
+}
+
+/// A bare repository for each side.
+fn make(root: &Path, name: &str, wanted: &Wanted) -> Outcome<()> {
+    let ours = root.join(format!("{name}.git"));
+    git(
+        root,
+        &[
+            "init",
+            "-q",
+            "--bare",
+            "-b",
+            "main",
+            &ours.display().to_string(),
+        ],
+    )?;
+    let mut import = Command::new("git");
+    import
+        .args(["-c", "core.compression=0", "-c", "fastimport.unpackLimit=0"])
+        .args(["fast-import", "--quiet"])
+        .current_dir(&ours)
+        .stdin(Stdio::piped());
+    let mut child = import.spawn()?;
+    let mut input = BufWriter::with_capacity(1 << 20, child.stdin.take().ok_or("no input")?);
+    let commit =
+        "commit refs/heads/main\ncommitter Ada <ada@example.com> 1700000000 +0000\ndata 5\nBegin\n";
+    input.write_all(commit.as_bytes())?;
+    match name {
+        "big" => {
+            // It is in the history alone, so that a run's checkout is small.
+            let mut random = fs::File::open("/dev/urandom")?;
+            let mut bytes = vec![0_u8; 1024 * 1024];
+            for n in 0..wanted.clone_mib {
+                random.read_exact(&mut bytes)?;
+                writeln!(input, "M 100644 inline blob-{n}\ndata {}", bytes.len())?;
+                input.write_all(&bytes)?;
+                input.write_all(b"\n")?;
+            }
+            input.write_all(commit.as_bytes())?;
+            input.write_all(b"deleteall\nM 100644 inline readme\ndata 3\nbig\n")?;
+        }
+        "wide" => {
+            for n in 0..wanted.files {
+                let (folder, file) = (n / 500, n % 500);
+                writeln!(
+                    input,
+                    "M 100644 inline f{}/d{}/file-{file}\ndata 8\n{n:08}",
+                    folder / 40,
+                    folder % 40
+                )?;
+            }
+        }
+        _ => input.write_all(b"M 100644 inline readme\ndata 6\nsmall\n\n")?,
+    }
+    input.flush()?;
+    drop(input);
+    if !child.wait()?.success() {
+        return Err(format!("{name} was not made").into());
+    }
+    let theirs = root.join("far").join(format!("{name}.git"));
+    let (from, to) = (ours.display().to_string(), theirs.display().to_string());
+    git(root, &["clone", "-q", "--bare", &from, &to])?;
+    git(&theirs, &["config", "http.receivepack", "true"])
+}
+
+/// The peer, if it is installed.
+fn beside(root: &Path) -> Outcome<Option<(Vec<Killed>, u16)>> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = |name: &str| {
+        std::env::split_paths(&path)
+            .chain([PathBuf::from("/usr/sbin")])
+            .map(|folder| folder.join(name))
+            .find(|file| file.is_file())
+    };
+    let (Some(nginx), Some(wrap)) = (installed("nginx"), installed("fcgiwrap")) else {
+        println!(
+            "nginx and fcgiwrap are not installed, so the gateway is measured alone: \
+             apt-get install nginx-light fcgiwrap"
+        );
+        return Ok(None);
+    };
+    let port = free_port()?;
+    Ok(Some((start_nginx(root, port, &nginx, &wrap)?, port)))
+}
+
 /// nginx before fcgiwrap before `git http-backend`.
-fn nginx(root: &Path, port: u16) -> Outcome<Vec<Killed>> {
+fn start_nginx(root: &Path, port: u16, nginx: &Path, wrap: &Path) -> Outcome<Vec<Killed>> {
     let socket = root.join("fcgi.sock");
     let backend = done(Command::new("git").arg("--exec-path"))?;
     let backend = Path::new(backend.trim()).join("git-http-backend");
@@ -321,11 +538,11 @@ fn nginx(root: &Path, port: u16) -> Outcome<Vec<Killed>> {
     );
     let file = root.join("nginx.conf");
     fs::write(&file, config)?;
-    let mut wrap = Command::new("fcgiwrap");
+    let mut wrap = Command::new(wrap);
     wrap.args(["-c", "8", "-s"])
         .arg(format!("unix:{}", socket.display()));
     let wrap = Killed(wrap.spawn()?);
-    let mut nginx = Command::new("nginx");
+    let mut nginx = Command::new(nginx);
     nginx.arg("-c").arg(&file).stderr(Stdio::null());
     let nginx = Killed(nginx.spawn()?);
     for _ in 0..200 {

@@ -274,3 +274,6 @@ fn storage(error: &std::io::Error) -> Refusal {
         .received(&error.to_string())
         .next("free space or mend the permissions of the home's `repositories` folder")
 }
+
+#[cfg(test)]
+mod tests;

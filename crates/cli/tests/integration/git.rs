@@ -512,3 +512,79 @@ fn an_agent_that_asks_first_is_told_the_same_words_everywhere_and_it_is_counted(
         "{shown}"
     );
 }
+
+#[test]
+fn content_of_lfs_is_refused_and_its_pointers_are_shown_to_a_person() {
+    let house = House::solo();
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\\noid sha256:{}\\nsize 7",
+        "ab".repeat(32)
+    );
+    let batch = r#"{"operation": "upload", "objects": []}"#;
+    let script = format!(
+        "for path in objects/batch locks/verify; do curl -sS -w ' %{{http_code}} %{{content_type}}\\n' \
+         -H 'content-type: application/vnd.git-lfs+json' -d '{batch}' \
+         \"$PORTCULLIS_CHANNEL\"git/shop.git/info/lfs/$path; done\n\
+         mkdir -p src; printf '{pointer}\\n' > src/big.bin\n\
+         git add -A; git commit -qm big; git push"
+    );
+    let done = house.run(&house.task("ada", &[]), &script).ok();
+    let told: Vec<&str> = done.out.lines().collect();
+    assert_eq!(told.len(), 2, "{done:?}");
+    for line in told {
+        assert!(line.contains("neither taken nor given here"), "{line}");
+        assert!(line.ends_with("403 application/vnd.git-lfs+json"), "{line}");
+    }
+    let denied = house.entries("request.denied");
+    assert_eq!(denied.len(), 2);
+    assert_eq!(denied[0].body["code"], "lfs-not-served");
+    let checked = house.await_entry("checks.completed", |_| true);
+    let escalations = checked.body["escalations"].to_string();
+    assert!(escalations.contains("lfs-pointer"), "{escalations}");
+}
+
+#[test]
+fn an_upstream_that_was_force_pushed_is_noticed_and_nothing_is_overwritten() {
+    let house = House::solo();
+    let change = house.propose("ada", "src/a.txt", "a");
+    let request = house.await_request(&change);
+    // Somebody rewrites what the change stands on.
+    let clone = house.path("work").join("rewrite");
+    let (from, to) = (house.shop(), clone.to_str().unwrap().to_owned());
+    let work = house.path("work");
+    house
+        .git(&work, &["clone", "-q", from.to_str().unwrap(), &to])
+        .ok();
+    house
+        .git(&clone, &["commit", "-q", "--amend", "-m", "Begin again"])
+        .ok();
+    house
+        .git(&clone, &["push", "-q", "--force", "origin", "HEAD:main"])
+        .ok();
+    let rewritten = house.tip("main");
+    let noticed = house.await_entry("commits.unproven", |entry| {
+        entry.body["to"] == rewritten.as_str()
+    });
+    // No count tells how many commits came in: history is another.
+    assert_eq!(noticed.body["commits"], 0);
+    house.approve("ada", &request);
+    let told = wait_until("the change is told", || {
+        let told = house.change(&change)["explain"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        told.contains("main moved").then_some(told)
+    });
+    assert!(told.contains("rebase"), "{told}");
+    assert_eq!(house.tip("main"), rewritten);
+    assert_eq!(house.change(&change)["status"], "open");
+    // People accept the move, and work goes on from there.
+    let asked = format!("request-{}", noticed.index);
+    house.approve("ada", &asked).ok();
+    let next = house.propose("ada", "src/b.txt", "b");
+    house.approve("ada", &house.await_request(&next)).ok();
+    house.await_landed(&next);
+    let line = house.git_line(&house.shop(), &["rev-parse", "main~1"]);
+    assert_eq!(line, rewritten);
+    house.cli("ada", &["ledger", "verify"]).ok();
+}

@@ -9,6 +9,7 @@
 )]
 
 mod altered;
+mod carried;
 mod forged;
 mod together;
 mod witnessed;

@@ -50,6 +50,8 @@ pub(crate) struct World {
     place: RepositoryId,
     /// What a task works on.
     pub(crate) targets: Vec<RepositoryId>,
+    /// Whether approvals carry to a later base.
+    pub(crate) carry: Carry,
 }
 
 pub(crate) struct Options {
@@ -232,6 +234,7 @@ impl World {
             tested: BTreeMap::new(),
             place: repository(),
             targets: vec![repository()],
+            carry: Carry::Exact,
         };
         world.control(genesis);
         world
@@ -398,7 +401,7 @@ impl World {
             policy: self.policy,
             shown: Digest::of(b"shown"),
             count: 1,
-            carry: Carry::Exact,
+            carry: self.carry,
             approver: who.parse().unwrap(),
             key_class: KeyClass::Software,
             expires_index: 10_000,

@@ -34,6 +34,8 @@ enum Endpoint {
     AdvertisePush,
     Fetch,
     Push,
+    /// Git LFS asks for content, or brings some.
+    Lfs,
 }
 
 struct Target {
@@ -53,6 +55,7 @@ fn target(path: &str, request: &Request) -> Result<Target, Refusal> {
         (&Method::GET, "info/refs", "service=git-receive-pack") => Endpoint::AdvertisePush,
         (&Method::POST, "git-upload-pack", _) => Endpoint::Fetch,
         (&Method::POST, "git-receive-pack", _) => Endpoint::Push,
+        (_, rest, _) if rest.starts_with("info/lfs/") => Endpoint::Lfs,
         _ => return Err(unknown()),
     };
     Ok(Target {
@@ -106,6 +109,11 @@ pub(super) async fn run_request(
         Endpoint::Push => {
             push::by_run(app, &caller, &target.repository, &mirror, &view, request).await
         }
+        Endpoint::Lfs => {
+            let refusal = lfs_not_served();
+            deny_run(app, &caller, "git.lfs", &target.repository, &refusal).await;
+            Ok(told_to_lfs(&refusal))
+        }
     }
 }
 
@@ -124,6 +132,7 @@ pub(super) async fn person_request(
     let state = app.state();
     let mirror = app.mirrors.get(&state, &target.repository).await?;
     match target.endpoint {
+        Endpoint::Lfs => Ok(told_to_lfs(&lfs_not_served())),
         Endpoint::AdvertiseFetch | Endpoint::Fetch => {
             let upstream = &state.inventory.repository(&target.repository)?.upstream;
             Err(Refusal::denied("fetch-elsewhere", "people fetch from the repository itself")
@@ -141,6 +150,27 @@ pub(super) async fn person_request(
         }
         Endpoint::Push => push::by_person(app, &state, &target.repository, &mirror, request).await,
     }
+}
+
+/// Content of LFS is in no diff, no pack and no digest that people sign.
+fn lfs_not_served() -> Refusal {
+    Refusal::denied(
+        "lfs-not-served",
+        "content of Git LFS is neither taken nor given here",
+    )
+    .expected("files in the commits themselves")
+    .next("git lfs migrate export --include='<file>', or leave such files out of the change")
+}
+
+/// As Git LFS reads an answer (its Batch API): it prints the message.
+fn told_to_lfs(refusal: &Refusal) -> Response {
+    let next = refusal.next.as_deref().unwrap_or_default();
+    let body = serde_json::json!({
+        "message": format!("portcullis: {}; next: {next}", refusal.message),
+        "code": refusal.code,
+    });
+    let headers = [(header::CONTENT_TYPE, "application/vnd.git-lfs+json")];
+    (StatusCode::FORBIDDEN, headers, body.to_string()).into_response()
 }
 
 fn answer(content_type: &'static str, body: Body) -> Response {

@@ -1,0 +1,231 @@
+//! A change that landed on a later base than people saw: the chain holds for the same diff, tested
+//! again there, by approvals that carry, and every lie about one of these breaks a named link.
+
+use portcullis_evidence::chain::{About, LinkName, Report, verify};
+use portcullis_model::event::{
+    Body, Effect, EffectIntended, LandingMethod, LandingPrepared, LandingTested, TestVerdict,
+};
+use portcullis_model::statement::Carry;
+use portcullis_model::{Digest, GitOid, LedgerIndex};
+
+use crate::world::{Options, World, commit, repository, tree};
+use crate::{report, subject};
+
+struct Carried {
+    world: World,
+    landed: GitOid,
+    prepared: LedgerIndex,
+    tested: LedgerIndex,
+}
+
+impl Carried {
+    fn about(&self) -> About {
+        About::Commit {
+            repository: repository(),
+            commit: self.landed.clone(),
+        }
+    }
+
+    fn body(&mut self, index: LedgerIndex) -> &mut Body {
+        &mut self.world.events[usize::try_from(index).unwrap()].body
+    }
+
+    fn prepared(&mut self) -> &mut LandingPrepared {
+        match self.body(self.prepared) {
+            Body::LandingPrepared(body) => body,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tested(&mut self) -> &mut LandingTested {
+        match self.body(self.tested) {
+            Body::LandingTested(body) => body,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Two changes on one base; the first lands, and the second after it, squashed.
+fn carried(carry: Carry) -> Carried {
+    let mut world = World::new(&Options::default());
+    world.hire("dan");
+    let base = world.base.clone();
+    let (first, tip, task) = world.change(&base, "one");
+    // A bundle of the second holds no commits of the first.
+    world.objects.clear();
+    let (second, head, other) = world.change(&base, "two");
+    world.carry = carry;
+    let mut effect = world.approved(second, Some(other), &["dan"], None);
+    world.land(first, Some(task), &["dan"]);
+    let landed = commit(&mut world.objects, &[&tip], "two on one");
+    let manifest = world.state.changes[&second].latest().pushed.manifest;
+    let prepared = world.control(LandingPrepared {
+        change: second,
+        revision: 1,
+        method: LandingMethod::Squash,
+        root: tip.clone(),
+        base: tip.clone(),
+        head: landed.clone(),
+        tree: tree("two on one"),
+        manifest,
+        commits: vec![landed.clone()],
+        batch: 1,
+    });
+    assert_ne!(head, landed);
+    let tested = world.retest(second, prepared, &landed, &tip);
+    if let Effect::Land {
+        old,
+        new,
+        tree: signed,
+        prepared: entry,
+        ..
+    } = &mut effect
+    {
+        *old = tip;
+        *new = landed.clone();
+        *signed = tree("two on one");
+        *entry = Some(prepared);
+    }
+    let decision = Some(world.decision());
+    let intent = world.control(EffectIntended { effect, decision });
+    world.conclude(intent);
+    Carried {
+        world,
+        landed,
+        prepared,
+        tested,
+    }
+}
+
+fn look(made: &Carried) -> Report {
+    report(&made.world, &made.about())
+}
+
+#[test]
+fn a_carried_landing_is_proved_and_says_so() {
+    let made = carried(Carry::SameDiff);
+    let report = look(&made);
+    assert!(report.holds(), "{:?}", report.first_broken);
+    let all: String = report.links.iter().map(|link| link.says.as_str()).collect();
+    for said in [
+        "with the same diff",
+        "for the same diff on a later base",
+        "ran again on its later base",
+    ] {
+        assert!(all.contains(said), "{said}: {all}");
+    }
+}
+
+/// The lie is sealed anew, and breaks this link.
+fn broken(link: LinkName, lie: impl FnOnce(&mut Carried)) {
+    let mut made = carried(Carry::SameDiff);
+    lie(&mut made);
+    let found = look(&made).first_broken.expect("the lie was believed");
+    assert_eq!(found.name, link, "{}", found.says);
+}
+
+#[test]
+fn every_lie_about_what_was_prepared_breaks_the_revision() {
+    broken(LinkName::Revision, |made| {
+        made.prepared().manifest = Digest::of(b"another diff");
+    });
+    broken(LinkName::Revision, |made| {
+        made.prepared().tree = tree("something else");
+    });
+    broken(LinkName::Revision, |made| made.prepared().revision = 2);
+    broken(LinkName::Revision, |made| {
+        let base = made.world.base.clone();
+        made.prepared().base = base;
+    });
+    broken(LinkName::Revision, |made| made.prepared().commits.clear());
+    broken(LinkName::Revision, |made| {
+        let Body::LandingPrepared(_) = made.body(made.prepared) else {
+            unreachable!()
+        };
+        made.prepared = made.tested;
+        let tested = made.tested;
+        let index = made.world.events.len();
+        for event in &mut made.world.events[..index] {
+            if let Body::EffectIntended(EffectIntended {
+                effect: Effect::Land { prepared, .. },
+                ..
+            }) = &mut event.body
+                && prepared.is_some()
+            {
+                *prepared = Some(tested);
+            }
+        }
+    });
+}
+
+#[test]
+fn every_lie_about_the_tests_there_breaks_the_tests() {
+    broken(LinkName::Tests, |made| {
+        made.tested().tests = TestVerdict::Failed
+    });
+    broken(LinkName::Tests, |made| {
+        made.tested().tests = TestVerdict::NotConfigured
+    });
+    // Jobs of the commit that people saw, on the base that they saw.
+    broken(LinkName::Tests, |made| {
+        let Body::TestsCompleted(seen) = &made
+            .world
+            .find(|body| matches!(body, Body::TestsCompleted(_)))
+            .body
+        else {
+            unreachable!()
+        };
+        let (head, base) = (seen.head, seen.base);
+        let tested = made.tested();
+        tested.head = head;
+        tested.base = base;
+    });
+    broken(LinkName::Tests, |made| {
+        made.tested().report = Digest::of(b"[\"no findings\"]");
+    });
+    // As if it had been tested with a batch whose end does not stand on it.
+    broken(LinkName::Tests, |made| {
+        let entry = made.prepared;
+        made.tested().with = Some(entry);
+    });
+    let made = carried(Carry::SameDiff);
+    let mut bundle = made.world.seal(made.about());
+    bundle.entries.retain(|entry| entry.index != made.tested);
+    let bytes = bundle.to_bytes().unwrap();
+    let report = verify(&bytes, &made.world.genesis(), &subject(&made.about())).unwrap();
+    assert_eq!(report.first_broken.unwrap().name, LinkName::Tests);
+}
+
+#[test]
+fn an_approval_for_its_exact_base_does_not_carry() {
+    broken(LinkName::Approvals, |made| {
+        let event = made.world.events.iter_mut().rev().find(|event| {
+            matches!(&event.body, Body::ApprovalGiven(given)
+                if given.statement.carry == Carry::SameDiff)
+        });
+        // The last one is the first change's; what carried the second stands before it.
+        let last = event.unwrap().index;
+        let index = made
+            .world
+            .events
+            .iter()
+            .filter(|event| event.index < last)
+            .rfind(|event| {
+                matches!(&event.body, Body::ApprovalGiven(given)
+                    if given.statement.carry == Carry::SameDiff)
+            })
+            .unwrap()
+            .index;
+        let Body::ApprovalGiven(given) = made.body(index) else {
+            unreachable!()
+        };
+        given.statement.carry = Carry::Exact;
+        let statement = given.statement.clone();
+        // She signed it so herself.
+        let envelope = made.world.sign_approval(&statement);
+        let Body::ApprovalGiven(given) = made.body(index) else {
+            unreachable!()
+        };
+        given.envelope = envelope;
+    });
+}
