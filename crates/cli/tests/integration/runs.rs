@@ -1,7 +1,10 @@
 //! Runs: what is inside, what is not, and how they end.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -127,7 +130,7 @@ fn the_deadline_ends_a_run_with_everything_that_it_started() {
     });
 }
 
-fn runs_anywhere(mark: &str) -> bool {
+pub(crate) fn runs_anywhere(mark: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(mark)
@@ -178,6 +181,309 @@ fn a_launcher_that_is_told_to_end_ends_its_run() {
     wait_until("nothing of it is left", || {
         (!runs_anywhere(&mark)).then_some(())
     });
+}
+
+/// Everything below a folder that is no run's: what it is, when it changed, what it holds.
+fn below(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+    use std::os::unix::fs::MetadataExt as _;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let data = std::fs::symlink_metadata(&path).unwrap();
+        let content = if data.is_file() {
+            format!("{:?}", std::fs::read(&path).unwrap())
+        } else if data.is_symlink() {
+            format!("{:?}", std::fs::read_link(&path).unwrap())
+        } else {
+            below(&path, found);
+            String::new()
+        };
+        let facts = format!(
+            "{:o} {} {} {content}",
+            data.mode(),
+            data.uid(),
+            data.ctime()
+        );
+        found.insert(path, facts);
+    }
+}
+
+/// Places where a machine executes, or takes settings for what it executes, later on.
+const EXECUTED_LATER: &[&str] = &[
+    // Shells and sessions.
+    ".bashrc",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".bash_aliases",
+    ".profile",
+    ".zshenv",
+    ".zshrc",
+    ".zprofile",
+    ".zlogin",
+    ".kshrc",
+    ".cshrc",
+    ".login",
+    ".inputrc",
+    ".config/fish/config.fish",
+    ".config/environment.d/x.conf",
+    ".pam_environment",
+    ".xprofile",
+    ".xinitrc",
+    ".config/autostart/x.desktop",
+    ".config/systemd/user/x.service",
+    ".local/bin/ls",
+    "bin/ls",
+    ".ssh/rc",
+    ".ssh/config",
+    ".ssh/environment",
+    ".ssh/authorized_keys",
+    ".tmux.conf",
+    // What tools read at their start.
+    ".gitconfig",
+    ".config/git/config",
+    ".config/git/hooks/pre-commit",
+    ".netrc",
+    ".curlrc",
+    ".wgetrc",
+    ".cargo/config.toml",
+    ".cargo/bin/cargo",
+    ".npmrc",
+    ".yarnrc",
+    ".pypirc",
+    ".config/pip/pip.conf",
+    ".pythonrc",
+    ".local/lib/python3/site-packages/x.pth",
+    ".gemrc",
+    ".m2/settings.xml",
+    ".gradle/init.gradle",
+    ".gdbinit",
+    ".lldbinit",
+    ".psqlrc",
+    ".sqliterc",
+    ".docker/config.json",
+    ".kube/config",
+    ".direnvrc",
+    ".envrc",
+    ".editorconfig",
+    ".vimrc",
+    ".exrc",
+    ".config/nvim/init.vim",
+    ".emacs",
+    ".emacs.d/init.el",
+    ".nanorc",
+    ".vscode/settings.json",
+    ".vscode/tasks.json",
+    ".config/Code/User/settings.json",
+    ".idea/x.xml",
+    ".claude/settings.json",
+    ".codex/config.toml",
+    ".mcp.json",
+];
+
+/// As [`EXECUTED_LATER`], in a checkout.
+const EXECUTED_IN_CHECKOUT: &[&str] = &[
+    ".git/hooks/pre-commit",
+    ".git/hooks/post-checkout",
+    ".git/hooks/post-merge",
+    ".git/hooks/pre-push",
+    ".git/hooks/fsmonitor-watchman",
+    ".git/config",
+    ".git/config.worktree",
+    ".git/info/attributes",
+    ".git/info/exclude",
+    ".git/objects/info/alternates",
+    ".git/modules/x/config",
+    ".gitattributes",
+    ".gitmodules",
+    ".githooks/pre-commit",
+    ".husky/pre-commit",
+    ".pre-commit-config.yaml",
+    ".vscode/tasks.json",
+    ".vscode/settings.json",
+    ".idea/workspace.xml",
+    ".devcontainer/devcontainer.json",
+    ".envrc",
+    ".mise.toml",
+    ".github/workflows/x.yml",
+    ".gitlab-ci.yml",
+    ".circleci/config.yml",
+    "Jenkinsfile",
+    ".portcullis/policy.cedar",
+    ".cargo/config.toml",
+    "build.rs",
+    "conftest.py",
+    "package.json",
+    "Makefile",
+    ".npmrc",
+];
+
+#[test]
+fn nothing_is_written_where_the_host_executes_later_and_a_run_leaves_the_host_as_it_was() {
+    both_kinds_of_user(|house| {
+        let (home, checkout) = (house.path("callers-home"), house.path("callers-home/shop"));
+        std::fs::create_dir_all(&home).unwrap();
+        house.give_away();
+        let shop = house.shop();
+        house
+            .git(&home, &["clone", "--quiet", shop.to_str().unwrap(), "shop"])
+            .ok();
+        // Some are there before, for what only changes existing files.
+        for (name, folder) in [
+            (".bashrc", &home),
+            (".gitconfig", &home),
+            ("Makefile", &checkout),
+        ] {
+            std::fs::write(folder.join(name), "# as it was\n").unwrap();
+        }
+        house.give_away();
+        let spots: Vec<String> = EXECUTED_LATER
+            .iter()
+            .map(|name| home.join(name))
+            .chain(EXECUTED_IN_CHECKOUT.iter().map(|name| checkout.join(name)))
+            .map(|path| path.display().to_string())
+            .chain(
+                [
+                    "/etc/profile.d/x.sh",
+                    "/etc/cron.d/x",
+                    "/etc/ld.so.preload",
+                    "/etc/gitconfig",
+                    "/etc/environment",
+                    "/etc/systemd/system/x.service",
+                    "/var/spool/cron/crontabs/root",
+                    "/usr/local/bin/ls",
+                    "/usr/lib/git-core/git-status",
+                    "/root/.bashrc",
+                    "/etc/sudoers.d/x",
+                    "/etc/udev/rules.d/x.rules",
+                    "/lib/systemd/system/x.service",
+                ]
+                .map(str::to_owned),
+            )
+            .collect();
+        let before = || {
+            let mut found = BTreeMap::new();
+            below(&home, &mut found);
+            below(&house.shop().join("hooks"), &mut found);
+            for path in &spots {
+                found.insert(path.into(), format!("{:?}", std::fs::read(path).ok()));
+            }
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let ours = |line: &&str| line.contains(home.parent().unwrap().to_str().unwrap());
+            let mounts: Vec<_> = mounts.lines().filter(ours).collect();
+            found.insert("mounts".into(), format!("{mounts:?}"));
+            found
+        };
+        let mark = format!("63{:09}", nanos());
+        let was = before();
+        // By its own name, through the roots of processes, and through links; then by name inside,
+        // where all of it may be written as far as it is the run's own.
+        let script = format!(
+            "ln -s / up 2>/dev/null
+            while IFS= read -r spot; do
+                for way in \"$spot\" \"/proc/1/root$spot\" \"/proc/self/cwd/../../../..$spot\" \"up$spot\"; do
+                    [ -d \"${{way%/*}}\" ] || mkdir -p \"${{way%/*}}\" 2>/dev/null || true
+                    {{ echo 'touch {mark}' > \"$way\"; }} 2>/dev/null || true
+                    ln -sf /workspace/evil \"$way\" 2>/dev/null || true
+                done
+            done <<'EOF'\n{}\nEOF
+            git config core.hooksPath /workspace/hooks; git config --global core.fsmonitor 'touch {mark}'
+            mkdir -p .git/hooks && printf '#!/bin/sh\ntouch {mark}\n' > .git/hooks/post-update
+            chmod +x .git/hooks/*; (setsid sh -c 'sleep 1000; : {mark}' &) ; exit 6",
+            spots.join("\n"),
+        );
+        let mut command = house.run_command(&house.task("ada", &[]), &script);
+        command.env("HOME", &home).current_dir(&checkout);
+        crate::house::run(&mut command).exits(6);
+        // A command that is not there, and a launcher that is killed.
+        let task = house.task("ada", &[]);
+        let mut command = house.run_command(&task, "no-such-command-anywhere");
+        crate::house::run(command.env("HOME", &home).current_dir(&checkout)).exits(127);
+        let run = house.start_run(
+            &house.task("ada", &[]),
+            &format!("echo begun; sleep {mark}"),
+        );
+        wait_until("the command runs", || {
+            run.out().contains("begun").then_some(())
+        });
+        run.kill();
+        wait_until("nothing of it is left", || {
+            (!runs_anywhere(&mark)).then_some(())
+        });
+        let now = before();
+        let changed: Vec<_> = now
+            .iter()
+            .filter(|(path, facts)| was.get(*path) != Some(facts))
+            .map(|(path, _)| path)
+            .chain(was.keys().filter(|path| !now.contains_key(*path)))
+            .collect();
+        assert!(changed.is_empty(), "{changed:#?}");
+        let ours = |group: &str| group.starts_with("portcullis-run-");
+        wait_until("no cgroup of a process that is gone is left", || {
+            let mut groups = vec![PathBuf::from("/sys/fs/cgroup")];
+            let mut left = 0;
+            while let Some(folder) = groups.pop() {
+                for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                    if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        continue;
+                    }
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    let pid = name.trim_start_matches("portcullis-run-");
+                    if ours(&name) && !Path::new("/proc").join(pid).exists() {
+                        left += 1;
+                    }
+                    groups.push(entry.path());
+                }
+            }
+            (left == 0).then_some(())
+        });
+    });
+}
+
+#[test]
+fn a_full_disk_is_the_runs_own_trouble() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let house = House::solo();
+    let disk = house.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // A file system of so many bytes, which is gone with the launcher.
+    let on_disk = |size: &str, script: &str| {
+        let task = house.task("ada", &[]);
+        let inner = house.run_command(&task, script);
+        let mut words: Vec<_> = inner.get_args().map(ToOwned::to_owned).collect();
+        words.splice(1..1, ["--workspaces".into(), disk.clone().into()]);
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .arg("mount -t tmpfs -o size=$1 none \"$2\" && shift 2 && exec \"$@\"")
+            .args(["sh", size])
+            .arg(&disk)
+            .arg(inner.get_program())
+            .args(words)
+            .env_clear()
+            .current_dir(house.path("work"));
+        command.envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        crate::house::run(&mut command)
+    };
+    let script = "if dd if=/dev/zero of=big bs=64k 2>error; then echo no end; fi; cat error
+        rm big; echo after > small; cat small; git status --short; echo x > /tmp/still; exit 3";
+    let done = on_disk("16m", script).exits(3);
+    assert!(done.out.contains("No space left on device"), "{done:?}");
+    assert!(done.out.contains("after\n"), "{done:?}");
+    house.await_entry("run.ended", |entry| entry.body["end"]["status"] == 3);
+
+    // No room for the run's own directory: it does not start, and the server is told so.
+    let done = on_disk("8k", "echo begun").exits(1);
+    assert!(!done.out.contains("begun"), "{done:?}");
+    assert!(done.err.contains("No space left on device"), "{done:?}");
+    assert!(done.err.contains(disk.to_str().unwrap()), "{done:?}");
+    house.await_entry("run.ended", |entry| entry.body["end"]["status"] == 125);
+    assert_eq!(std::fs::read_dir(&disk).unwrap().count(), 0);
 }
 
 /// A model's endpoint: answers any request, and tells what it was sent.

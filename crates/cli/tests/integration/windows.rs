@@ -1,8 +1,15 @@
 //! Windows: a run is looked at, stands still, and goes on, narrower or wound back, by a person.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::house::{Background, House, wait_until};
+use crate::egress::{allow, house_with};
+use crate::house::{Background, House, Outside, Plan, Reply, nanos, wait_until};
+use crate::runs::runs_anywhere;
 
 /// A run that stands still at the end of its first window, with its id.
 fn stopped(house: &House, options: &[&str], script: &str) -> (Background, String) {
@@ -30,7 +37,7 @@ fn a_run_stands_still_for_a_person_and_its_processes_go_on() {
     let counted = || run.out().lines().count();
     wait_until("nothing moves", || {
         let before = counted();
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
         (counted() == before).then_some(())
     });
     let stands = counted();
@@ -50,7 +57,7 @@ fn a_run_stands_still_for_a_person_and_its_processes_go_on() {
     house
         .cli("ada", &["runs", "end", &id, "--why", "seen enough"])
         .ok();
-    assert_eq!(run.wait(std::time::Duration::from_secs(20)).code, 137);
+    assert_eq!(run.wait(Duration::from_secs(20)).code, 137);
     wait_until("the question is withdrawn", || {
         let list = house.get("/v1/requests?open=true");
         list["items"].as_array().unwrap().is_empty().then_some(())
@@ -79,5 +86,180 @@ fn repeated_denials_bring_a_person_in_and_a_quiet_run_none() {
     house
         .cli("ada", &["runs", "end", &id, "--why", "it does not stop"])
         .ok();
-    run.wait(std::time::Duration::from_secs(20)).exits(137);
+    run.wait(Duration::from_secs(20)).exits(137);
+}
+
+/// Whether the host outside has hung up on everybody.
+static HUNG_UP: AtomicBool = AtomicBool::new(false);
+
+/// Says a line every so often, until the test says that it is enough.
+fn drip(mut stream: TcpStream) {
+    while !HUNG_UP.load(Ordering::Relaxed) && stream.write_all(b"7\r\ndata: x\r\n").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_is_wound_back_and_goes_on_narrower_and_is_told_what_died_meanwhile() {
+    let outside = Outside::new(|asked| match asked.path() {
+        "/stream" => Reply::Raw(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+            drip,
+        ),
+        _ => Reply::ok("text/plain", "fine"),
+    });
+    let web = format!("web.test:{}", outside.port);
+    let hosts = [web.clone()];
+    let house = house_with(Plan::default(), &hosts, "");
+    allow(&house, &hosts, "");
+    // Something changes all the time, so each stop has a checkpoint of its own. The command is one
+    // process from its start to its end, and says so.
+    let script = format!(
+        "(i=0; while :; do i=$((i+1)); echo $i > tick; sleep 0.05; done) &
+        curl -sSN http://{web}/stream > /tmp/stream 2>/dev/null &
+        until [ -s /tmp/stream ]; do sleep 0.05; done
+        mkdir -p 'odd name/deep'; printf good > kept; printf odd > \"odd name/line
+feed\"; printf x > \"$(printf 'bytes-\\377')\"
+        ln -s /etc/passwd link; truncate -s 4M sparse; chmod 750 'odd name'
+        me=$$; {KNOCKING}
+        echo second; curl -sS --max-time 20 http://{web}/page; echo
+        rm -r 'odd name' link; printf bad > kept; ln -s / deeper; touch spoilt; rm sparse bytes-*
+        {KNOCKING}
+        echo third; cat kept \"odd name/line
+feed\"; echo; readlink link; stat -c %a 'odd name'; stat -c %s sparse; ls bytes-* | wc -l
+        ls -d spoilt deeper 2>/dev/null || echo nothing spoilt
+        curl -sS -o /dev/null -w '%{{http_code}}\n' --max-time 20 http://{web}/page || true
+        test $me = $$ && echo same process; exit 5"
+    );
+    let options = ["--trust", &web, "--budget-wall", "1h"];
+    let run = house.start_run(&house.task("ada", &options), &script);
+    let stopped = house.await_entry("run.reviewed", |entry| !entry.body["stop"].is_null());
+    let id = stopped.body["run"].as_str().unwrap().to_owned();
+    let kept = house.await_entry("run.checkpointed", |entry| entry.index > stopped.index);
+    let kept_as = &kept.body["number"];
+    // While it stands still its one connection dies.
+    HUNG_UP.store(true, Ordering::Relaxed);
+    house.await_entry("call.observed", |entry| {
+        entry.body["bytes"][1].as_u64() > Some(0) && entry.body["lease"]["id"] == web.as_str()
+    });
+    let asked = house.await_request(&id);
+    house.approve("ada", &asked).ok();
+    wait_until("it is told what died", || {
+        run.both().contains("died meanwhile").then_some(())
+    });
+    let again = house.await_entry("run.reviewed", |entry| {
+        entry.index > stopped.index && !entry.body["stop"].is_null()
+    });
+    assert_eq!(again.body["causes"], json!(["denials"]));
+    assert!(run.out().contains("second\nfine\n"), "{}", run.both());
+    wait_until("it is kept as spoilt", || {
+        let told = house.entries("run.checkpointed");
+        told.last()
+            .filter(|entry| entry.index > again.index)
+            .map(|_| ())
+    });
+
+    // What there is not can't be chosen, and says what there is.
+    let number = kept_as.to_string();
+    let resume = |more: &[&str]| {
+        let words = ["runs", "resume", &id, "--why", "it went astray"];
+        house.cli("ada", &[&words[..], more].concat())
+    };
+    let refused = resume(&["--rewind-to", "999"]).refused("checkpoint-not-found");
+    assert!(refused.to_string().contains(&number), "{refused}");
+    let narrower = ["--without", &format!("host:{web}"), "--at-most", "30m"];
+    let answer = resume(&[&["--rewind-to", &number][..], &narrower].concat()).ok();
+    let request = answer.json()["request"].as_str().unwrap().to_owned();
+    house.approve("ada", &request).ok();
+    let done = run.wait(Duration::from_secs(60)).exits(5);
+    let expected =
+        "third\ngoododd\n/etc/passwd\n750\n4194304\n1\nnothing spoilt\n403\nsame process\n";
+    assert!(done.out.ends_with(expected), "{done:?}");
+    let said = format!("the workspace is wound back to checkpoint {number}: ");
+    assert!(done.err.contains(&said), "{done:?}");
+
+    // The ledger tells who asked for what, and that it was done so.
+    let resumed = house.entries("run.resumed");
+    assert_eq!(resumed.len(), 2);
+    assert_eq!(resumed[1].body["request"], request.as_str());
+    let opened = house.await_entry("request.opened", |entry| {
+        entry.body["subject"]["way"]["checkpoint"]["number"] == *kept_as
+    });
+    let way = &opened.body["subject"]["way"];
+    assert!(way["without"].to_string().contains(&web), "{way}");
+    assert!(
+        way["deadline"].is_string() || way["deadline"].is_number(),
+        "{way}"
+    );
+    house.await_entry("run.ended", |entry| entry.body["end"]["status"] == 5);
+}
+
+#[test]
+fn a_server_that_is_away_or_out_of_time_holds_a_run_and_its_deadline_ends_it_all_the_same() {
+    let mut house = House::solo();
+    let task = house.task("ada", &["--window", "1h"]);
+    let counting = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; [ -e /tmp/x ] && exit; done";
+    let run = house.start_run(&task, counting);
+    let counted = || run.out().lines().count();
+    let stands_still = || {
+        wait_until("nothing moves", || {
+            let before = counted();
+            std::thread::sleep(Duration::from_millis(300));
+            (counted() == before).then_some(())
+        });
+        counted()
+    };
+    let goes_on = |from: usize| {
+        wait_until("it goes on where it was", || {
+            (counted() > from + 2).then_some(())
+        });
+    };
+    goes_on(0);
+    house.kill_server();
+    wait_until("it is told why", || {
+        run.both().contains("the server is away").then_some(())
+    });
+    let stood = stands_still();
+    assert_eq!(run.ended(), None);
+    // Nothing starts either, and nothing is left of the try.
+    let refused = house.run(&task, "echo begun");
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
+    assert!(refused.err.contains(&house.url()), "{refused:?}");
+    let folders = std::fs::read_dir(house.path("work")).unwrap().flatten();
+    let folders = folders.filter(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        name.starts_with("portcullis-run-")
+    });
+    assert_eq!(folders.count(), 1, "the one that runs");
+    // A server whose clock went back takes no proof of this machine's, which is no reason to end.
+    house.serve_with(&[("PORTCULLIS_CLOCK_OFFSET_MS", "-3600000")]);
+    wait_until("the clocks are named", || {
+        run.both().contains("clocks differ").then_some(())
+    });
+    assert_eq!((counted(), run.ended()), (stood, None));
+    house.kill_server();
+    house.serve();
+    goes_on(stood);
+    assert!(run.both().contains("the run goes on"), "{}", run.both());
+    run.signal(rustix::process::Signal::TERM);
+    run.wait(Duration::from_secs(20));
+
+    let mark = format!("62{:09}", nanos());
+    let task = house.task("ada", &["--budget-wall", "6s"]);
+    let run = house.start_run(&task, &format!("echo begun; sleep {mark}"));
+    wait_until("the command runs", || {
+        run.both().contains("begun").then_some(())
+    });
+    house.kill_server();
+    let done = run.wait(Duration::from_secs(30)).exits(137);
+    assert!(done.err.contains("the server is away"), "{done:?}");
+    assert!(done.err.contains("the deadline ended it"), "{done:?}");
+    assert!(!runs_anywhere(&mark));
+    house.serve();
+    let id = done
+        .err
+        .split_whitespace()
+        .find(|word| word.starts_with("run-"));
+    let ended = house.await_entry("run.ended", |entry| entry.body["run"].as_str() == id);
+    assert_eq!(ended.body["end"]["reason"], "deadline");
 }

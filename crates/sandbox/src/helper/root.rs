@@ -82,6 +82,11 @@ impl Sources {
             match Source::open(&host, &inside) {
                 Ok(source) => binds.push(source),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !bind.required => {}
+                // The call is missing or forbidden as such; of a path alone it would be EACCES.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    let why = format!("{}: {error}", host.display());
+                    return Err(Protection::MountNamespace.missing(&why));
+                }
                 Err(error) => {
                     return Err(Refusal::not_found("bind", host.display())
                         .received(&error.to_string())
@@ -169,8 +174,9 @@ fn open_workspace(plan: &Plan, owner: Option<(SingleThreaded, RunAs)>) -> Result
         uid: data.uid(),
         gid: data.gid(),
     };
-    id_map(single, on_disk, run_as)
-        .and_then(|ids| sys::mount_attributes(tree.as_fd(), attributes, Some(ids.as_fd()), false))
+    let ids = id_map(single, on_disk, run_as)
+        .map_err(|error| Protection::UserNamespace.missing(&error.to_string()))?;
+    sys::mount_attributes(tree.as_fd(), attributes, Some(ids.as_fd()), false)
         .map_err(|error| {
             Refusal::unavailable(
                 "workspace-owner",

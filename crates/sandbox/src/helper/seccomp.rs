@@ -56,6 +56,9 @@ const DENIED: &[i64] = &[
     libc::SYS_move_pages, libc::SYS_migrate_pages,
 ];
 const OPEN_TREE_ATTR: i64 = 467;
+const FCHMODAT2: i64 = 452;
+/// The bits by which a program runs as its owner or group.
+const SET_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
 
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
@@ -153,6 +156,13 @@ fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
             libc::SYS_personality,
             allow_values(0, &[0, 8, 0x20000, 0x20008, 0x4_0000, u32::MAX], EPERM),
         ),
+        // No program that others would run as whoever owns the workspace. Where one is made with
+        // these bits by other calls, the kernel takes them away as soon as it is written.
+        (libc::SYS_fchmod, deny_bits(1, SET_IDS)),
+        (libc::SYS_fchmodat, deny_bits(2, SET_IDS)),
+        (FCHMODAT2, deny_bits(2, SET_IDS)),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_chmod, deny_bits(1, SET_IDS)),
         (
             libc::SYS_socketpair,
             allow_values(0, &[libc::AF_UNIX as u32], EAFNOSUPPORT),
@@ -344,6 +354,21 @@ mod tests {
         assert_eq!(call_with(libc::SYS_ptrace, &[0]), 0);
         assert_eq!(call_with(libc::SYS_prlimit64, &[1, 7]), EPERM);
         assert_eq!(call_with(libc::SYS_prlimit64, &[0, 7]), 0);
+        for (number, before) in [
+            (libc::SYS_fchmod, 1),
+            (libc::SYS_fchmodat, 2),
+            (FCHMODAT2, 2),
+        ] {
+            let with = |mode: u64| {
+                let mut arguments = [0; 3];
+                arguments[before] = mode;
+                call_with(number, &arguments)
+            };
+            assert_eq!((with(0o755), with(0o1777)), (0, 0), "{number}");
+            for mode in [0o4755, 0o2755, 0o6000] {
+                assert_eq!(with(mode), EPERM, "{number}");
+            }
+        }
     }
 
     #[test]

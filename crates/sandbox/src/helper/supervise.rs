@@ -116,6 +116,7 @@ pub(super) fn run(
         uid: run_as.map_or(geteuid().as_raw(), |run_as| run_as.uid),
         by: by
             .into_iter()
+            .filter(|(one, _)| !answered.contains_key(one))
             .filter_map(|(one, found)| Some((one, found.ok()?)))
             .collect(),
         gaps: answered,

@@ -136,10 +136,9 @@ impl Watch {
                 self.heard = now;
                 Order::End(format!("the server ended the run: {}", refusal.message))
             }
-            Err(_) if now.saturating_duration_since(self.heard) > AWAY_MAX => self.set(
-                true,
-                "the server is away; the run stands still until it is back",
-            ),
+            Err(refusal) if now.saturating_duration_since(self.heard) > AWAY_MAX => {
+                self.set(true, away_because(&refusal))
+            }
             Err(_) => Order::GoOn,
         }
     }
@@ -153,12 +152,23 @@ impl Watch {
     }
 }
 
+/// Why nothing was heard for too long.
+fn away_because(refusal: &Refusal) -> &'static str {
+    match refusal.code.as_str() {
+        "dpop-stale" | "dpop-future" | "token-expired" | "token-time" => {
+            "the server takes no proof of this machine's, since their clocks differ; the run stands still until both are right (`date -u` on both)"
+        }
+        _ => "the server is away; the run stands still until it is back",
+    }
+}
+
 /// Whether asking again can't help. A proof that came late or twice can. A token ends with its run,
 /// to the second: the deadline is the sandbox's to keep, exactly.
 fn is_final(refusal: &Refusal) -> bool {
     match refusal.kind {
         RefusalKind::Denied => {
-            !refusal.code.starts_with("dpop-") && refusal.code != "token-expired"
+            !refusal.code.starts_with("dpop-")
+                && !["token-expired", "token-time"].contains(&refusal.code.as_str())
         }
         RefusalKind::NotFound | RefusalKind::Malformed | RefusalKind::NeedsApproval => true,
         RefusalKind::Conflict
@@ -510,6 +520,22 @@ mod tests {
             watch.next(Err(away("x")), at(11_300)),
             Order::Freeze(_)
         ));
+    }
+
+    #[test]
+    fn clocks_that_differ_hold_a_run_and_are_named() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for code in ["dpop-stale", "dpop-future", "token-expired", "token-time"] {
+            let mut watch = Watch::new(start);
+            let refused = || Err(Refusal::denied(code, "not now"));
+            assert_eq!(watch.next(refused(), at(1_900)), Order::GoOn);
+            match watch.next(refused(), at(2_100)) {
+                Order::Freeze(why) => assert!(why.contains("clocks differ"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(watch.next(answer(false), at(2_200)), Order::Thaw);
+        }
     }
 
     #[test]

@@ -63,9 +63,13 @@ impl Folder {
             .mode(0o700)
             .create(&path)
             .map_err(unwritable)?;
-        let lock = File::create(path.join(LOCK)).map_err(unwritable)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|error| unwritable(error.into()))?;
+        let lock = File::create(path.join(LOCK))
+            .and_then(|lock| {
+                flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+                Ok(lock)
+            })
+            .inspect_err(|_| remove_tree(&path))
+            .map_err(unwritable)?;
         let folder = Self {
             path,
             _lock: lock,
@@ -180,7 +184,7 @@ impl Drop for Folder {
             // Without it, no later launcher takes the workspace for abandoned.
             let _ = fs::remove_file(self.path.join(LOCK));
             super::tell(&format!(
-                "the workspace stays at {}",
+                "the workspace stays at {}; its git configuration and hooks are the run's, and a git command there may start what they name",
                 self.workspace().display()
             ));
         } else {

@@ -423,7 +423,7 @@ impl House {
     }
 
     /// Everything belongs to the ordinary user, if this house is theirs.
-    fn give_away(&self) {
+    pub(crate) fn give_away(&self) {
         if self.ordinary {
             let owner = format!("{ORDINARY_USER}:{ORDINARY_USER}");
             run(Command::new("chown")

@@ -3,6 +3,8 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     reason = "a program for tests, whose output is its result"
 )]
 
@@ -14,12 +16,19 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
+mod wider;
+mod without;
+
 type Facts = BTreeMap<String, String>;
 type Attempt = fn(&Facts) -> io::Result<()>;
 
 fn main() {
     let mut words = std::env::args().skip(1);
     let what = words.next().unwrap_or_default();
+    if what == "without" {
+        without::become_program(&words.collect::<Vec<_>>());
+        return;
+    }
     let facts: Facts = words
         .filter_map(|word| {
             word.split_once('=')
@@ -29,7 +38,7 @@ fn main() {
     match what.as_str() {
         "all" => {
             let only = facts.get("only");
-            for (name, attempt) in attempts() {
+            for (name, attempt) in wider::attempts().into_iter().chain(attempts()) {
                 if only.is_some_and(|only| !only.split(',').any(|one| one == name)) {
                     continue;
                 }

@@ -1,5 +1,5 @@
 //! How long a sandbox takes to start, to stand still and to go on, and what it weighs, beside
-//! bubblewrap in the same run: `cargo run --release -p portcullis-sandbox --example bench [ROUNDS]`.
+//! bubblewrap in the same run: `cargo run --release -p portcullis-sandbox --example starts [ROUNDS]`.
 #![expect(
     clippy::print_stdout,
     clippy::indexing_slicing,
@@ -24,9 +24,18 @@ fn main() {
         .and_then(|text| text.parse().ok())
         .unwrap_or(200);
     let workspace = tempfile::TempDir::new().unwrap();
+    let certificates = tempfile::TempDir::new().unwrap();
+    fs::write(certificates.path().join("ca-certificates.crt"), "").unwrap();
+    fs::set_permissions(certificates.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(workspace.path(), fs::Permissions::from_mode(0o777)).unwrap();
     machine();
-    starts(workspace.path(), rounds);
+    let mut captured = spec(workspace.path(), &["true"]);
+    captured.capture_all(
+        [8080],
+        certificates.path(),
+        Path::new("/etc/ssl/certs/ca-certificates.crt"),
+    );
+    starts(&captured, rounds);
     freezing(workspace.path(), rounds);
     weight(workspace.path());
     keeping(workspace.path());
@@ -52,43 +61,85 @@ fn spec(workspace: &Path, command: &[&str]) -> Spec {
     spec
 }
 
-/// In turns, so that what disturbs one disturbs the other.
-fn starts(workspace: &Path, rounds: usize) {
-    let (mut to_exec, mut whole, mut peer) = (Vec::new(), Vec::new(), Vec::new());
+/// In turns, so that what disturbs one disturbs the other. Bubblewrap has no way to say when its
+/// command's program took over, so the command says so itself, in both: a line on a pipe.
+fn starts(captured: &Spec, rounds: usize) {
+    let (mut to_exec, mut to_line, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peer_line, mut peer) = (Vec::new(), Vec::new());
+    let workspace = captured.workspace.clone();
     let peer_there = Command::new("bwrap")
         .arg("--version")
         .output()
         .is_ok_and(|output| output.status.success());
-    for _ in 0..rounds {
+    // The first of each brings the programs into memory.
+    for round in 0..=rounds {
         let began = Instant::now();
-        let running = spawn(&spec(workspace, &["true"])).unwrap();
-        to_exec.push(began.elapsed());
-        black_box(running.listener().unwrap());
+        let running = spawn(captured).unwrap();
+        let started = began.elapsed();
+        // Every captured port listens now: what is inside may connect from its first moment.
+        black_box(running.inlets().unwrap());
         assert!(running.wait().unwrap().success());
-        whole.push(began.elapsed());
+        let ended = began.elapsed();
         drop(running);
-        if peer_there {
+        let said = workspace.join("said");
+        let _ = fs::remove_file(&said);
+        let status = Command::new("mkfifo").arg(&said).status().unwrap();
+        assert!(status.success());
+        fs::set_permissions(&said, fs::Permissions::from_mode(0o666)).unwrap();
+        let mut telling = captured.clone();
+        telling.command = TELLING.map(Into::into).to_vec();
+        let began = Instant::now();
+        let running = spawn(&telling).unwrap();
+        assert_eq!(fs::read(&said).unwrap(), b"x\n");
+        let line = began.elapsed();
+        assert!(running.wait().unwrap().success());
+        drop(running);
+        let peers = peer_there.then(|| {
             let began = Instant::now();
-            let status = bubblewrap(workspace).status().unwrap();
-            peer.push(began.elapsed());
+            let mut child = bubblewrap(&workspace, &TELLING).spawn().unwrap();
+            assert_eq!(fs::read(&said).unwrap(), b"x\n");
+            let line = began.elapsed();
+            assert!(child.wait().unwrap().success());
+            let began = Instant::now();
+            let status = bubblewrap(&workspace, &["/usr/bin/true"]).status().unwrap();
             assert!(status.success());
+            (line, began.elapsed())
+        });
+        if round == 0 {
+            continue;
+        }
+        to_exec.push(started);
+        to_line.push(line);
+        whole.push(ended);
+        if let Some((line, ended)) = peers {
+            peer_line.push(line);
+            peer.push(ended);
         }
     }
     show("start to exec, network captured", &mut to_exec);
+    show("start to a line of `sh`", &mut to_line);
     show("start to end of `true`", &mut whole);
     if peer.is_empty() {
-        println!("bubblewrap is not here (`apt-get install bubblewrap`)");
-    } else {
-        show("the same in bubblewrap", &mut peer);
-        let ratio = median(&whole).as_secs_f64() / median(&peer).as_secs_f64();
-        println!(
-            "ratio     {ratio:.2} of bubblewrap's median, which has no Landlock, no seccomp, no limits, no supervisor"
-        );
+        println!("bubblewrap is not here: `apt-get install bubblewrap` brings it");
+        return;
     }
+    show("bubblewrap to a line of `sh`", &mut peer_line);
+    show("bubblewrap to end of `true`", &mut peer);
+    let ratio = |ours: &[Duration], theirs: &[Duration]| {
+        median(ours).as_secs_f64() / median(theirs).as_secs_f64()
+    };
+    println!(
+        "ratio     {:.2} to a line, {:.2} to the end, of bubblewrap's medians, which has no Landlock, no seccomp, no limits, no supervisor, no captured network",
+        ratio(&to_line, &peer_line),
+        ratio(&whole, &peer)
+    );
 }
 
+/// Says on the pipe that its program has taken over.
+const TELLING: [&str; 3] = ["/bin/sh", "-c", "echo x > /workspace/said"];
+
 /// The same world in bubblewrap: all namespaces, read-only system, fresh /proc, /dev and tmpfs.
-fn bubblewrap(workspace: &Path) -> Command {
+fn bubblewrap(workspace: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("bwrap");
     command.args([
         "--unshare-all",
@@ -115,7 +166,7 @@ fn bubblewrap(workspace: &Path) -> Command {
         .arg("--bind")
         .arg(workspace)
         .args(["/workspace", "--chdir", "/workspace"]);
-    command.args(["--", "/usr/bin/true"]).stdin(Stdio::null());
+    command.arg("--").args(words).stdin(Stdio::null());
     command
 }
 
