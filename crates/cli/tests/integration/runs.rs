@@ -470,7 +470,8 @@ fn a_full_disk_is_the_runs_own_trouble() {
         );
         crate::house::run(&mut command)
     };
-    let script = "if dd if=/dev/zero of=big bs=64k 2>error; then echo no end; fi; cat error
+    let script =
+        "if dd if=/dev/zero of=big bs=64k 2>/tmp/error; then echo no end; fi; cat /tmp/error
         rm big; echo after > small; cat small; git status --short; echo x > /tmp/still; exit 3";
     let done = on_disk("16m", script).exits(3);
     assert!(done.out.contains("No space left on device"), "{done:?}");
