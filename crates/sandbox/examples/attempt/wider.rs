@@ -35,7 +35,7 @@ pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
         ("make-set-user-id-program", |_| {
             let mut made = fs::File::options()
                 .write(true)
-                .create(true)
+                .create_new(true)
                 .mode(0o6755)
                 .open("/workspace/made")?;
             made.write_all(b"#!/bin/sh\n")?;
@@ -44,7 +44,7 @@ pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
         ("grow-set-user-id-program", |_| {
             let made = fs::File::options()
                 .write(true)
-                .create(true)
+                .create_new(true)
                 .mode(0o4755)
                 .open("/workspace/grown")?;
             made.set_len(4096)?;
