@@ -406,10 +406,11 @@ fn many_short_runs_leave_nothing() {
             ),
             1 => drop(start(&spec)),
             2 => {
+                // It may be over before it is frozen or killed.
                 let running = start(&spec);
-                running.freeze().expect("freezes");
+                let _ = running.freeze();
                 running.kill();
-                assert!(!running.wait().expect("outcome").success());
+                running.wait().expect("outcome");
             }
             _ => {
                 let outcome = run(&spec);
