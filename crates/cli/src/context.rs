@@ -158,6 +158,14 @@ impl Context {
         choose(keys, &humans, self.global.human.as_ref())
     }
 
+    /// As [`Self::signer`], where the people are known from elsewhere than a server.
+    ///
+    /// # Errors
+    /// As [`Self::signer`].
+    pub(crate) fn signer_among(&self, humans: &[Record<Human>]) -> Result<Signer, Refusal> {
+        choose(self.keys()?, humans, self.global.human.as_ref())
+    }
+
     /// Keys that can sign now, in the order in which they are tried.
     ///
     /// # Errors
@@ -229,7 +237,15 @@ struct Order {
     attachments: Vec<String>,
 }
 
-fn sign_command(signer: &Signer, origin: String, command: Command) -> Result<Envelope, Refusal> {
+/// Signs a command for the ledger `origin`.
+///
+/// # Errors
+/// The key can't sign.
+pub(crate) fn sign_command(
+    signer: &Signer,
+    origin: String,
+    command: Command,
+) -> Result<Envelope, Refusal> {
     let issued = now();
     let command = SignedCommand {
         version: SignedCommand::VERSION,

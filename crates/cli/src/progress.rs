@@ -53,12 +53,21 @@ impl Counter {
 
     /// `done` of `all` is done.
     pub(crate) fn at(&mut self, done: u64, all: u64) {
+        self.tell(format_args!("{done} of {all}"));
+    }
+
+    /// `done` is done, of nobody knows how many.
+    pub(crate) fn counted(&mut self, done: u64) {
+        self.tell(format_args!("{done}"));
+    }
+
+    fn tell(&mut self, done: std::fmt::Arguments<'_>) {
         let due = self.started.elapsed() > SILENT
             && (!self.shown || self.told.elapsed() > Duration::from_millis(100));
         if due && std::io::stderr().is_terminal() {
             self.told = std::time::Instant::now();
             self.shown = true;
-            let _ = write!(std::io::stderr(), "\r\x1b[K{} {done} of {all}", self.what);
+            let _ = write!(std::io::stderr(), "\r\x1b[K{} {done}", self.what);
         }
     }
 }

@@ -516,6 +516,25 @@ fn did(event: &Event) -> String {
                 body.code
             )
         }
+        Body::LedgerRestored(body) => {
+            let from = body.restoration.from.size;
+            match body.restoration.lost {
+                Some(lost) if lost.from < from => format!(
+                    "let the ledger go on from a copy of {from} entries; others from {} to {} are lost, and agents are halted",
+                    lost.from, lost.to
+                ),
+                Some(lost) => format!(
+                    "let the ledger go on from a copy of {from} entries; {} to {} are lost, and agents are halted",
+                    lost.from, lost.to
+                ),
+                None if body.restoration.loses_nothing() => format!(
+                    "let the ledger go on from a copy of {from} entries, which is all that anybody knew of"
+                ),
+                None => format!(
+                    "let the ledger go on from a copy of {from} entries; nobody knows whether more are lost, and agents are halted"
+                ),
+            }
+        }
         Body::ServerStarted(body) => format!(
             "took over the ledger with version {} at {} entries",
             body.program, body.found.size

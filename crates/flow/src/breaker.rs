@@ -40,6 +40,16 @@ pub(crate) fn tripped(
         }
         None => state.require_control(event)?,
     }
+    halt(state, event, &body.scope, body.revert)
+}
+
+/// From this entry on the breaker is tripped.
+pub(crate) fn halt(
+    state: &mut State,
+    event: &Event,
+    scope: &BreakerScope,
+    revert: bool,
+) -> Result<(), Refusal> {
     // Whoever agreed to a reset did not know of this trip.
     let overtaken: Vec<_> = state
         .requests
@@ -48,7 +58,7 @@ pub(crate) fn tripped(
             request.status == approval::Status::Open
                 && request.subject
                     == ApprovalSubject::BreakerReset {
-                        scope: body.scope.clone(),
+                        scope: scope.clone(),
                     }
         })
         .map(|request| request.id)
@@ -57,11 +67,11 @@ pub(crate) fn tripped(
         approval::withdraw(state, id, "tripped-again")?;
     }
     state.breakers.insert(
-        body.scope.clone(),
+        scope.clone(),
         Trip {
             entry: event.index,
             time: event.time,
-            revert: body.revert,
+            revert,
         },
     );
     Ok(())

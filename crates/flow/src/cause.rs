@@ -81,7 +81,8 @@ fn source(state: &State, body: &Body) -> Source {
         | Body::BreakerTripped(_)
         | Body::BreakerReset(_)
         | Body::IncidentOpened(_)
-        | Body::ServerStarted(_) => Source::Nothing,
+        | Body::ServerStarted(_)
+        | Body::LedgerRestored(_) => Source::Nothing,
     }
 }
 

@@ -20,6 +20,7 @@ pub mod inventory;
 pub mod job;
 pub mod queue;
 pub mod release;
+pub mod restore;
 pub mod review;
 pub mod rollout;
 pub mod run;

@@ -22,13 +22,14 @@ use crate::effect::EffectState;
 use crate::inventory::{Inventory, Standing};
 use crate::job::{Artifact, Job};
 use crate::release::{EnvironmentState, Release};
+use crate::restore::Restored;
 use crate::rollout::Rollout;
 use crate::run::Run;
 use crate::task::TaskState;
 use crate::together::Joint;
 use crate::{
-    approval, breaker, cause, change, effect, inventory, job, queue, release, review, rollout, run,
-    snapshot, task,
+    approval, breaker, cause, change, effect, inventory, job, queue, release, restore, review,
+    rollout, run, snapshot, task,
 };
 
 /// Version of this fold. A ledger names the version that reads it; another is refused.
@@ -83,6 +84,8 @@ pub struct State {
     pub breakers: OrdMap<BreakerScope, Trip>,
     /// Incidents, newest last.
     pub incidents: Vector<(LedgerIndex, IncidentOpened)>,
+    /// Times at which the ledger went on from an older copy of itself, newest last.
+    pub restored: Vector<Restored>,
 }
 
 impl Fold for State {
@@ -113,6 +116,7 @@ impl Fold for State {
             together: OrdMap::new(),
             breakers: OrdMap::new(),
             incidents: Vector::new(),
+            restored: Vector::new(),
         }
     }
 
@@ -186,6 +190,7 @@ impl Fold for State {
                 Ok(())
             }
             Body::ServerStarted(_) => self.require_control(event),
+            Body::LedgerRestored(body) => restore::restored(self, event, body),
         }?;
         if let Body::GenesisCreated(body) = &event.body {
             self.genesis = Some(Arc::new(body.clone()));

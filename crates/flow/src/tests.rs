@@ -11,6 +11,7 @@ mod order;
 mod queue;
 mod random;
 mod releases;
+mod restores;
 mod reviews;
 mod rollouts;
 mod runs;

@@ -15,6 +15,10 @@ use crate::principal::Principal;
 use crate::refusal::Refusal;
 use crate::time::Timestamp;
 
+mod restoration;
+
+pub use restoration::{EntryRange, KnownBy, KnownPoint, Restoration};
+
 /// The predicate type of an [`Approval`].
 pub const APPROVAL_TYPE: &str = "urn:portcullis:predicate:approval:v1";
 
@@ -483,6 +487,13 @@ pub enum Command {
         /// Digest of the reason, which is sent beside the command.
         why: Digest,
     },
+    /// Lets the ledger go on from an older copy of itself, and says what is lost.
+    RestoreLedger {
+        /// What.
+        restoration: Restoration,
+        /// Digest of the reason.
+        why: Digest,
+    },
     /// A host starts a run under a signed task.
     StartRun {
         /// The task's envelope.
@@ -584,6 +595,7 @@ impl Command {
             Self::AbortRollout { .. } => "abort-rollout",
             Self::TripBreaker { .. } => "trip-breaker",
             Self::ResetBreaker { .. } => "reset-breaker",
+            Self::RestoreLedger { .. } => "restore-ledger",
             Self::StartRun { .. } => "start-run",
             Self::RunEnded { .. } => "run-ended",
             Self::Upload { .. } => "upload",

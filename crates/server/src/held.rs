@@ -8,6 +8,9 @@
 //!    here on the ledger itself says so, until people sign the reset;
 //! 3. *the old checkpoint is put aside, as `….lost-SIZE`*, and the file follows the log as it is
 //!    now. A restart before that trips again, which does no harm.
+//!
+//! Where people signed that what this checkpoint has is lost (`ledger.restored`), only the last step
+//! is left to do.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use portcullis_flow::Command;
 use portcullis_model::event::{BreakerTripped, IncidentOpened};
-use portcullis_model::statement::BreakerScope;
+use portcullis_model::statement::{BreakerScope, KnownBy};
 use portcullis_model::{Body, Refusal};
 use portcullis_store::SignedCheckpoint;
 
@@ -49,6 +52,15 @@ pub(crate) async fn compare(app: &App) -> Result<bool, Refusal> {
     let Some(found) = app.ledger.contradiction([&held])? else {
         return Ok(true);
     };
+    if let Some(entry) = app
+        .state()
+        .lost_by(&KnownBy::Held, held.size, Some(&held.root))
+    {
+        tracing::warn!("entry {entry} says that what the held checkpoint has is lost");
+        return put_aside(path, held.size)
+            .map(|()| true)
+            .map_err(|error| unwritable(path, &error));
+    }
     let refusal = found.refusal();
     tracing::error!(error.code = refusal.code, "halted: {refusal}");
     app.halt(&BreakerScope::Everywhere);

@@ -366,6 +366,9 @@ async fn act(
         Command::ResetBreaker { scope, .. } => {
             release::ask_breaker_reset(app, &verified, scope).await
         }
+        Command::RestoreLedger { .. } => Err(Refusal::malformed("restoration")
+            .expected("`portcullis restore` in the server's directory, while no server runs")
+            .received("a command to a server that runs")),
         Command::StartRun { .. } => run::start(app, verified, possession).await,
         Command::RunEnded {
             run,

@@ -31,8 +31,10 @@ use portcullis_evidence::cosignature::{
 };
 use portcullis_evidence::note::{KeyName, NOTE_MAX_BYTES, VerifierKey};
 use portcullis_evidence::signer::Signer;
+use portcullis_evidence::tlog_proof::UnverifiedProof;
 use portcullis_identity::custody::{self, Ed25519Purpose};
-use portcullis_model::{Digest, Refusal};
+use portcullis_model::statement::KnownBy;
+use portcullis_model::{Body, Digest, Event, Refusal};
 use tokio::net::TcpListener;
 
 use crate::app::{now, text};
@@ -76,6 +78,74 @@ pub fn init(dir: &Path, name: &KeyName) -> Result<WitnessKey, Refusal> {
         name.clone(),
         *Signer::from_seed(key.seed())?.public_bytes(),
     ))
+}
+
+/// What a witness set aside, and where it begins anew.
+#[derive(Clone, Debug)]
+pub struct BegunAnew {
+    /// The log.
+    pub origin: String,
+    /// The entry that says what is lost.
+    pub entry: u64,
+    /// How many entries the witness had seen.
+    pub seen: u64,
+    /// How many the log has now, at least.
+    pub size: u64,
+    /// Where the checkpoint is kept that it had cosigned.
+    pub aside: PathBuf,
+}
+
+/// Lets the witness in `dir` begin anew with a log that went on from an older copy of itself. What
+/// it saw is kept aside: cosigned by it and not in the log, it proves what was lost.
+///
+/// A person decides that, who has looked at the entry; the witness must not run meanwhile. Its promise
+/// is kept from here on: from the checkpoint that proves the entry.
+///
+/// # Errors
+/// The proof does not hold for one of the logs that it watches, the entry is no such restoration, or
+/// it does not name this witness and what it saw.
+pub fn begin_anew(dir: &Path, proof: &UnverifiedProof) -> Result<BegunAnew, Refusal> {
+    let witness = Witness::open(dir)?;
+    let origin = proof.checkpoint.claim().origin.to_string();
+    let log = witness.logs.get(&origin).ok_or_else(|| {
+        Refusal::not_found("log", &origin).next("write its key into the file `logs` first")
+    })?;
+    let entry = proof.untrusted_extra.as_deref().ok_or_else(|| {
+        Refusal::malformed("ledger proof")
+            .expected("the entry's bytes in its `extra` line")
+            .received("no such line")
+            .next("make the file with `portcullis ledger proof`")
+    })?;
+    let logged = proof.verify(entry, &log.key)?;
+    let event = Event::decode(logged.index(), entry)?;
+    let Body::LedgerRestored(body) = &event.body else {
+        return Err(Refusal::malformed("proof of a restoration")
+            .expected("an entry of type ledger.restored")
+            .received(event.body.type_name()));
+    };
+    let mut seen = log.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let size = seen.map_or(0, |(size, _)| size);
+    let by = KnownBy::Witness(witness.name.to_string());
+    if size == 0 || !body.restoration.names(&by, size, None) {
+        return Err(Refusal::denied(
+            "restoration-of-other-entries",
+            "this entry does not say that what the witness saw is lost",
+        )
+        .expected(&format!("{by} with {size} entries among what was known"))
+        .received(&format!("{:?}", body.restoration.known)));
+    }
+    let aside = log.file.with_extension(format!("lost-{size}"));
+    fs::copy(&log.file, &aside)
+        .and_then(|_| File::open(&aside)?.sync_all())
+        .map_err(|error| unwritable(&aside, &error))?;
+    keep(&log.file, &proof.checkpoint, logged.checkpoint(), &mut seen)?;
+    Ok(BegunAnew {
+        origin,
+        entry: logged.index(),
+        seen: size,
+        size: logged.checkpoint().checkpoint().size,
+        aside,
+    })
 }
 
 impl Witness {

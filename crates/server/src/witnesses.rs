@@ -27,7 +27,7 @@ use portcullis_evidence::cosignature::{
 use portcullis_evidence::note::NoteSignature;
 use portcullis_gateway::http::plain::{Ask, PlainClient, check_url};
 use portcullis_model::event::IncidentOpened;
-use portcullis_model::statement::BreakerScope;
+use portcullis_model::statement::{BreakerScope, KnownBy};
 use portcullis_model::{Digest, Refusal};
 use portcullis_store::SignedCheckpoint;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How often a question is put anew because the witness had seen another size.
 const CONFLICTS_MAX: u32 = 3;
 /// Name of the local value that keeps the newest cosigned checkpoint.
-const KEPT: &str = "log.cosigned";
+pub const COSIGNED: &str = "log.cosigned";
 
 /// The log's witnesses, and what they said.
 pub struct Witnesses {
@@ -172,7 +172,7 @@ impl Witnesses {
 
     /// Takes up what was kept before a restart, if it still is of this log.
     fn restore(&self, app: &App) {
-        let Ok(Some(kept)) = app.ledger.private().local(KEPT) else {
+        let Ok(Some(kept)) = app.ledger.private().local(COSIGNED) else {
             return;
         };
         let read = || {
@@ -347,7 +347,7 @@ async fn show(
     }
     if gathered.len() >= app.witnesses.quorum {
         let ledger = app.ledger.clone();
-        let kept = blocking(move || ledger.private().set_local(KEPT, Some(&note))).await;
+        let kept = blocking(move || ledger.private().set_local(COSIGNED, Some(&note))).await;
         if let Err(refusal) = kept {
             tracing::warn!(
                 error.code = refusal.code,
@@ -422,7 +422,7 @@ async fn ask(
                     Ok(seen) => seen,
                     // About the very size that it saw last: only the root can differ.
                     Err(_) if old_size == signed.size => {
-                        return Err(forked(name.as_str(), old_size));
+                        return Err(forked(app, name.as_str(), old_size));
                     }
                     Err(refusal) => return Err(refusal),
                 };
@@ -430,11 +430,11 @@ async fn ask(
                     return Err(behind(app, name.as_str(), seen, signed.size));
                 }
                 if seen == old_size {
-                    return Err(forked(name.as_str(), seen));
+                    return Err(forked(app, name.as_str(), seen));
                 }
                 old_size = seen;
             }
-            422 => return Err(forked(name.as_str(), old_size)),
+            422 => return Err(forked(app, name.as_str(), old_size)),
             404 => {
                 return Err(Refusal::denied(
                     "log-unknown-to-witness",
@@ -459,6 +459,61 @@ async fn ask(
     .expected("that nobody else shows it this log's checkpoints"))
 }
 
+/// What a witness saw of a log, compared with a checkpoint that is shown to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It cosigned the checkpoint, and nothing beyond.
+    This,
+    /// It cosigned one of so many entries last.
+    Entries(u64),
+    /// It cosigned another checkpoint of the same size.
+    Another,
+}
+
+/// Asks a witness what it saw of a log, by showing it a checkpoint of that log.
+///
+/// # Errors
+/// It can't be asked, does not watch the log, or does not answer as a witness does.
+pub async fn seen(
+    client: &PlainClient,
+    witness: &WitnessConfig,
+    checkpoint: &str,
+) -> Result<Seen, Refusal> {
+    let checkpoint = UnverifiedCheckpoint::parse(checkpoint.as_bytes())?;
+    let size = checkpoint.claim().size;
+    let request = AddCheckpoint {
+        old_size: size,
+        proof: Vec::new(),
+        checkpoint,
+    };
+    let url = format!("{}/add-checkpoint", witness.url.trim_end_matches('/'));
+    let body = request.to_string().into_bytes();
+    let reply = client
+        .send(Ask {
+            url: &url,
+            post: Some(("text/plain; charset=utf-8", body)),
+            token: None,
+            gzip: false,
+            max_bytes: COSIGNATURES_MAX_BYTES,
+            time: ANSWER_TIME,
+        })
+        .await?;
+    match reply.status.as_u16() {
+        200 => Ok(Seen::This),
+        409 => match parse_known_size(&reply.body) {
+            Ok(seen) if seen != size => Ok(Seen::Entries(seen)),
+            Ok(_) | Err(_) => Ok(Seen::Another),
+        },
+        422 => Ok(Seen::Another),
+        status => Err(Refusal::unavailable(
+            "witness-answer",
+            format!("the witness at {url} does not say what it saw"),
+        )
+        .expected("200, 409 or 422 (c2sp.org/tlog-witness)")
+        .received(&format!("status {status}"))),
+    }
+}
+
 /// The witness saw more than this checkpoint has. Is that more than the ledger has by now?
 fn behind(app: &App, name: &str, seen: u64, asked: u64) -> Refusal {
     let has = app.ledger.checkpoint().size;
@@ -467,6 +522,9 @@ fn behind(app: &App, name: &str, seen: u64, asked: u64) -> Refusal {
             "witness-conflicts",
             format!("{name} saw {seen} entries meanwhile, and was asked about {asked}"),
         );
+    }
+    if let Some(told) = lost(app, name, seen) {
+        return told;
     }
     Refusal::conflict(
         "ledger-behind-witness",
@@ -477,7 +535,27 @@ fn behind(app: &App, name: &str, seen: u64, asked: u64) -> Refusal {
     .next("the data directory went back in time: bring back a newer copy, or restore it as such")
 }
 
-fn forked(name: &str, seen: u64) -> Refusal {
+/// What is said where people signed that what this witness saw is lost: nothing halts for it again,
+/// and it does not cosign.
+fn lost(app: &App, name: &str, seen: u64) -> Option<Refusal> {
+    let entry = app
+        .state()
+        .lost_by(&KnownBy::Witness(name.to_owned()), seen, None)?;
+    Some(
+        Refusal::conflict(
+            "witness-before-restore",
+            format!("the witness {name} saw {seen} entries, and entry {entry} says that the last of them are lost"),
+        )
+        .next(format!(
+            "send its operator the file that `portcullis ledger proof {entry} --to FILE` writes; `portcullis witness restored DIR FILE` lets it begin anew"
+        )),
+    )
+}
+
+fn forked(app: &App, name: &str, seen: u64) -> Refusal {
+    if let Some(told) = lost(app, name, seen) {
+        return told;
+    }
     Refusal::conflict(
         "ledger-forked",
         format!("the witness {name} saw other entries of this ledger than it has: its first {seen} are not these"),

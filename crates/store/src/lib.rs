@@ -44,6 +44,7 @@ mod private;
 mod queue;
 mod receipt;
 mod reserve;
+mod restore;
 mod sequencer;
 mod snapshot;
 mod storage;
@@ -66,5 +67,8 @@ pub use postgres::{PostgresOptions, PostgresStatus};
 pub use private::{Person, PrivateStore};
 pub use queue::QueueDepth;
 pub use receipt::{Receipt, RecordedIn};
+pub use restore::{Extent, Replaced};
 pub use storage::StoreOptions;
-pub use verify::{BlobsNamedBy, Finding, VerifyOptions, VerifyReport, verify, verify_store};
+pub use verify::{
+    BlobsNamedBy, Finding, Verified, VerifyOptions, VerifyReport, verify, verify_from, verify_store,
+};

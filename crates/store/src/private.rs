@@ -19,7 +19,8 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::database::{open_writer, sql_integer, unsigned};
 use crate::disk::sqlite_refusal;
 use crate::limits::{LOCAL_KEY_MAX_BYTES, LOCAL_VALUE_MAX_BYTES, PERSON_FIELD_MAX_BYTES};
-use crate::postgres::Pool;
+use crate::postgres::{Pool, Postgres};
+use crate::storage::StoreOptions;
 
 /// The erasable database of a data directory. Calls go to the disk: make them from a blocking
 /// task.
@@ -73,6 +74,19 @@ impl PrivateStore {
     pub(crate) fn open_reader(dir: &Path) -> Result<Self, Refusal> {
         let connection = crate::database::open_reader(&path(dir))?;
         Ok(Self(Place::Sqlite(Mutex::new(connection))))
+    }
+
+    /// What a ledger's directory has beside its log, to read only, wherever that is kept.
+    ///
+    /// # Errors
+    /// It can't be read, or PostgreSQL can't be reached.
+    pub fn open_reader_in(dir: &Path, store: &StoreOptions) -> Result<Self, Refusal> {
+        match store {
+            StoreOptions::Sqlite => Self::open_reader(dir),
+            StoreOptions::Postgres(place) => Ok(Self::in_postgres(Arc::clone(
+                Postgres::open_reader(place)?.pool(),
+            ))),
+        }
     }
 
     /// What a team's servers share.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use portcullis_evidence::merkle::leaf_hash;
+use portcullis_evidence::merkle::{leaf_hash, root_at};
 use portcullis_evidence::note::VerifierKey;
 use portcullis_model::{Digest, Fold, LedgerIndex, Refusal};
 
@@ -21,7 +21,7 @@ use crate::private::PrivateStore;
 use crate::reserve::{self, Record};
 use crate::snapshot::{Claim, Snapshots};
 use crate::storage::{LogReader, Readers, StoreOptions};
-use crate::tree::{Tile, Tree};
+use crate::tree::{StoredTree, Tile, Tree};
 
 /// What to verify against.
 pub struct VerifyOptions<'a, F: Fold> {
@@ -36,6 +36,17 @@ pub struct VerifyOptions<'a, F: Fold> {
 /// The blobs that an event names.
 pub type BlobsNamedBy<'a, F> = dyn Fn(&<F as Fold>::Event) -> Vec<Digest> + 'a;
 
+/// Where an earlier verification had ended: everything before was found sound.
+#[derive(Clone, Debug)]
+pub struct Verified<F> {
+    /// Number of entries.
+    pub size: u64,
+    /// The root over them.
+    pub root: Digest,
+    /// The state that they led to.
+    pub state: F,
+}
+
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyReport {
@@ -47,6 +58,8 @@ pub struct VerifyReport {
     pub reserved: u64,
     /// Stored checkpoints whose signature and root hold.
     pub checkpoints: u64,
+    /// The newest of them.
+    pub newest: Option<SignedCheckpoint>,
     /// Blobs whose bytes were read.
     pub blobs: u64,
     /// What does not hold, at most [`FINDINGS_MAX`]. Entries first, in order; after the first bad
@@ -88,7 +101,8 @@ impl<F: Fold> LedgerHandle<F> {
             Readers::Postgres(pool) => {
                 let snapshots = Snapshots::at(self.dir()).claims::<F>(options.key);
                 let beside = (reserve::read(self.dir())?, snapshots);
-                pool.read(|reader| run(reader, beside, self.blobs(), options))
+                pool.read(|reader| run(reader, beside, self.blobs(), options, None))
+                    .map(|(report, _)| report)
             }
         }
     }
@@ -104,8 +118,22 @@ pub fn verify_store<F: Fold>(
     store: &StoreOptions,
     options: &VerifyOptions<'_, F>,
 ) -> Result<VerifyReport, Refusal> {
+    verify_from(dir, store, options, None).map(|(report, _)| report)
+}
+
+/// As [`verify_store`], from where an earlier one had ended: the entries before are not read again.
+/// Gives also the state that all entries lead to.
+///
+/// # Errors
+/// As [`verify_store`]. A ledger that does not contain what was verified is a finding.
+pub fn verify_from<F: Fold>(
+    dir: &Path,
+    store: &StoreOptions,
+    options: &VerifyOptions<'_, F>,
+    from: Option<Verified<F>>,
+) -> Result<(VerifyReport, F), Refusal> {
     match store {
-        StoreOptions::Sqlite => verify(dir, options),
+        StoreOptions::Sqlite => verify_sqlite(dir, options, from),
         StoreOptions::Postgres(place) => {
             let snapshots = Snapshots::at(dir).claims::<F>(options.key);
             let postgres = Postgres::open_reader(place)?;
@@ -118,7 +146,7 @@ pub fn verify_store<F: Fold>(
             let blobs = Blobs::at(dir, private);
             postgres
                 .pool()
-                .read(|reader| run(reader, (records, snapshots), &blobs, options))
+                .read(|reader| run(reader, (records, snapshots), &blobs, options, from))
         }
     }
 }
@@ -133,6 +161,14 @@ pub fn verify<F: Fold>(
     dir: &Path,
     options: &VerifyOptions<'_, F>,
 ) -> Result<VerifyReport, Refusal> {
+    verify_sqlite(dir, options, None).map(|(report, _)| report)
+}
+
+fn verify_sqlite<F: Fold>(
+    dir: &Path,
+    options: &VerifyOptions<'_, F>,
+    from: Option<Verified<F>>,
+) -> Result<(VerifyReport, F), Refusal> {
     // Before the database: a snapshot is of entries that are there already.
     let snapshots = Snapshots::at(dir).claims::<F>(options.key);
     // Before the database: entries move from here to there, never back.
@@ -144,7 +180,7 @@ pub fn verify<F: Fold>(
         .unchecked_transaction()
         .map_err(|error| sqlite_refusal("read the ledger", &error))?;
     let beside = (records, snapshots);
-    run(&*moment, beside, &blobs, options)
+    run(&*moment, beside, &blobs, options, from)
 }
 
 /// Verifies what `reader` reads, with the reserve's records behind it and the snapshots beside.
@@ -153,7 +189,8 @@ fn run<F: Fold>(
     (records, snapshots): (Vec<Record>, Vec<Claim>),
     blobs: &Blobs,
     options: &VerifyOptions<'_, F>,
-) -> Result<VerifyReport, Refusal> {
+    from: Option<Verified<F>>,
+) -> Result<(VerifyReport, F), Refusal> {
     let held = options
         .held
         .map(|note| SignedCheckpoint::verify(note, options.key))
@@ -169,11 +206,17 @@ fn run<F: Fold>(
         tile: None,
         signed_size: 0,
         checkpoints: 0,
+        newest: None,
         findings: Vec::new(),
     };
     let stored = reader.size()?;
     let base = where_reserve_begins(reader, stored, &records)?;
-    verifier.database(base)?;
+    if let Some(from) = from {
+        verifier.go_on(from, base)?;
+    }
+    if verifier.findings.is_empty() {
+        verifier.database(base)?;
+    }
     let mut reserved = 0;
     if verifier.findings.is_empty() {
         for record in records.into_iter().filter(|record| record.index >= base) {
@@ -191,14 +234,16 @@ fn run<F: Fold>(
     for refusal in lost {
         verifier.find(None, refusal);
     }
-    Ok(VerifyReport {
+    let report = VerifyReport {
         size: verifier.tree.size().saturating_add(reserved),
         root: verifier.tree.root(),
         reserved,
         checkpoints: verifier.checkpoints,
+        newest: verifier.newest,
         blobs: count,
         findings: verifier.findings,
-    })
+    };
+    Ok((report, verifier.state))
 }
 
 struct Verifier<'a, F: Fold> {
@@ -215,15 +260,65 @@ struct Verifier<'a, F: Fold> {
     /// Size of the last checkpoint that held.
     signed_size: u64,
     checkpoints: u64,
+    newest: Option<SignedCheckpoint>,
     findings: Vec<Finding>,
 }
 
 impl<F: Fold> Verifier<'_, F> {
+    /// Takes up where an earlier verification ended, if the ledger still contains that.
+    fn go_on(&mut self, from: Verified<F>, size: u64) -> Result<(), Refusal> {
+        if from.size > size {
+            let refusal = Refusal::conflict(
+                "ledger-truncated",
+                format!("the ledger has {size} entries, and more were verified before"),
+            )
+            .expected(&format!("at least {} entries", from.size));
+            self.find(Some(size), refusal);
+            return Ok(());
+        }
+        let tree = Tree::load(self.reader, from.size)?;
+        if tree.root() != from.root {
+            let refusal = Refusal::conflict(
+                "tree-altered",
+                format!(
+                    "the first {} entries are not those that were verified before",
+                    from.size
+                ),
+            )
+            .expected(&format!("root {}", from.root))
+            .received(&format!("root {}", tree.root()));
+            self.find(None, refusal);
+            return Ok(());
+        }
+        if let Some(held) = self.held.filter(|held| held.size <= from.size)
+            && root_at(&StoredTree(self.reader), held.size)? != held.root
+        {
+            let refusal = Refusal::conflict(
+                "tree-altered",
+                format!(
+                    "the first {} entries are not those of the held checkpoint",
+                    held.size
+                ),
+            );
+            self.find(None, refusal);
+        }
+        // The tile that the next entry stands in begins before it.
+        let (tile, place) = Tile::of_leaf(from.size);
+        if place > 0 {
+            self.tile = self.reader.tile(0, tile)?;
+        }
+        self.signed_size = from.size;
+        self.newest = self.reader.checkpoint(from.size)?;
+        self.tree = tree;
+        self.state = from.state;
+        Ok(())
+    }
+
     /// Verifies the first `size` entries and all stored checkpoints.
     fn database(&mut self, size: u64) -> Result<(), Refusal> {
         let reader = self.reader;
         let mut bad = None;
-        reader.each_entry(0, size, &mut |entry| {
+        reader.each_entry(self.tree.size(), size, &mut |entry| {
             let index = self.tree.size();
             match self.entry(&entry) {
                 Ok(()) => Ok(true),
@@ -345,6 +440,7 @@ impl<F: Fold> Verifier<'_, F> {
         if stored.is_some() {
             self.checkpoints += 1;
             self.signed_size = size;
+            self.newest = stored;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::progress;
 
 /// Largest configuration, genesis or policy file that is copied, in bytes.
-const FILE_MAX_BYTES: u64 = 1 << 20;
+pub(super) const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Copies the server's directory; the server must not run.
 #[derive(Debug, clap::Args)]
@@ -92,7 +92,8 @@ fn copy(from: &Path, to: &Path, with_keys: bool) -> Result<u64, Refusal> {
     Ok(entries)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<(), Refusal> {
+/// Copies the files of a folder that are not there yet, without the folders in it.
+pub(super) fn copy_folder(from: &Path, to: &Path) -> Result<(), Refusal> {
     make_folder(to)?;
     let entries = std::fs::read_dir(from).map_err(|error| unreadable(from, &error))?;
     for entry in entries {
@@ -105,7 +106,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), Refusal> {
 }
 
 /// Copies a file with its mode.
-fn copy_file(from: &Path, to: &Path) -> Result<(), Refusal> {
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), Refusal> {
     if let Some(folder) = to.parent() {
         make_folder(folder)?;
     }
@@ -117,7 +118,8 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), Refusal> {
         .map_err(|error| unreadable(from, &error))
 }
 
-fn make_folder(path: &Path) -> Result<(), Refusal> {
+/// Makes a folder for its owner alone.
+pub(super) fn make_folder(path: &Path) -> Result<(), Refusal> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)

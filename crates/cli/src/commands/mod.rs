@@ -17,6 +17,9 @@ pub(crate) mod init;
 pub(crate) mod inventory;
 pub(crate) mod launch;
 pub(crate) mod ledger;
+pub(crate) mod ledger_count;
+pub(crate) mod ledger_files;
+pub(crate) mod ledger_kept;
 pub(crate) mod ledger_remote;
 pub(crate) mod ledger_verify;
 pub(crate) mod lists;
@@ -25,6 +28,7 @@ pub(crate) mod proxy;
 pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod request;
+pub(crate) mod restore;
 pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod runs;
@@ -76,6 +80,8 @@ pub(crate) enum Command {
     Serve(serve::Serve),
     /// Copy the server's directory while the server does not run
     Backup(backup::Backup),
+    /// Put a backup in the place of the server's ledger, with a signed entry that names what is lost
+    Restore(restore::Restore),
     /// Say what this machine offers, and what is missing
     Doctor(doctor::Doctor),
     /// People and their keys
@@ -223,6 +229,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> 
         Command::Init(command) => command.run(context),
         Command::Serve(command) => command.run(context).await,
         Command::Backup(command) => command.run(context).await,
+        Command::Restore(command) => command.run(context).await,
         Command::Doctor(command) => command.run(context).await,
         Command::Human(command) => command.run(context).await,
         Command::Agent(command) => command.run(context).await,

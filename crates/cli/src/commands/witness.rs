@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use portcullis_evidence::note::KeyName;
+use portcullis_evidence::tlog_proof::UnverifiedProof;
 use portcullis_model::Refusal;
 use portcullis_server::witness::{self, Witness};
 use serde_json::json;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use crate::commands::serve::log_to_stderr;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::task_file::read_bounded;
 
 /// A witness of logs (c2sp.org/tlog-witness).
 #[derive(Debug, Subcommand)]
@@ -42,6 +44,15 @@ pub(crate) enum WitnessCommand {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Begin anew with a log that went on from an older copy of itself; while the witness does not run
+    Restored {
+        /// Its directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The proof of the entry that says what is lost, as `portcullis ledger proof` writes it
+        #[arg(value_name = "PROOF")]
+        proof: PathBuf,
+    },
 }
 
 impl WitnessCommand {
@@ -60,6 +71,21 @@ impl WitnessCommand {
                 let key = Witness::open(&dir)?.key().to_string();
                 let answer = json!({ "key": key });
                 context.out().print(&answer, || key.clone())?;
+            }
+            Self::Restored { dir, proof } => {
+                let bytes = read_bounded(&proof, "proof file")?;
+                let begun = witness::begin_anew(&dir, &UnverifiedProof::parse(&bytes)?)?;
+                let aside = begun.aside.display().to_string();
+                let answer = json!({
+                    "origin": begun.origin, "entry": begun.entry, "seen": begun.seen,
+                    "size": begun.size, "aside": aside,
+                });
+                context.out().print(&answer, || {
+                    format!(
+                        "{}: begins anew from {} entries, of which entry {} says what is lost; the checkpoint of {} entries that was cosigned is kept in {aside}",
+                        begun.origin, begun.size, begun.entry, begun.seen
+                    )
+                })?;
             }
             Self::Serve { dir, listen } => serve(context, &dir, listen).await?,
         }

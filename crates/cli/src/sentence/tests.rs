@@ -6,7 +6,8 @@ use super::*;
 use portcullis_model::event::*;
 use portcullis_model::manifest::{Activation, Group, Human, PolicyFiles};
 use portcullis_model::statement::{
-    Approval, BreakerScope, Envelope, EnvelopeSignature, LedgerPoint, Output,
+    Approval, BreakerScope, EntryRange, Envelope, EnvelopeSignature, KnownBy, KnownPoint,
+    LedgerPoint, Output, Restoration,
 };
 use portcullis_model::task::{Budgets, Capabilities, Target};
 use portcullis_model::{
@@ -554,6 +555,24 @@ fn bodies() -> Vec<Body> {
                 size: 50,
                 root: digest("root"),
             },
+        }
+        .into(),
+        LedgerRestored {
+            restoration: Restoration {
+                from: LedgerPoint {
+                    origin: "log".into(),
+                    size: 25,
+                    root: digest("root"),
+                },
+                known: vec![KnownPoint {
+                    by: KnownBy::Held,
+                    size: 40,
+                    root: Some(digest("held")),
+                }],
+                lost: Some(EntryRange { from: 25, to: 39 }),
+            },
+            why,
+            envelope: envelope(),
         }
         .into(),
     ]

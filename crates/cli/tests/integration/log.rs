@@ -39,7 +39,7 @@ fn house_with_log(readers: bool) -> (House, u16) {
 }
 
 /// Denials, each of them an entry, until the signed tree has more than `size` entries.
-fn grow(house: &House, size: u64) {
+pub(crate) fn grow(house: &House, size: u64) {
     let target = [("portcullis-target", "http://example.com/")];
     while house.point().0 <= size {
         let runner = house.runner(&house.task("ada", &[]));
@@ -323,7 +323,30 @@ fn every_lie_of_a_served_log_is_told_of_by_what_it_is() {
     let again = verify(Some(&state)).ok().json();
     assert_eq!(
         (&again["resumed_from"], &again["signatures"]),
-        (&size.into(), &0.into())
+        (&size.into(), &remote["signatures"])
+    );
+
+    // What is new is held against all that the entries before led to: signed by the log's key and
+    // whole, an entry of earlier does not follow.
+    let started = forger.entries.iter().find(|entry| {
+        let text = String::from_utf8_lossy(entry);
+        text.contains("\"server.started\"")
+    });
+    let mut more = forger.entries.clone();
+    more.push(started.unwrap().clone());
+    mirror.says(Forger::serves(&more, &forger.home));
+    let refusal = verify(Some(&state)).exits(1).refused("out-of-order");
+    let message = refusal["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("entry {size}: ")), "{refusal}");
+    // Without what they led to, all is read again.
+    mirror.says(forger.honest());
+    let rules = house.path("work").join("verified.json.rules");
+    let kept = fs::read(&rules).unwrap();
+    fs::write(&rules, &kept[1..]).unwrap();
+    let anew = verify(Some(&state)).ok().json();
+    assert_eq!(
+        (&anew["anew"], &anew["resumed_from"], &anew["signatures"]),
+        (&true.into(), &Value::Null, &remote["signatures"])
     );
 
     // One byte of entry 3 is another: in the bundle alone it is told of by its index.
@@ -430,11 +453,11 @@ fn every_lie_of_a_served_log_is_told_of_by_what_it_is() {
 }
 
 /// A witness of the program's own, in the house's work folder; it watches the house's log.
-struct Witnessing {
+pub(crate) struct Witnessing {
     process: Option<Background>,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     port: u16,
-    key: String,
+    pub(crate) key: String,
 }
 
 impl Witnessing {
@@ -459,7 +482,7 @@ impl Witnessing {
         witness
     }
 
-    fn serve(&mut self, house: &House) {
+    pub(crate) fn serve(&mut self, house: &House) {
         let address = format!("127.0.0.1:{}", self.port);
         let mut command = house.portcullis("ada");
         command
@@ -474,13 +497,13 @@ impl Witnessing {
         self.process = Some(process);
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.process.take().unwrap().kill();
     }
 }
 
 /// A house whose log has these witnesses.
-fn house_with_witnesses(names: &[&str], quorum: usize) -> (House, Vec<Witnessing>) {
+pub(crate) fn house_with_witnesses(names: &[&str], quorum: usize) -> (House, Vec<Witnessing>) {
     let mut house = House::furnished(Plan::default());
     let witnesses: Vec<_> = names
         .iter()
@@ -501,7 +524,7 @@ fn house_with_witnesses(names: &[&str], quorum: usize) -> (House, Vec<Witnessing
 }
 
 /// Waits until readers get a checkpoint of at least `size` entries; gives it.
-fn await_cosigned(house: &House, size: u64) -> String {
+pub(crate) fn await_cosigned(house: &House, size: u64) -> String {
     wait_until(&format!("{size} entries are cosigned"), || {
         let status = house.get("/v1/status");
         let cosigned = status["witnesses"]["cosigned"]["size"].as_u64()?;

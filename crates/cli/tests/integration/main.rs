@@ -32,6 +32,7 @@ mod log;
 mod own_repository;
 mod policy;
 mod quota;
+mod restore;
 mod rollout;
 mod runs;
 mod secrets;

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    ActivationProposed, ApprovalGiven, Body, ChangePushed, Ended, JobOutcome, RolloutOutcome,
-    RunEnd, Step, TaskAccepted,
+    ActivationProposed, ApprovalGiven, Body, ChangePushed, Ended, JobOutcome, LedgerRestored,
+    RolloutOutcome, RunEnd, Step, TaskAccepted,
 };
 use portcullis_model::manifest::{Activation, ServiceRole};
 use portcullis_model::statement::{ApprovalSubject, Command, Envelope, SignedCommand};
@@ -20,6 +20,7 @@ use portcullis_model::{
     Digest, Event, HumanId, KeyClass, LedgerIndex, Party, Principal, PublicKey, Refusal, RequestId,
     Timestamp, canonical,
 };
+use serde::{Deserialize, Serialize};
 
 use super::registry::Registry;
 use crate::dsse::{self, PAYLOAD_COMMAND, PAYLOAD_IN_TOTO, UnverifiedEnvelope};
@@ -35,7 +36,11 @@ const PUSH_NAMESPACE: &str = "git";
 const PUSH_FIRST_LINE: &str = "certificate version 0.1\n";
 
 /// Walks a ledger, or the entries of a bundle, in order.
-#[derive(Clone, Debug, Default)]
+///
+/// Serialises, so that a verifier can go on where it ended; whoever reads it back must know that
+/// nobody changed it meanwhile.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Auditor {
     registry: Option<Arc<Registry>>,
     proposals: BTreeMap<RequestId, Proposal>,
@@ -64,7 +69,8 @@ pub struct Signed {
 }
 
 /// A record that waits for its quorum.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Proposal {
     activation: Activation,
     author: HumanId,
@@ -72,7 +78,8 @@ struct Proposal {
     self_approved: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Yes {
     human: HumanId,
     expires: Timestamp,
@@ -135,6 +142,9 @@ impl Auditor {
                 let mut after = Registry::clone(&registry);
                 after.end(&body.subject);
                 self.registry = Some(Arc::new(after));
+            }
+            Body::LedgerRestored(body) => {
+                may_restore(&registry, event, body, audited.signature.as_ref())?;
             }
             Body::JobFinished(body) => {
                 let lost = body.outcome == JobOutcome::Lost;
@@ -561,6 +571,29 @@ fn may_end(registry: &Registry, event: &Event, ended: &Ended) -> Result<(), Refu
     .received(by.as_str()))
 }
 
+/// That entries are lost is said by an administrator, who proves as much as for a breaker's reset.
+fn may_restore(
+    registry: &Registry,
+    event: &Event,
+    body: &LedgerRestored,
+    signed: Option<&Signed>,
+) -> Result<(), Refusal> {
+    let by = event.actor.require_human()?;
+    let class = signed.map_or(KeyClass::Software, |signed| signed.class);
+    if !registry.human(by)?.manifest.administrator || class < registry.key_floor.breaker_reset {
+        return Err(Refusal::denied(
+            "restore-not-allowed",
+            "only an administrator lets the ledger go on from a copy",
+        )
+        .expected(&format!(
+            "an administrator with a key of class {}",
+            registry.key_floor.breaker_reset
+        ))
+        .received(&format!("{by} with class {class}")));
+    }
+    body.restoration.validate()
+}
+
 /// Whether the entry is the server's own act, for which nobody else signs: the log's signature over
 /// the tree is its signature.
 fn by_the_server(body: &Body) -> bool {
@@ -609,7 +642,8 @@ fn by_the_server(body: &Body) -> bool {
         | Body::QueueHalted(_)
         | Body::QueueResumed(_)
         | Body::IncidentOpened(_)
-        | Body::ServerStarted(_) => false,
+        | Body::ServerStarted(_)
+        | Body::LedgerRestored(_) => false,
     }
 }
 
@@ -639,6 +673,7 @@ fn command_envelope(body: &Body) -> Result<Option<&Envelope>, Refusal> {
         Body::RolloutEnded(body) => body.envelope.as_ref(),
         Body::EnvironmentReverted(body) => body.envelope.as_ref(),
         Body::BreakerTripped(body) => body.envelope.as_ref(),
+        Body::LedgerRestored(body) => Some(&body.envelope),
         Body::GenesisCreated(_)
         | Body::ActivationCompleted(_)
         | Body::TaskAccepted(_)
@@ -770,6 +805,9 @@ fn says(command: &Command, body: &Body) -> Result<bool, Refusal> {
         }
         (Command::TripBreaker { scope, why, revert }, Body::BreakerTripped(body)) => {
             body.scope == *scope && body.why == *why && body.revert == *revert
+        }
+        (Command::RestoreLedger { restoration, why }, Body::LedgerRestored(body)) => {
+            *restoration == body.restoration && *why == body.why
         }
         (Command::PauseRollout { rollout, .. }, Body::RolloutStepped(body)) => {
             body.rollout == *rollout && body.step == Step::Pause

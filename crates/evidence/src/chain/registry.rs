@@ -11,19 +11,22 @@ use portcullis_model::{
     AgentId, EnvironmentId, GroupId, HostId, HumanId, KeyClass, Party, Principal, PublicKey,
     Refusal, RepositoryId, ServiceId, Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 /// Longest row of invitations that is followed; more are not made by people.
 const INVITATIONS_MAX: usize = 64;
 
 /// A record and whether it counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Record<T> {
     pub(super) manifest: T,
     pub(super) active: bool,
 }
 
 /// A person's record.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Person {
     pub(super) manifest: Human,
     pub(super) active: bool,
@@ -32,7 +35,8 @@ pub(super) struct Person {
 }
 
 /// What the genesis and the activations so far say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Registry {
     pub(super) origin: String,
     pub(super) quorum: u32,

@@ -154,7 +154,7 @@ fn a_breaker_covers_only_its_scope() {
     }
 }
 
-fn reset_request(world: &mut World, scope: &BreakerScope) -> RequestOpened {
+pub(super) fn reset_request(world: &mut World, scope: &BreakerScope) -> RequestOpened {
     let envelope = world.command(
         &human("ada"),
         Command::ResetBreaker {

@@ -169,6 +169,8 @@ bodies! {
     IncidentOpened = "incident.opened",
     /// A server took over the ledger.
     ServerStarted = "server.started",
+    /// The ledger goes on from an older copy of itself.
+    LedgerRestored = "ledger.restored",
 }
 
 impl Body {
@@ -231,6 +233,7 @@ impl Body {
             Self::BreakerTripped(_) => "breaker".to_owned(),
             Self::IncidentOpened(_) => format!("incident-{index}"),
             Self::ServerStarted(_) => "server".to_owned(),
+            Self::LedgerRestored(_) => "ledger".to_owned(),
         }
     }
 
@@ -299,7 +302,8 @@ impl Body {
             | Self::BreakerTripped(_)
             | Self::BreakerReset(_)
             | Self::IncidentOpened(_)
-            | Self::ServerStarted(_) => Vec::new(),
+            | Self::ServerStarted(_)
+            | Self::LedgerRestored(_) => Vec::new(),
         }
     }
 

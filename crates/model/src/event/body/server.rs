@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{LedgerIndex, RequestId};
-use crate::statement::{BreakerScope, Envelope, LedgerPoint};
+use crate::statement::{BreakerScope, Envelope, LedgerPoint, Restoration};
 
 /// What agents do was halted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,4 +55,17 @@ pub struct ServerStarted {
     pub fold_version: u32,
     /// What it found.
     pub found: LedgerPoint,
+}
+
+/// The ledger goes on from an older copy of itself. Where entries are lost, or nobody can tell,
+/// this halts what agents do until people reset the breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerRestored {
+    /// From where it goes on, and what is lost.
+    pub restoration: Restoration,
+    /// Digest of the reason.
+    pub why: Digest,
+    /// The signed command of an administrator.
+    pub envelope: Envelope,
 }
