@@ -27,6 +27,7 @@ pub mod ledger;
 pub mod log;
 pub mod problem;
 pub mod reads;
+mod recording;
 pub mod review;
 
 pub use problem::Problem;

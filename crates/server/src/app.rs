@@ -342,11 +342,14 @@ impl App {
     }
 
     /// The signed note that the log's readers get: where witnesses are configured, the newest that
-    /// enough of them cosigned; the log's own until then, and where there are none.
+    /// enough of them cosigned; the log's own until then, and where there are none. Until then also
+    /// after a restore, whose entry must be there for the witnesses' operators to read.
     pub fn public_checkpoint(&self) -> String {
+        let state = self.state();
+        let restored = state.restored.last().map_or(0, |restored| restored.entry);
         match self.witnesses.newest() {
-            Some(cosigned) => cosigned.checkpoint.to_string(),
-            None => self.ledger.checkpoint().note.clone(),
+            Some(cosigned) if cosigned.size > restored => cosigned.checkpoint.to_string(),
+            Some(_) | None => self.ledger.checkpoint().note.clone(),
         }
     }
 
@@ -515,6 +518,16 @@ impl App {
             halted.insert(scope.clone());
             halted
         });
+    }
+
+    /// What is halted in memory and is not in the ledger: before it says so, or instead.
+    pub fn halted_ahead(&self, state: &State) -> Vec<BreakerScope> {
+        self.halted
+            .load()
+            .iter()
+            .filter(|scope| !state.breakers.contains_key(*scope))
+            .cloned()
+            .collect()
     }
 
     /// Lets go of a halt, after the ledger said so.

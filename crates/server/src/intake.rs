@@ -19,6 +19,7 @@ use portcullis_policy::action::{
     Action, BreakerTrip, InventoryChange, InventoryOperation, InventoryRecord, ModeChange,
     PolicyActivate,
 };
+use portcullis_store::RecordedIn;
 use serde_json::{Value, json};
 
 use crate::app::{App, Verdict, now};
@@ -426,7 +427,11 @@ async fn record(app: &App, verified: &Verified, body: impl Into<Body>) -> Result
         .ledger
         .submit(Recording::one(verified.actor.clone(), body))
         .await?;
-    Ok(json!({ "index": receipt.first }))
+    Ok(match receipt.recorded {
+        RecordedIn::Ledger => json!({ "index": receipt.first }),
+        RecordedIn::Reserve => json!({ "index": receipt.first, "recorded": "reserve" }),
+        RecordedIn::Pending => json!({ "index": receipt.first, "recorded": "memory" }),
+    })
 }
 
 /// Records a trip that holds already. That it can't be recorded now, on a full disk or after a clock

@@ -8,7 +8,7 @@ use portcullis_model::{Digest, LedgerIndex, Refusal, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior};
 
 use crate::checkpoint::SignedCheckpoint;
-use crate::disk::sqlite_refusal;
+use crate::disk::{diagnosed, sqlite_refusal};
 use crate::entry::Entry;
 use crate::faults::{Faults, Step};
 use crate::limits::{BUSY_TIMEOUT_MS, READERS_MAX_IDLE, WAL_KEEP_BYTES};
@@ -21,6 +21,7 @@ pub(crate) struct Database {
     connection: Connection,
     mover: Mover,
     faults: Faults,
+    dir: PathBuf,
 }
 
 /// Marks the file as ours: "PtcL".
@@ -65,6 +66,7 @@ impl Database {
             connection,
             mover,
             faults,
+            dir: dir.to_owned(),
         })
     }
 
@@ -74,6 +76,11 @@ impl Database {
 
     /// Writes one batch, all or nothing, and returns when it is on the disk.
     pub(crate) fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Refusal> {
+        self.write(commit)
+            .map_err(|refusal| diagnosed(&self.dir, refusal))
+    }
+
+    fn write(&mut self, commit: &Commit<'_>) -> Result<(), Refusal> {
         let failed = |error: &rusqlite::Error| sqlite_refusal("write the ledger", error);
         let injected = |error: std::io::Error| crate::disk::io_refusal("write the ledger", &error);
         self.mover.before_commit(&self.connection);

@@ -55,6 +55,31 @@ fn failed(doing: &str, cause: &str) -> Refusal {
         .next("look at the disk and the permissions of the data directory")
 }
 
+/// SQLite says of a failed write only that it failed. Whether the disk is full or read-only is found
+/// by writing to it.
+pub(crate) fn diagnosed(dir: &Path, refusal: Refusal) -> Refusal {
+    if refusal.code != "storage-failed" {
+        return refusal;
+    }
+    let probe = dir.join("write-probe");
+    let written = std::fs::write(&probe, [0; 4_096]);
+    // What can't be written may be there all the same.
+    let _gone = std::fs::remove_file(&probe);
+    match written {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            io_refusal("write the ledger", &error)
+        }
+        Ok(()) | Err(_) => refusal,
+    }
+}
+
 /// Makes the names in `dir` durable; a file whose name is lost is lost.
 pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -19,6 +19,7 @@ use crate::receipt::Receipt;
 use crate::sequencer::{Job, Reply};
 use crate::storage::Readers;
 use crate::tree::StoredTree;
+use crate::writing::{Aside, Writing};
 
 /// A handle on an open ledger; clones are the same ledger.
 ///
@@ -41,6 +42,8 @@ pub(crate) struct Shared<F: Fold> {
     pub(crate) blobs: Blobs,
     /// Why nothing may be granted although the ledger can be written, if so.
     pub(crate) doubt: ArcSwapOption<Refusal>,
+    /// What the sequencer tells of itself.
+    pub(crate) aside: ArcSwap<Aside>,
 }
 
 /// One moment of the ledger.
@@ -271,6 +274,15 @@ impl<F: Fold> LedgerHandle<F> {
     /// How many commands wait, and how many were refused because too many did.
     pub fn queue_depth(&self) -> QueueDepth {
         self.0.queue.depth()
+    }
+
+    /// How writing goes: what waits, where it is, and why.
+    pub fn writing(&self) -> Writing {
+        Writing::new(
+            self.queue_depth(),
+            &self.0.aside.load(),
+            self.0.doubt.load_full(),
+        )
     }
 
     /// The data directory.

@@ -28,6 +28,7 @@ use crate::sequencer::Sequencer;
 use crate::snapshot::{Claim, Keeper, Keeping, Loaded, Snapshots};
 use crate::storage::{self, LogReader, Opened, Readers, StoreOptions};
 use crate::tree::Tree;
+use crate::writing::Aside;
 
 /// An open ledger: the lock on its data directory, and the thread that writes it. Dropped, it
 /// finishes what waits, and ends.
@@ -325,6 +326,7 @@ fn prepare<F: Fold>(
         checkpoint,
         checkpoint_stored: true,
         reserve_tried: None,
+        failed: None,
         nodes: None,
     };
     Ok((sequencer, report, used))
@@ -356,6 +358,7 @@ pub(crate) fn share<F: Fold>(
         private,
         blobs,
         doubt: ArcSwapOption::empty(),
+        aside: ArcSwap::from_pointee(Aside::default()),
     })
 }
 

@@ -52,6 +52,7 @@ mod tiles;
 mod tree;
 mod verify;
 mod wal;
+mod writing;
 
 pub mod limits;
 
@@ -72,3 +73,4 @@ pub use storage::StoreOptions;
 pub use verify::{
     BlobsNamedBy, Finding, Verified, VerifyOptions, VerifyReport, verify, verify_from, verify_store,
 };
+pub use writing::{ReserveSpace, WriteFailure, Writing};

@@ -43,6 +43,10 @@ pub struct QueueDepth {
     pub urgent: usize,
     /// Commands refused so far because the queue was full.
     pub refused: u64,
+    /// Most commands that may wait.
+    pub ordinary_max: usize,
+    /// Most that may wait and reduce authority.
+    pub urgent_max: usize,
 }
 
 impl<T> Queue<T> {
@@ -166,6 +170,8 @@ impl<T> Queue<T> {
             ordinary: waiting.ordinary.len(),
             urgent: waiting.urgent.len(),
             refused: waiting.refused,
+            ordinary_max: QUEUE_MAX_COMMANDS,
+            urgent_max: URGENT_MAX_COMMANDS,
         }
     }
 
@@ -205,7 +211,9 @@ mod tests {
             QueueDepth {
                 ordinary: QUEUE_MAX_COMMANDS,
                 urgent: 1,
-                refused: 1
+                refused: 1,
+                ordinary_max: QUEUE_MAX_COMMANDS,
+                urgent_max: URGENT_MAX_COMMANDS,
             }
         );
         let Taken::Items(items) = queue.take(3, None) else {

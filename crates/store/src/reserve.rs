@@ -27,6 +27,7 @@ use portcullis_model::{Digest, LedgerIndex, Refusal, Timestamp};
 use crate::disk::{io_refusal, private_file, sync_directory};
 use crate::faults::{Faults, Step};
 use crate::limits::RESERVE_BYTES;
+use crate::writing::ReserveSpace;
 
 /// One entry in the reserve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +106,14 @@ impl Reserve {
         self.end = end;
         self.last = last;
         Ok(())
+    }
+
+    /// How full it is.
+    pub(crate) const fn space(&self) -> ReserveSpace {
+        ReserveSpace {
+            used_bytes: self.end,
+            bytes: RESERVE_BYTES,
+        }
     }
 
     /// Empties the journal, whose entries the database has now.

@@ -48,6 +48,7 @@ use crate::receipt::{Receipt, RecordedIn};
 use crate::reserve::{Record, Reserve};
 use crate::storage::{Commit, Writer};
 use crate::tree::{BatchNodes, Tree};
+use crate::writing::{Aside, WriteFailure};
 
 /// A command with the one who waits for its answer.
 pub(crate) struct Job<F: Fold> {
@@ -85,6 +86,8 @@ pub(crate) struct Sequencer<F: Fold> {
     pub(crate) checkpoint_stored: bool,
     /// When it was last tried to make a reserve that is not there.
     pub(crate) reserve_tried: Option<Instant>,
+    /// Why the newest attempt to write entries failed, if it did.
+    pub(crate) failed: Option<Arc<WriteFailure>>,
     /// What proves the entries of the newest commit.
     pub(crate) nodes: Option<Arc<BatchNodes>>,
 }
@@ -160,8 +163,14 @@ impl<F: Fold> Sequencer<F> {
             return self.finish_aside(plan);
         }
         match self.commit(&plan.entries) {
-            Ok(()) => self.finish(plan, RecordedIn::Ledger),
+            Ok(()) => {
+                if !plan.entries.is_empty() {
+                    self.noted(None);
+                }
+                self.finish(plan, RecordedIn::Ledger);
+            }
             Err(refusal) => {
+                self.noted(Some(&refusal));
                 tracing::error!(%refusal, "a batch could not be written; its grants are refused");
                 let jobs = plan.answers.into_iter().map(|(job, _)| job);
                 let jobs = jobs.chain(plan.rest).collect();
@@ -353,6 +362,7 @@ impl<F: Fold> Sequencer<F> {
             Ok((reserve, _)) => {
                 tracing::info!("the ledger has a reserve again");
                 self.reserve = Some(reserve);
+                self.tell_aside();
             }
             Err(refusal) => tracing::warn!(%refusal, "the ledger has no reserve"),
         }
@@ -389,6 +399,12 @@ impl<F: Fold> Sequencer<F> {
         if self.waiting.is_empty() {
             return Ok(());
         }
+        let written = self.write_waiting();
+        self.noted(written.as_ref().err());
+        written
+    }
+
+    fn write_waiting(&mut self) -> Result<(), Refusal> {
         let waiting = std::mem::take(&mut self.waiting);
         if let Err(refusal) = self.commit(&waiting) {
             self.waiting = waiting;
@@ -413,8 +429,36 @@ impl<F: Fold> Sequencer<F> {
         Ok(())
     }
 
+    /// Notes how writing went, for those who look.
+    pub(crate) fn noted(&mut self, failed: Option<&Refusal>) {
+        let since = || {
+            let before = self.failed.as_ref();
+            before.map_or_else(|| self.clock.wall(), |failed| failed.since)
+        };
+        let had_failed = self.failed.is_some();
+        self.failed = failed.map(|refusal| {
+            Arc::new(WriteFailure {
+                refusal: refusal.clone(),
+                since: since(),
+            })
+        });
+        if had_failed || self.failed.is_some() {
+            self.tell_aside();
+        }
+    }
+
+    fn tell_aside(&self) {
+        self.shared.aside.store(Arc::new(Aside {
+            reserved: self.reserved,
+            unrecorded: self.waiting.len() - self.reserved,
+            reserve: self.reserve.as_ref().map(Reserve::space),
+            failed: self.failed.clone(),
+        }));
+    }
+
     /// Makes the newest state and checkpoint visible to readers.
     pub(crate) fn publish(&self) {
+        self.tell_aside();
         let reserved: Vec<Entry> = self.waiting.iter().take(self.reserved).cloned().collect();
         let stored = self.tree.size();
         let size = stored.saturating_add(reserved.len() as u64);

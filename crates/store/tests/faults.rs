@@ -189,13 +189,24 @@ fn without_database_and_reserve_the_breaker_still_works_and_says_so() {
         assert!(handle.state().is_tripped());
         assert_eq!(handle.size(), 1, "nobody reads what may be lost");
         refused(&handle, 2);
+        let writing = handle.writing();
+        assert_eq!((writing.unrecorded, writing.reserved), (1, 0), "{step}");
+        assert_eq!(writing.failed.as_ref().unwrap().refusal.code, "disk-full");
+        assert!(!writing.grants());
         // The reserve can be written again: what was pending is durable within a moment.
         failing.set(&[Step::Planned]);
         wait_until("the reserve has it", || handle.size() == 2);
+        wait_until("that is told", || handle.writing().reserved == 1);
+        let space = handle.writing().reserve.unwrap();
+        assert!(space.used_bytes > 0 && space.used_bytes < space.bytes);
         assert_eq!(check(dir.path()).reserved, 1);
         failing.set(&[]);
         wait_until("the ledger has it", || handle.checkpoint().size == 2);
         assert_eq!(events(&handle), ["grant 1", "trip now"]);
+        wait_until("all is well", || handle.writing().grants());
+        let writing = handle.writing();
+        assert!(writing.failed.is_none() && writing.reserve.is_some());
+        assert_eq!((writing.unrecorded, writing.reserved), (0, 0));
         drop(ledger);
         assert!(open(dir.path()).0.handle().state().is_tripped());
     }

@@ -72,7 +72,15 @@ fn id_of(item: &Value) -> Option<&str> {
 pub(crate) fn done(context: &Context, answer: &Value, sentence: &str) -> Result<Exit, Refusal> {
     context.out().print(answer, || {
         match answer.get("index").and_then(Value::as_u64) {
-            Some(index) => format!("{sentence} (entry {index})"),
+            Some(index) => match answer.get("recorded").and_then(Value::as_str) {
+                Some("reserve") => format!(
+                    "{sentence} (entry {index}; it is in the reserve until the ledger can be written)"
+                ),
+                Some(_) => format!(
+                    "{sentence} (entry {index}; it holds, and is in the server's memory alone until anything can be written)"
+                ),
+                None => format!("{sentence} (entry {index})"),
+            },
             None => match answer.get("why").and_then(Value::as_str) {
                 Some(why) => format!("{sentence}; it holds, and could not be recorded yet ({why})"),
                 None => sentence.to_owned(),

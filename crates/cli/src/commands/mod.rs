@@ -34,6 +34,7 @@ pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod scan;
 pub(crate) mod serve;
+pub(crate) mod status;
 pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod task_new;
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Backup(backup::Backup),
     /// Put a backup in the place of the server's ledger, with a signed entry that names what is lost
     Restore(restore::Restore),
+    /// Say how the server is: what is halted, what waits to be recorded, what its disk has left
+    Status(status::Status),
     /// Say what this machine offers, and what is missing
     Doctor(doctor::Doctor),
     /// People and their keys
@@ -230,6 +233,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Refusal> 
         Command::Serve(command) => command.run(context).await,
         Command::Backup(command) => command.run(context).await,
         Command::Restore(command) => command.run(context).await,
+        Command::Status(command) => command.run(context).await,
         Command::Doctor(command) => command.run(context).await,
         Command::Human(command) => command.run(context).await,
         Command::Agent(command) => command.run(context).await,

@@ -245,10 +245,21 @@ fn it_trips_on_a_full_disk() {
     );
     assert_eq!(refused.exits(1).refusal()["kind"], "unavailable");
     let since = Instant::now();
-    house
+    let tripped = house
         .cli("ada", &["breaker", "trip", "--why", "odd pushes"])
-        .ok();
+        .ok()
+        .json();
+    assert_eq!(tripped["recorded"], "reserve", "{tripped}");
     await_frozen(&run, since);
+    let told = house.cli("ada", &["status"]).ok().json();
+    let recording = &told["recording"];
+    assert_eq!(recording["grants"], false, "{recording}");
+    assert_eq!(recording["failed"]["code"], "disk-full", "{recording}");
+    assert!(recording["in_reserve"].as_u64() >= Some(1), "{recording}");
+    assert!(recording["reserve"]["used_bytes"].as_u64() > Some(0));
+    assert_eq!(recording["unrecorded"], 0);
+    let text = house.text("ada", &["status"]).ok().out;
+    assert!(text.contains("nothing is granted now"), "{text}");
     house.kill_server();
     house.serve();
     assert_eq!(
@@ -262,6 +273,16 @@ fn it_trips_on_a_full_disk() {
     house.kill_server();
     house.serve();
     house.await_entry("breaker.tripped", |_| true);
+    let recording = house.get("/v1/status")["recording"].clone();
+    assert_eq!(
+        (
+            &recording["grants"],
+            &recording["in_reserve"],
+            &recording["failed"]
+        ),
+        (&true.into(), &0.into(), &serde_json::Value::Null),
+        "{recording}"
+    );
     house.cli("ada", &["ledger", "verify"]).ok();
     drop(run);
     drop(house);

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ledger::blocking;
+use super::recording::recording;
 use super::{Answer, Problem, review};
 use crate::app::{App, now};
 use crate::bundle;
@@ -140,6 +141,7 @@ async fn status(Shared(app): Shared<Arc<App>>) -> Answer {
         "policy": state.policy(),
         "breakers": breakers,
         "witnesses": app.witnesses.shown(),
+        "recording": recording(&app, &state),
         "role": if app.ledger.as_of().is_some() { "standby" } else { "leader" },
         "leader": app.ledger.leader(),
         "as_of": { "index": app.ledger.size(), "time": app.ledger.as_of().unwrap_or_else(now) },
