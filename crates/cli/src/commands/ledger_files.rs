@@ -37,6 +37,9 @@ pub(crate) struct Files<'a> {
     pub(crate) held: Option<&'a str>,
 }
 
+/// Size and root of a tree that must be one on the way.
+type Mark = (u64, Digest);
+
 /// What was found.
 pub(crate) struct Checked {
     /// What the store says.
@@ -58,7 +61,7 @@ impl Files<'_> {
     pub(crate) fn check(
         &self,
         kept: Option<(ledger_kept::Verified, State, Audit)>,
-        marked: Option<(u64, Digest)>,
+        marked: Option<Mark>,
     ) -> Result<Checked, Refusal> {
         // The store hands every event to this function, so it also sees whether entry 0 is the
         // pinned one; a log key alone could sign another beginning.
@@ -204,10 +207,7 @@ pub(crate) fn run(verify: &Verify, context: &Context, home: &Path) -> Result<Exi
 }
 
 /// What the witnesses who were named cosigned, of what the server kept.
-fn cosigned(
-    verify: &Verify,
-    files: &Files<'_>,
-) -> Result<Option<((u64, Digest), Vec<Cosigned>)>, Refusal> {
+fn cosigned(verify: &Verify, files: &Files<'_>) -> Result<Option<(Mark, Vec<Cosigned>)>, Refusal> {
     if !verify.quorum.is_demanded() {
         return Ok(None);
     }

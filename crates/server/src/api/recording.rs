@@ -37,11 +37,10 @@ pub(super) fn recording(app: &App, state: &State) -> Value {
         "in_reserve": writing.reserved,
         "unrecorded": writing.unrecorded,
         "halted_ahead": app.halted_ahead(state),
-        "failed": writing.failed.as_ref().map(|failed| {
-            let mut told = refusal(&failed.refusal);
-            told["since"] = json!(failed.since);
-            told
-        }),
+        "failed": writing.failed.as_ref().map(|failed| json!({
+            "code": failed.refusal.code, "message": failed.refusal.message,
+            "next": failed.refusal.next, "since": failed.since,
+        })),
         "doubt": writing.doubt.as_deref().map(refusal),
         "disk": disk,
     })
