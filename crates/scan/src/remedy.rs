@@ -76,7 +76,9 @@ pub(crate) fn of(
         }
     }
     let (mut out, left) = choose(repository, open, candidates);
-    out.extend(reviewers(repository, verdicts, left, rescan));
+    let (more, left) = reviewers(repository, verdicts, left, rescan);
+    out.extend(more);
+    out.extend(settings(verdicts, left));
     out
 }
 
@@ -171,7 +173,7 @@ fn reviewers(
     verdicts: &[Verdict],
     mut left: BTreeSet<String>,
     rescan: &Rescan<'_>,
-) -> Vec<Remedy> {
+) -> (Vec<Remedy>, BTreeSet<String>) {
     /// Most sinks that are given an environment one by one.
     const SINKS_MAX: usize = 8;
     let mut out = Vec::new();
@@ -232,6 +234,59 @@ fn reviewers(
             patch: Some(diff(&verdict.file, &text, &new)),
             setting: Some("required reviewers on the environment production".to_owned()),
             verified,
+        });
+    }
+    (out, left)
+}
+
+/// For what neither cuts: the fact that the second answer says would decide, or the right that the
+/// path needs from a credential.
+fn settings(verdicts: &[Verdict], mut left: BTreeSet<String>) -> Vec<Remedy> {
+    let mut out = Vec::new();
+    for verdict in verdicts {
+        if !left.contains(&verdict.fingerprint) {
+            continue;
+        }
+        let decided = verdicts
+            .iter()
+            .filter(|other| {
+                other.assumption == Assumption::Protected
+                    && other.verdict == Decision::Depends
+                    && other.sink == verdict.sink
+                    && other.file == verdict.file
+            })
+            .find_map(|other| other.decided_by.as_deref());
+        let (what, setting) = if let Some(fact) = decided {
+            (
+                format!("let a person release {}", verdict.sink),
+                format!(
+                    "what decides it: {}",
+                    fact.strip_prefix("whether ").unwrap_or(fact)
+                ),
+            )
+        } else if let Some(step) = verdict
+            .path
+            .iter()
+            .rev()
+            .find(|step| !step.credential.is_empty())
+        {
+            (
+                format!("take the right to do this from {}", step.credential),
+                format!(
+                    "{}: read access only, so that {} is a person's to do",
+                    step.credential, verdict.sink
+                ),
+            )
+        } else {
+            continue;
+        };
+        left.remove(&verdict.fingerprint);
+        out.push(Remedy {
+            what,
+            cuts: vec![verdict.fingerprint.clone()],
+            patch: None,
+            setting: Some(setting),
+            verified: decided.is_some(),
         });
     }
     out
@@ -300,6 +355,15 @@ fn edit_for(repository: &Repository, step: &PathStep, text: &str) -> Option<(Str
             "let a person merge Renovate's pull requests".to_owned(),
         ));
     }
+    if (step.event == "merge" || step.event == "auto-merge") && name.contains("mergify") {
+        return label_only(&lines, step.line)
+            .map(|new| (new, "let a person merge what Mergify labels".to_owned()));
+    }
+    if step.event == "deploy" && step.file == ".circleci/config.yml" {
+        let job = job_above(&lines, step.line)?;
+        return hold(&lines, job)
+            .map(|new| (new, format!("let a person release the job {job} of {name}")));
+    }
     if step.event == "agent run" && workflow {
         let new = read_only(repository, &step.file, &lines)?;
         return Some((
@@ -332,6 +396,71 @@ fn edit_for(repository: &Repository, step: &PathStep, text: &str) -> Option<(Str
             .map(|new| (new, format!("let only people with rights start {name}")));
     }
     None
+}
+
+/// Mergify labels a pull request where it merged it or put it into its queue.
+fn label_only(lines: &[&str], line: usize) -> Option<String> {
+    let merges = |text: &&str| {
+        let text = text.trim_start();
+        text.starts_with("merge:") || text.starts_with("queue:")
+    };
+    let at = line.checked_sub(1)?;
+    let at = at + lines.get(at..)?.iter().position(|text| merges(&text))?;
+    let depth = indent(lines.get(at)?);
+    let nested = |text: &&&str| !text.trim().is_empty() && indent(text) > depth;
+    let end = at + 1 + lines.get(at + 1..)?.iter().take_while(nested).count();
+    let mut out: Vec<String> = owned(lines.get(..at)?);
+    out.push(format!(
+        "{}label: {{add: [ready to merge]}}",
+        " ".repeat(depth)
+    ));
+    out.extend(owned(lines.get(end..)?));
+    Some(finish(&out))
+}
+
+/// The name of the CircleCI job that a line belongs to.
+fn job_above<'a>(lines: &[&'a str], line: usize) -> Option<&'a str> {
+    let above = lines.get(..line)?;
+    let text = above.iter().rev().find(|text| indent(text) == 2)?;
+    text.trim().strip_suffix(':')
+}
+
+/// Puts a job that waits for a person's approval before `job` in every CircleCI workflow.
+fn hold(lines: &[&str], job: &str) -> Option<String> {
+    let start = lines.iter().position(|text| *text == "workflows:")?;
+    let held = |depth: usize, out: &mut Vec<String>| {
+        let space = " ".repeat(depth);
+        out.push(format!("{space}- hold: {{type: approval}}"));
+        out.push(format!("{space}- {job}: {{requires: [hold]}}"));
+    };
+    let mut out = owned(lines.get(..start)?);
+    let mut found = false;
+    for text in lines.get(start..)? {
+        let (depth, trimmed) = (indent(text), text.trim());
+        let listed = trimmed
+            .strip_prefix("jobs: [")
+            .and_then(|rest| rest.strip_suffix(']'))
+            .map(|list| list.split(',').map(str::trim).collect::<Vec<_>>())
+            .filter(|list| list.contains(&job));
+        if let Some(list) = listed {
+            out.push(format!("{}jobs:", " ".repeat(depth)));
+            for other in list.iter().filter(|other| **other != job) {
+                out.push(format!("{}- {other}", " ".repeat(depth + 2)));
+            }
+            held(depth + 2, &mut out);
+            found = true;
+        } else if trimmed == format!("- {job}") {
+            held(depth, &mut out);
+            found = true;
+        } else {
+            out.push((*text).to_owned());
+        }
+    }
+    found.then(|| finish(&out))
+}
+
+fn owned(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(|line| (*line).to_owned()).collect()
 }
 
 fn indent(line: &str) -> usize {

@@ -363,3 +363,98 @@ fn the_real_binary_says_the_same_and_its_exit_code_tells() {
         );
     }
 }
+
+/// Files of a repository on disk, for git to patch.
+fn on_disk(files: &BTreeMap<String, String>) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+/// The files after git applied a patch to them.
+fn patched(files: &BTreeMap<String, String>, patch: &str) -> BTreeMap<String, String> {
+    let directory = on_disk(files);
+    let file = directory.path().join("remedy.patch");
+    std::fs::write(&file, patch).unwrap();
+    let output = Command::new("git")
+        .args(["apply", "remedy.patch"])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{patch}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let added = patch
+        .lines()
+        .filter_map(|line| line.strip_prefix("+++ b/"))
+        .map(|path| path.trim_end_matches('\t').to_owned());
+    files
+        .keys()
+        .cloned()
+        .chain(added)
+        .filter_map(|path| {
+            let text = std::fs::read_to_string(directory.path().join(&path)).ok()?;
+            Some((path, text))
+        })
+        .collect()
+}
+
+#[test]
+fn every_open_way_has_a_remedy_that_git_applies_and_that_holds() {
+    let mut wrong = Vec::new();
+    let mut patches = 0;
+    for case in cases() {
+        let report = scan_memory(case.repositories.clone(), &case.settings);
+        for (at, repository) in report.repositories.iter().enumerate() {
+            let cut: Vec<&String> = repository
+                .remedies
+                .iter()
+                .flat_map(|remedy| &remedy.cuts)
+                .collect();
+            for verdict in &repository.verdicts {
+                if verdict.verdict == Decision::Reachable && !cut.contains(&&verdict.fingerprint) {
+                    wrong.push(format!("{}: no remedy for {}", case.name, brief(verdict)));
+                }
+            }
+            for remedy in &repository.remedies {
+                let Some(patch) = remedy.patch.as_ref().filter(|_| remedy.setting.is_none()) else {
+                    continue;
+                };
+                patches += 1;
+                let mut repositories = case.repositories.clone();
+                repositories[at].1 = patched(&case.repositories[at].1, patch);
+                let after = scan_memory(repositories, &case.settings);
+                for left in &after.repositories[at].verdicts {
+                    if left.verdict == Decision::Reachable
+                        && remedy.cuts.contains(&left.fingerprint)
+                    {
+                        wrong.push(format!(
+                            "{}: {} leaves {}",
+                            case.name,
+                            remedy.what,
+                            brief(left)
+                        ));
+                    }
+                }
+                for problem in &after.repositories[at].problems {
+                    let known = &report.repositories[at].problems;
+                    if !known.contains(problem) {
+                        wrong.push(format!("{}: {} breaks {problem:?}", case.name, remedy.what));
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {patches} patches:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
