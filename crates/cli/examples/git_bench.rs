@@ -21,6 +21,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -179,16 +180,27 @@ struct Bench {
     web: Option<(Vec<Killed>, u16)>,
 }
 
-/// A process that ends with us.
+/// A process that ends with us, and all that it started.
 struct Killed(Child);
+
+impl Killed {
+    fn start(command: &mut Command) -> Outcome<Self> {
+        command.stdin(Stdio::null()).process_group(0);
+        Ok(Self(command.spawn()?))
+    }
+}
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // nginx and fcgiwrap clean up on TERM; what does not go is killed.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        // nginx cleans up on TERM; what does not go is killed.
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
         std::thread::sleep(Duration::from_millis(200));
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let kill = Command::new("kill")
+            .args(["-KILL", "--", &group])
+            .stderr(Stdio::null())
+            .status();
+        let _ = (kill, self.0.wait());
     }
 }
 
@@ -246,7 +258,7 @@ impl Bench {
             .arg("serve")
             .env("PORTCULLIS_HOME", &home)
             .env("PORTCULLIS_LOG", "warn");
-        let server = Killed(serve.stdout(log).stderr(Stdio::null()).spawn()?);
+        let server = Killed::start(serve.stdout(log).stderr(Stdio::null()))?;
         await_text(&root.join("server.log"), "ready at")?;
         let bench = Self {
             root: root.to_owned(),
@@ -541,10 +553,10 @@ fn start_nginx(root: &Path, port: u16, nginx: &Path, wrap: &Path) -> Outcome<Vec
     let mut wrap = Command::new(wrap);
     wrap.args(["-c", "8", "-s"])
         .arg(format!("unix:{}", socket.display()));
-    let wrap = Killed(wrap.spawn()?);
+    let wrap = Killed::start(wrap.stdout(Stdio::null()).stderr(Stdio::null()))?;
     let mut nginx = Command::new(nginx);
-    nginx.arg("-c").arg(&file).stderr(Stdio::null());
-    let nginx = Killed(nginx.spawn()?);
+    nginx.arg("-c").arg(&file);
+    let nginx = Killed::start(nginx.stdout(Stdio::null()).stderr(Stdio::null()))?;
     for _ in 0..200 {
         if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && socket.exists() {
             return Ok(vec![nginx, wrap]);
