@@ -124,6 +124,12 @@ impl Repository {
         self.inner.upstream.check(access)?;
         let _one = self.inner.sync.lock().await;
         let before = self.refs().await?;
+        // What fills a mirror stays one pack, which clones are copied out of; git would take it
+        // apart if its objects are few, and compress them anew for each clone.
+        let whole: &[&str] = match before.is_empty() {
+            true => &["-c", "fetch.unpackLimit=1"],
+            false => &[],
+        };
         let mut args = vec![
             "fetch",
             "--prune",
@@ -137,7 +143,12 @@ impl Repository {
         if self.inner.git.version() >= (2, 31) {
             args.push("--atomic");
         }
-        let mut call = self.inner.git.on(&self.mirror_dir(), "fetch").args(args);
+        let mut call = self
+            .inner
+            .git
+            .on(&self.mirror_dir(), "fetch")
+            .args(whole)
+            .args(args);
         if self.inner.upstream.is_local() {
             call = call.args([format!("--upload-pack=git {FAR_SETTINGS} upload-pack")]);
         }

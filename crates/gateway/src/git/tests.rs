@@ -44,6 +44,13 @@ async fn stock_git_clones_in_every_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_becomes_a_revision_and_can_be_fetched_by_its_run_alone() {
     let world = World::new().await;
+    // What filled the mirror is one pack, which clones are copied out of.
+    let mirror = world.repository.mirror_dir();
+    let count = run(&mirror, &["count-objects", "-v"]);
+    assert!(
+        count.contains("count: 0\n") && count.contains("packs: 1\n"),
+        "{count}"
+    );
     let clone = world.clone_into("clone", &[]).await;
     let head = world.commit(&clone, "dir/new.txt", "new\n");
     let output = client(
