@@ -8,7 +8,7 @@ use crate::expr;
 use crate::report::{Approval, ApprovalClass, Finding, Severity};
 use crate::repository::{Repository, each_step};
 use crate::verdicts::short_hash;
-use crate::workflow::{Job, Permissions, Step, Workflow};
+use crate::workflow::{Condition, Job, Permissions, Step, Workflow};
 
 /// Every rule: id, one sentence, severity. The documentation test compares this with the files.
 pub const RULES: &[(&str, &str, Severity)] = &[
@@ -405,26 +405,12 @@ fn conditions(out: &mut Vec<Finding>, workflow: &Workflow) {
             .chain(job.steps.iter().map(|step| step.condition.as_ref()))
             .flatten();
         for condition in all {
-            let Some(expr) = &condition.expr else {
-                continue;
-            };
-            let mut paths = Vec::new();
-            expr::paths(expr, &mut paths);
-            let mut literals = Vec::new();
-            expr::literals(expr, &mut literals);
-            let by_actor = paths.iter().any(|path| {
-                matches!(
-                    *path,
-                    "github.actor" | "github.triggering_actor" | "github.event.sender.login"
-                )
-            });
-            let bot = literals.iter().any(|text| expr::is_bot_login(text));
             let acts = job.steps.iter().any(|step| {
                 step.acts
                     .iter()
                     .any(|act| matches!(act.op, Op::Merge { .. } | Op::Approve))
             });
-            if by_actor && bot && acts {
+            if acts && asks_last_actor(condition) {
                 out.push(finding(
                     "spoofable-actor-check",
                     &workflow.file,
@@ -436,6 +422,26 @@ fn conditions(out: &mut Vec<Finding>, workflow: &Workflow) {
     }
 }
 
+/// Whether a condition holds a bot's name against whoever caused the last event.
+fn asks_last_actor(condition: &Condition) -> bool {
+    let Some(expr) = &condition.expr else {
+        return false;
+    };
+    let (mut paths, mut literals) = (Vec::new(), Vec::new());
+    expr::paths(expr, &mut paths);
+    expr::literals(expr, &mut literals);
+    let by_actor = paths.iter().any(|path| {
+        matches!(
+            *path,
+            "github.actor" | "github.triggering_actor" | "github.event.sender.login"
+        )
+    });
+    by_actor && literals.iter().any(|text| expr::is_bot_login(text))
+}
+
+/// How an approval by a spoofable check begins; `spoofable-actor-check` says more about those.
+const LAST_ACTOR: &str = "a merge asks who caused the last event";
+
 fn approvals_as_findings(out: &mut Vec<Finding>, approvals: &[Approval]) {
     for approval in approvals {
         let rule = match approval.class {
@@ -443,6 +449,9 @@ fn approvals_as_findings(out: &mut Vec<Finding>, approvals: &[Approval]) {
             ApprovalClass::SelfAttested | ApprovalClass::Forgeable => "self-attested-gate",
             ApprovalClass::Human => continue,
         };
+        if approval.what.starts_with(LAST_ACTOR) {
+            continue;
+        }
         out.push(finding(
             rule,
             &approval.file,
@@ -523,6 +532,18 @@ pub(crate) fn approvals(repository: &Repository) -> Vec<Approval> {
                             add(
                                 ApprovalClass::Forgeable,
                                 format!("a merge waits for a review by anyone: {text}"),
+                                &act.file,
+                                act.line,
+                            );
+                        } else if job
+                            .condition
+                            .iter()
+                            .chain(step.condition.iter())
+                            .any(asks_last_actor)
+                        {
+                            add(
+                                ApprovalClass::Forgeable,
+                                format!("{LAST_ACTOR}: {text}"),
                                 &act.file,
                                 act.line,
                             );
