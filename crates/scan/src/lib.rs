@@ -26,6 +26,7 @@ mod history;
 pub mod inventory;
 mod manifests;
 mod outside;
+mod parallel;
 mod pipelines;
 mod remedy;
 pub mod render;

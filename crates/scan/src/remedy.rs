@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::acts::Op;
 use crate::engine::Assumption;
+use crate::parallel;
 use crate::report::{Decision, PathStep, Remedy, Verdict};
 use crate::repository::Repository;
 
@@ -29,7 +30,7 @@ struct Candidate {
 
 /// Scans again with one file's text replaced: given by the caller, so that this module does not
 /// know how.
-pub(crate) type Rescan<'a> = dyn Fn(&str, &str) -> Vec<Verdict> + 'a;
+pub(crate) type Rescan<'a> = dyn Fn(&str, &str) -> Vec<Verdict> + Sync + 'a;
 
 /// Remedies for the verdicts of one repository.
 pub(crate) fn of(
@@ -49,12 +50,12 @@ pub(crate) fn of(
     candidates.extend(protection(repository, verdicts));
     // Trying costs a search over all pipelines: many pipelines, few tries.
     let tries = (SEARCHES_MAX / repository.subject.workflows.len().max(1)).clamp(2, CANDIDATES_MAX);
-    for (file, text, what) in edits(repository, verdicts).into_iter().take(tries) {
-        // A file that no longer reads has no paths either; that is no remedy.
-        if !still_reads(&file, &text) {
-            continue;
-        }
-        let after = rescan(&file, &text);
+    let mut tried = edits(repository, verdicts);
+    tried.truncate(tries);
+    // A file that no longer reads has no paths either; that is no remedy.
+    tried.retain(|(file, text, _)| still_reads(file, text));
+    let answers = parallel::map(&tried, 2, |(file, text, _)| rescan(file, text));
+    for ((file, text, what), after) in tried.into_iter().zip(answers) {
         let still: BTreeSet<&str> = after
             .iter()
             .filter(|verdict| verdict.verdict == Decision::Reachable)

@@ -1,7 +1,5 @@
 //! One repository, read: its pipelines, bots, owners, agents' files, and what could not be read.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::acts::Op;
 use crate::bots::{self, Bot, Duty};
 use crate::checkout;
@@ -10,7 +8,7 @@ use crate::expr;
 use crate::settings::Settings;
 use crate::tree::{Tree, is_interesting};
 use crate::workflow::{self, Job, Library, Step, Workflow};
-use crate::{pipelines, report::Problem};
+use crate::{parallel, pipelines, report::Problem};
 
 /// Most pipeline files read in one repository.
 const WORKFLOWS_MAX: usize = 20_000;
@@ -184,9 +182,7 @@ type FileRead = (Vec<Workflow>, Vec<Problem>);
 
 fn read_workflows(tree: &Tree, library: &Library<'_>) -> FileRead {
     /// Fewer files than this are not worth a second thread.
-    const FILES_MIN: usize = 32;
-    /// More threads than this only wait for one another.
-    const THREADS_MAX: usize = 8;
+    const FILES_MIN: usize = 4;
     let mut files: Vec<&String> = tree
         .files()
         .iter()
@@ -204,38 +200,8 @@ fn read_workflows(tree: &Tree, library: &Library<'_>) -> FileRead {
         });
         files.truncate(WORKFLOWS_MAX);
     }
-    let threads = std::thread::available_parallelism()
-        .map_or(1, std::num::NonZero::get)
-        .min(THREADS_MAX);
-    let mut read: Vec<(usize, FileRead)> = if files.len() < FILES_MIN || threads < 2 {
-        files
-            .iter()
-            .map(|file| read_pipeline(file, tree, library))
-            .enumerate()
-            .collect()
-    } else {
-        // Each thread takes the next file, so that one large file holds up one thread only.
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            let work = || {
-                let mut mine = Vec::new();
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(file) = files.get(index) else {
-                        return mine;
-                    };
-                    mine.push((index, read_pipeline(file, tree, library)));
-                }
-            };
-            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            handles
-                .into_iter()
-                .flat_map(|handle| handle.join().unwrap_or_default())
-                .collect()
-        })
-    };
-    read.sort_by_key(|(index, _)| *index);
-    for (_, (mut found, mut unread)) in read {
+    let read = parallel::map(&files, FILES_MIN, |file| read_pipeline(file, tree, library));
+    for (mut found, mut unread) in read {
         out.0.append(&mut found);
         out.1.append(&mut unread);
     }

@@ -114,7 +114,7 @@ impl Settings {
     /// Reads one settings object or a list of them.
     ///
     /// # Errors
-    /// `malformed-settings` with what serde says.
+    /// `malformed-settings-file` with what serde says.
     pub fn parse(text: &str) -> Result<Vec<Self>, Refusal> {
         if text.len() > SETTINGS_BYTES_MAX {
             return Err(
@@ -129,7 +129,7 @@ impl Settings {
             serde_json::from_str(text).map(|one| vec![one])
         };
         parsed.map_err(|error| {
-            Refusal::malformed("settings")
+            Refusal::malformed("settings file")
                 .expected("the JSON that docs/scan/settings.md describes")
                 .received(&error.to_string())
                 .next("compare with the example in docs/scan/settings.md")

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{self, Assumption, Found, Level, Outcome};
+use crate::parallel;
 use crate::report::{Decision, PathStep, Verdict};
 use crate::repository::Repository;
 
@@ -125,10 +126,9 @@ pub(crate) fn search(
         rest.push((repository.shown, repository.tree, repository.problems));
         subjects.push(repository.subject);
     }
-    let outcomes = assumptions
-        .into_iter()
-        .map(|assumption| (assumption, engine::search(&subjects, assumption)))
-        .collect();
+    let outcomes = parallel::map(&assumptions, 2, |assumption| {
+        (*assumption, engine::search(&subjects, *assumption))
+    });
     let repositories = rest
         .into_iter()
         .zip(subjects)

@@ -20,7 +20,7 @@ mod trigger;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -177,7 +177,7 @@ pub(crate) struct PullRequest {
 }
 
 /// The files that a push or a pull request changes; `None` where whoever makes it chooses them.
-pub(crate) type Files = Option<Rc<[String]>>;
+pub(crate) type Files = Option<Arc<[String]>>;
 
 /// Something that happened on the forge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -284,7 +284,7 @@ pub(crate) struct Way {
     pub(crate) facts: u32,
     pub(crate) length: u32,
     /// The deciding fact, or the person's edge.
-    pub(crate) reason: Option<Rc<str>>,
+    pub(crate) reason: Option<Arc<str>>,
     pub(crate) node: Option<usize>,
 }
 
