@@ -97,6 +97,39 @@ impl Database {
         self.faults.at(Step::Committed).map_err(injected)
     }
 
+    /// Replaces tiles and leaf hashes by what their entries say.
+    pub(crate) fn mend(
+        &mut self,
+        tiles: &[Tile],
+        leaves: &[(LedgerIndex, Digest)],
+    ) -> Result<(), Refusal> {
+        let mut write = || -> rusqlite::Result<()> {
+            let transaction = self
+                .connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for tile in tiles {
+                transaction
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO tiles (level, idx, root, hashes)
+                         VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((
+                        tile.level,
+                        sql_integer(tile.index)?,
+                        tile.root.as_bytes(),
+                        &tile.hashes,
+                    ))?;
+            }
+            for (index, leaf) in leaves {
+                transaction
+                    .prepare_cached("UPDATE entries SET leaf = ?2 WHERE idx = ?1")?
+                    .execute((sql_integer(*index)?, leaf.as_bytes()))?;
+            }
+            transaction.commit()
+        };
+        write().map_err(|error| sqlite_refusal("mend the tree of the ledger", &error))
+    }
+
     /// Stores a signed checkpoint by itself.
     pub(crate) fn store_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), Refusal> {
         self.faults

@@ -165,6 +165,18 @@ impl Writer {
         }
     }
 
+    /// Replaces tiles and leaf hashes by what their entries say, all or nothing.
+    pub(crate) fn mend(
+        &mut self,
+        tiles: &[Tile],
+        leaves: &[(LedgerIndex, Digest)],
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Sqlite(database) => database.mend(tiles, leaves),
+            Self::Postgres(writer) => writer.mend(tiles, leaves),
+        }
+    }
+
     /// The log has `stored` entries, of which the first `base` count; the reserve of `dir` has
     /// what follows.
     pub(crate) fn begin(&mut self, base: u64, stored: u64, dir: &Path) -> Result<(), Refusal> {

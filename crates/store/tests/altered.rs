@@ -13,7 +13,9 @@ use std::path::Path;
 
 use portcullis_evidence::merkle::leaf_hash;
 use portcullis_model::{Digest, Refusal};
-use portcullis_store::{CheckpointSigner, Faults, Ledger, VerifyOptions, verify};
+use portcullis_store::{
+    CheckpointSigner, Faults, Ledger, Rebuilt, VerifyOptions, rebuild_tree, verify,
+};
 use toy::{Event, Toy, check, grant, literal, open, options_in, sql, trip};
 
 /// Enough for two full tiles and a partial one.
@@ -99,6 +101,50 @@ fn changed_bytes_with_a_fitting_leaf_hash_are_found_by_tile_or_signature() {
     let (index, reason) = report.first_bad().unwrap();
     assert_eq!(reason.code, "tree-altered");
     assert!((590..ENTRIES).contains(&index), "{index} {reason}");
+}
+
+#[test]
+fn what_derives_from_entries_is_made_anew_from_them_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let key = toy::key();
+    let rebuild = || rebuild_tree(dir.path(), &toy::store(dir.path()), key.verifier());
+    let whole = Rebuilt {
+        size: ENTRIES,
+        tiles: 2,
+        tiles_mended: 0,
+        leaves_mended: 0,
+    };
+    assert_eq!(rebuild().unwrap(), whole);
+    sql(
+        dir.path(),
+        "DELETE FROM tiles WHERE idx = 1;
+         UPDATE tiles SET hashes = zeroblob(8192) WHERE idx = 0;
+         UPDATE entries SET leaf = zeroblob(32) WHERE idx IN (3, 599);",
+    );
+    assert!(!check(dir.path()).is_sound());
+    let mended = rebuild().unwrap();
+    let expected = Rebuilt {
+        tiles_mended: 2,
+        leaves_mended: 2,
+        ..whole
+    };
+    assert_eq!(mended, expected);
+    assert!(check(dir.path()).is_sound());
+    {
+        let (ledger, _) = open(dir.path());
+        let busy = rebuild().unwrap_err();
+        assert_eq!(busy.code, "data-directory-held");
+        ledger.handle().inclusion_proof(7, ENTRIES).unwrap();
+    }
+    // Bytes that nobody signed are not made to look signed.
+    forge(dir.path(), 300, true);
+    let refusal = rebuild().unwrap_err();
+    assert_eq!(refusal.code, "tree-altered", "{refusal}");
+    let report = check(dir.path());
+    assert_eq!(report.first_bad().unwrap().0, 300);
+    sql(dir.path(), "DELETE FROM entries WHERE idx = 20");
+    assert_eq!(rebuild().unwrap_err().code, "entry-missing");
 }
 
 #[test]

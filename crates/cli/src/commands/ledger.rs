@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::commands::ledger_files;
 use crate::commands::ledger_remote::at_entry;
 use crate::commands::ledger_verify::{self, Genesis, Verify};
 use crate::context::Context;
@@ -53,6 +54,9 @@ pub(crate) enum LedgerCommand {
     Proof(Proof),
     /// Write the entries as JSON Lines, each with the proof that the ledger holds it
     Export(Export),
+    /// Make lost or damaged tiles and hashes anew from the entries, in the server's directory, while
+    /// no server runs
+    Rebuild,
 }
 
 /// Writes the proof of one entry.
@@ -149,6 +153,7 @@ impl LedgerCommand {
             Self::Witnesses => witnesses(context).await,
             Self::Proof(proof) => proof.run(context).await,
             Self::Export(export) => export.run(context).await,
+            Self::Rebuild => ledger_files::rebuild(context),
         }
     }
 }

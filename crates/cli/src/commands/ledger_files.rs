@@ -317,6 +317,29 @@ fn tell(context: &Context, what: &Told<'_>) -> Result<(), Refusal> {
     })
 }
 
+/// Makes what derives from the entries anew.
+///
+/// # Errors
+/// As [`portcullis_store::rebuild_tree`].
+pub(crate) fn rebuild(context: &Context) -> Result<Exit, Refusal> {
+    let home = context.home();
+    let pinned = read_bounded(&home.join("genesis.json"), "genesis")?;
+    let genesis = Genesis::read(&pinned, "by the file")?;
+    let store = store_of(&home)?;
+    let rebuilt = portcullis_store::rebuild_tree(&home.join("ledger"), &store, &genesis.key)?;
+    let answer = json!({
+        "size": rebuilt.size, "tiles": rebuilt.tiles, "tiles_mended": rebuilt.tiles_mended,
+        "leaves_mended": rebuilt.leaves_mended,
+    });
+    context.out().print(&answer, || {
+        format!(
+            "{} entries lead to the signed root; of {} tiles {} were made anew, and {} hashes of entries",
+            rebuilt.size, rebuilt.tiles, rebuilt.tiles_mended, rebuilt.leaves_mended
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
 /// The store that a home's configuration names. A copy without one, such as a backup, is in SQLite.
 ///
 /// # Errors

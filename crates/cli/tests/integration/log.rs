@@ -504,7 +504,16 @@ impl Witnessing {
 
 /// A house whose log has these witnesses.
 pub(crate) fn house_with_witnesses(names: &[&str], quorum: usize) -> (House, Vec<Witnessing>) {
-    let mut house = House::furnished(Plan::default());
+    house_with_witnesses_in(Plan::default(), names, quorum)
+}
+
+/// As [`house_with_witnesses`], furnished as planned.
+pub(crate) fn house_with_witnesses_in(
+    plan: Plan,
+    names: &[&str],
+    quorum: usize,
+) -> (House, Vec<Witnessing>) {
+    let mut house = House::furnished(plan);
     let witnesses: Vec<_> = names
         .iter()
         .map(|name| Witnessing::start(&house, name))

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use portcullis_evidence::merkle::{leaf_hash, verify_inclusion};
 use portcullis_model::Fold;
-use portcullis_store::{Faults, Ledger, LedgerHandle, LedgerOptions, Receipt, Step};
+use portcullis_store::{Faults, Ledger, LedgerHandle, LedgerOptions, Receipt, Step, StoreOptions};
 use tokio::runtime::Runtime;
 
 use crate::Options;
 use crate::machine::Used;
+use crate::place::Place;
 use crate::toy::{self, Command, Toy};
 
 /// Bytes of a grant's body, so that an entry has 512 or a few more with the nonce's digits.
@@ -24,7 +25,7 @@ fn command(nonce: u64) -> Command {
 }
 
 /// A fresh ledger that counts its commits; each makes its entries durable with one sync.
-fn open(dir: &std::path::Path) -> (Ledger<Toy>, Arc<AtomicU64>) {
+fn open(dir: &std::path::Path, store: StoreOptions) -> (Ledger<Toy>, Arc<AtomicU64>) {
     let commits = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&commits);
     let options = LedgerOptions {
@@ -34,6 +35,7 @@ fn open(dir: &std::path::Path) -> (Ledger<Toy>, Arc<AtomicU64>) {
             }
             Ok(())
         }),
+        store,
         ..LedgerOptions::new(toy::key())
     };
     (Ledger::open(dir, options).unwrap().0, commits)
@@ -57,9 +59,10 @@ fn verify(receipt: &Receipt<Toy>, proof: &[portcullis_model::Digest]) {
 }
 
 /// Writers that each wait for their proof before they append again.
-pub(crate) fn closed(runtime: &Runtime, options: &Options, writers: usize) {
+pub(crate) fn closed(runtime: &Runtime, options: &Options, place: &Place<'_>, writers: usize) {
     let dir = tempfile::tempdir_in(&options.dir).unwrap();
-    let (ledger, commits) = open(dir.path());
+    let (ledger, commits) = open(dir.path(), place.store(runtime));
+    let wal = place.written(runtime);
     let nonce = Arc::new(AtomicU64::new(0));
     let before = Used::now();
     let start = Instant::now();
@@ -82,20 +85,16 @@ pub(crate) fn closed(runtime: &Runtime, options: &Options, writers: usize) {
         .collect();
     let took = start.elapsed();
     ledger.close().unwrap();
-    let used = Used::now().since(&before);
-    tell(
-        &format!("{writers:5} writers"),
-        latencies,
-        took,
-        &commits,
-        used,
-    );
+    let mut used = Used::now().since(&before);
+    used.written += place.written(runtime) - wal;
+    tell(place, &writers.to_string(), latencies, took, &commits, used);
 }
 
 /// Entries that arrive at a fixed rate; the time counts from when each was due.
-pub(crate) fn paced(runtime: &Runtime, options: &Options) {
+pub(crate) fn paced(runtime: &Runtime, options: &Options, place: &Place<'_>) {
     let dir = tempfile::tempdir_in(&options.dir).unwrap();
-    let (ledger, commits) = open(dir.path());
+    let (ledger, commits) = open(dir.path(), place.store(runtime));
+    let wal = place.written(runtime);
     let handle = ledger.handle();
     let before = Used::now();
     let start = Instant::now();
@@ -124,17 +123,33 @@ pub(crate) fn paced(runtime: &Runtime, options: &Options) {
     });
     let took = start.elapsed();
     ledger.close().unwrap();
-    let used = Used::now().since(&before);
-    tell(&format!("paced, {rate}/s"), latencies, took, &commits, used);
+    let mut used = Used::now().since(&before);
+    used.written += place.written(runtime) - wal;
+    let what = format!("paced, {rate}/s");
+    tell(place, &what, latencies, took, &commits, used);
 }
 
-fn tell(what: &str, mut latencies: Vec<Duration>, took: Duration, commits: &AtomicU64, used: Used) {
+/// The head of the table whose rows the scenarios print.
+pub(crate) fn head() {
+    println!(
+        "\n| store | writers | durable entries/s | p50 to proof | p99 | p99.9 | syncs per entry | bytes written per entry | processor per entry |\n|---|---|---|---|---|---|---|---|---|"
+    );
+}
+
+fn tell(
+    place: &Place<'_>,
+    what: &str,
+    mut latencies: Vec<Duration>,
+    took: Duration,
+    commits: &AtomicU64,
+    used: Used,
+) {
     latencies.sort_unstable();
     let at = |share: usize| latencies[(latencies.len() * share / 1_000).min(latencies.len() - 1)];
     let entries = latencies.len() as f64;
     println!(
-        "{what}: {:6.0} durable entries/s with signed proof; p50 {:?}, p99 {:?}, p99.9 {:?}; \
-         {:.4} syncs, {:.0} bytes written and {:.1} µs of processor per entry",
+        "| {} | {what} | {:.0} | {:.3?} | {:.3?} | {:.3?} | {:.4} | {:.0} | {:.1} µs |",
+        place.name(),
         entries / took.as_secs_f64(),
         at(500),
         at(990),

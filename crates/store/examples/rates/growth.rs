@@ -28,15 +28,7 @@ pub(crate) fn started_cold() -> bool {
 
 pub(crate) fn measure(options: &Options) {
     println!(
-        "{:>9} | {:>12} | {:>12} | {:>12} | {:>12} | {:>24} | {:>24} | {:>9}",
-        "entries",
-        "proof",
-        "verified",
-        "consistency",
-        "verified",
-        "start from a snapshot",
-        "start without",
-        "on disk"
+        "\n| entries | inclusion proof from the disk | verified | consistency proof | verified | start from a snapshot | without | on disk |\n|---|---|---|---|---|---|---|---|"
     );
     let dir = tempfile::tempdir_in(&options.dir).unwrap();
     let mut size = 0;
@@ -85,7 +77,7 @@ fn row(dir: &Path, size: u64) {
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::rename(&aside, &folder).unwrap();
     println!(
-        "{size:9} | {proof:>12?} | {verified:>12?} | {consistency:>12?} | {consistent:>12?} | {with:>24} | {without:>24} | {on_disk} B/entry"
+        "| {size} | {proof:.1?} | {verified:.1?} | {consistency:.1?} | {consistent:.1?} | {with} | {without} | {on_disk} B/entry |"
     );
 }
 

@@ -7,7 +7,22 @@ use std::time::{Duration, Instant};
 /// Bytes of the entries that are measured.
 pub(crate) const ENTRY_BYTES: usize = 512;
 
-pub(crate) fn describe(dir: &Path) {
+/// What SQLite does by itself: the limit.
+pub(crate) struct Limits(Vec<(u64, u64)>);
+
+impl Limits {
+    /// Rows for the table of appends.
+    pub(crate) fn rows(&self) {
+        for (batch, rate) in &self.0 {
+            println!(
+                "| plain SQLite | 1, {batch} rows a transaction | {rate} | | | | {:.4} | | |",
+                1.0 / *batch as f64
+            );
+        }
+    }
+}
+
+pub(crate) fn describe(dir: &Path) -> Limits {
     let cores = std::thread::available_parallelism().unwrap();
     let profile = if cfg!(debug_assertions) {
         "debug"
@@ -20,12 +35,8 @@ pub(crate) fn describe(dir: &Path) {
         "{cores} cores, {profile} build; load {}; fdatasync of {ENTRY_BYTES} bytes: median {median:?}, p99 {high:?}",
         load()
     );
-    for batch in [1, 256] {
-        println!(
-            "plain SQLite, {batch} rows of {ENTRY_BYTES} bytes in each synced transaction: {} rows/s",
-            sqlite_rate(scratch.path(), batch)
-        );
-    }
+    let rates = [1, 256].map(|batch| (batch, sqlite_rate(scratch.path(), batch)));
+    Limits(rates.to_vec())
 }
 
 /// The load that others put on the machine, as the kernel counts it.

@@ -8,8 +8,12 @@
 //! - `growth`: proofs, verification, cold start and memory at growing sizes.
 //!
 //! Options: `--dir DIR` (where the ledger is made; a disk that is really synced), `--seconds N`,
-//! `--writers 1,16,256,4096`, `--rate N` (entries a second, for `paced`), `--sizes 10000,100000`.
-//! Without a mode, all three.
+//! `--writers 1,16,256,4096`, `--rate N` (entries a second, for `paced`), `--sizes 10000,100000`,
+//! `--store own` (also PostgreSQL, in the same scenarios: a server is started below DIR for it) or
+//! `--store URL` (also the PostgreSQL there, in databases of their own). Without a mode, all three,
+//! within six minutes; `--large yes` adds ten million entries to `growth`, and takes longer.
+//!
+//! What it prints are the tables of `docs/ledger.md`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -22,6 +26,7 @@
 mod append;
 mod growth;
 mod machine;
+mod place;
 #[path = "../../tests/toy/mod.rs"]
 mod toy;
 
@@ -35,6 +40,8 @@ struct Options {
     writers: Vec<usize>,
     rate: u64,
     sizes: Vec<u64>,
+    store: Option<String>,
+    large: bool,
 }
 
 fn main() {
@@ -49,6 +56,8 @@ fn main() {
         writers: vec![1, 16, 256, 4_096],
         rate: 12_500,
         sizes: vec![10_000, 100_000, 1_000_000],
+        store: None,
+        large: false,
     };
     while let Some(name) = arguments.next() {
         let value = arguments
@@ -60,23 +69,41 @@ fn main() {
             "--writers" => options.writers = list(&value),
             "--rate" => options.rate = value.parse().unwrap(),
             "--sizes" => options.sizes = list(&value),
+            "--store" => options.store = Some(value),
+            "--large" => options.large = value == "yes",
             _ => panic!("unknown option {name}"),
         }
     }
-    machine::describe(&options.dir);
+    if options.large {
+        options.sizes.push(10_000_000);
+    }
+    let limits = machine::describe(&options.dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_time()
         .build()
         .unwrap();
     let all = mode.is_none();
     let wanted = |name: &str| all || mode.as_deref() == Some(name);
-    if wanted("appends") {
-        for writers in &options.writers {
-            append::closed(&runtime, &options, *writers);
+    let postgres = options
+        .store
+        .as_deref()
+        .map(|store| place::Postgres::at(&runtime, store, &options.dir));
+    let places: Vec<place::Place<'_>> = std::iter::once(place::Place::Sqlite)
+        .chain(postgres.as_ref().map(place::Place::Postgres))
+        .collect();
+    if wanted("appends") || wanted("paced") {
+        append::head();
+        for place in &places {
+            if wanted("appends") {
+                for writers in &options.writers {
+                    append::closed(&runtime, &options, place, *writers);
+                }
+            }
+            if wanted("paced") {
+                append::paced(&runtime, &options, place);
+            }
         }
-    }
-    if wanted("paced") {
-        append::paced(&runtime, &options);
+        limits.rows();
     }
     if wanted("growth") {
         growth::measure(&options);

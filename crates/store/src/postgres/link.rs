@@ -129,6 +129,15 @@ fn refused(doing: &str, error: &tokio_postgres::error::DbError) -> Refusal {
 }
 
 fn away(doing: &str, cause: &str) -> Refusal {
+    // The driver's own words where the server asks for one and none is configured.
+    if cause.contains("password missing") {
+        return Refusal::unavailable(
+            "postgres-denied",
+            format!("could not {doing}: PostgreSQL asks for a password"),
+        )
+        .received("no password")
+        .next("name its file with `password_file` in the section `store`, or set PORTCULLIS_STORE_PASSWORD");
+    }
     Refusal::unavailable(
         "postgres-away",
         format!("could not {doing}: PostgreSQL can't be reached"),

@@ -19,7 +19,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use portcullis_model::{Digest, Refusal};
+use portcullis_model::{Digest, LedgerIndex, Refusal};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
@@ -32,7 +32,7 @@ use crate::disk::io_refusal;
 use crate::faults::{Faults, Step};
 use crate::limits::{POSTGRES_RETRY_MS, POSTGRES_SETTLE_MS};
 use crate::storage::Commit;
-use crate::tree::{TILE_LEVELS, full_tiles};
+use crate::tree::{TILE_LEVELS, Tile, full_tiles};
 
 /// The connection that writes the log, of a process that leads.
 pub(crate) struct PostgresWriter {
@@ -173,6 +173,64 @@ impl PostgresWriter {
             .map_err(|failure| failure.refusal("store a checkpoint"))?;
         if stored.is_empty() {
             return Err(self.superseded(checkpoint.size));
+        }
+        self.standing.confirm(sent);
+        Ok(())
+    }
+
+    /// Replaces tiles and leaf hashes by what their entries say, as the one who leads.
+    pub(crate) fn mend(
+        &mut self,
+        tiles: &[Tile],
+        leaves: &[(LedgerIndex, Digest)],
+    ) -> Result<(), Refusal> {
+        let epoch = signed(self.standing.epoch());
+        let levels: Vec<i16> = tiles.iter().map(|tile| i16::from(tile.level)).collect();
+        let places: Vec<i64> = tiles
+            .iter()
+            .map(|tile| sql_integer(tile.index))
+            .collect::<Result<_, _>>()?;
+        let roots: Vec<Vec<u8>> = tiles
+            .iter()
+            .map(|tile| tile.root.as_bytes().to_vec())
+            .collect();
+        let hashes: Vec<Vec<u8>> = tiles.iter().map(|tile| tile.hashes.clone()).collect();
+        let indexes: Vec<i64> = leaves
+            .iter()
+            .map(|(index, _)| sql_integer(*index))
+            .collect::<Result<_, _>>()?;
+        let digests: Vec<Vec<u8>> = leaves
+            .iter()
+            .map(|(_, leaf)| leaf.as_bytes().to_vec())
+            .collect();
+        let sent = SystemClock.elapsed_ms();
+        let row = self
+            .link
+            .run(move |client| async move {
+                client
+                    .query_one(
+                        "WITH fence AS (
+                            UPDATE portcullis.log SET beat = beat + 1 WHERE epoch = $1 RETURNING 1
+                        ), t AS (
+                            INSERT INTO portcullis.tiles (level, idx, root, hashes)
+                            SELECT u.level, u.idx, u.root, u.hashes
+                            FROM fence, unnest($2::smallint[], $3::bigint[], $4::bytea[], $5::bytea[])
+                                AS u(level, idx, root, hashes)
+                            ON CONFLICT (level, idx) DO UPDATE
+                                SET root = excluded.root, hashes = excluded.hashes
+                        ), l AS (
+                            UPDATE portcullis.entries AS e SET leaf = u.leaf
+                            FROM fence, unnest($6::bigint[], $7::bytea[]) AS u(idx, leaf)
+                            WHERE e.idx = u.idx
+                        )
+                        SELECT count(*) FROM fence",
+                        &[&epoch, &levels, &places, &roots, &hashes, &indexes, &digests],
+                    )
+                    .await
+            })
+            .map_err(|failure| failure.refusal("mend the tree of the ledger"))?;
+        if row.get::<_, i64>(0) == 0 {
+            return Err(self.standing.refusal());
         }
         self.standing.confirm(sent);
         Ok(())

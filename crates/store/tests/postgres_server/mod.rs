@@ -164,6 +164,17 @@ impl Server {
             && self.try_sql("postgres", "SELECT 1").is_ok()
     }
 
+    /// Who is let in how, as in pg_hba.conf.
+    pub(crate) fn admit(&self, rules: &str) {
+        std::fs::write(self.root.join("data/pg_hba.conf"), rules).unwrap();
+        self.control(&["-m", "fast", "-w", "-t", "90", "restart"]);
+    }
+
+    /// Gives a file to the user that servers run as.
+    pub(crate) fn give(path: &Path) {
+        hand_to_server(path);
+    }
+
     /// Where `database` is, without a password.
     pub(crate) fn url(&self, database: &str) -> String {
         self.url_as("log", database)
