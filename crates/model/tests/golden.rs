@@ -2,19 +2,22 @@
 //! for byte.
 //!
 //! `golden/v1.txt` has one line for each type: the entry's index, a space, the entry. A line is
-//! never changed. A new type gets a line; a new version of a type gets one in a file of its own.
+//! never changed. A new type gets a line; version 2 of a type gets one in `v2.txt`, and so on.
 
 use std::collections::BTreeSet;
 
 use portcullis_model::{Body, Event};
 
 const V1: &str = include_str!("golden/v1.txt");
+const V2: &str = include_str!("golden/v2.txt");
 
 fn lines() -> impl Iterator<Item = (u64, &'static str)> {
-    V1.lines().map(|line| match line.split_once(' ') {
-        Some((index, entry)) => (index.parse().unwrap_or(u64::MAX), entry),
-        None => (u64::MAX, line),
-    })
+    V1.lines()
+        .chain(V2.lines())
+        .map(|line| match line.split_once(' ') {
+            Some((index, entry)) => (index.parse().unwrap_or(u64::MAX), entry),
+            None => (u64::MAX, line),
+        })
 }
 
 #[test]
@@ -27,16 +30,50 @@ fn every_entry_ever_written_is_read_and_written_byte_for_byte() {
     }
 }
 
+/// The version that an entry says.
+fn version(entry: &str) -> u32 {
+    let (_, rest) = entry.rsplit_once("\"version\":").unwrap();
+    rest.trim_end_matches('}').parse().unwrap()
+}
+
 #[test]
-fn every_type_has_its_sample() {
-    let known: BTreeSet<&str> = Body::TYPES.iter().map(|(name, _)| *name).collect();
-    let sampled: BTreeSet<&str> = lines()
+fn every_version_of_every_type_has_its_sample() {
+    let known: BTreeSet<(&str, u32)> = Body::TYPES.iter().copied().collect();
+    let sampled: BTreeSet<(&str, u32)> = lines()
         .map(|(index, entry)| {
             let event = Event::decode(index, entry.as_bytes()).unwrap();
-            event.body.type_name()
+            (event.body.type_name(), version(entry))
         })
         .collect();
     assert_eq!(sampled, known);
+}
+
+#[test]
+fn what_a_version_has_is_not_read_as_another() {
+    let newer: BTreeSet<&str> = Body::TYPES
+        .iter()
+        .filter(|(_, version)| *version > 1)
+        .map(|(name, _)| *name)
+        .collect();
+    for (index, entry) in lines() {
+        let event = Event::decode(index, entry.as_bytes()).unwrap();
+        assert_eq!(event.body.version(), version(entry), "{entry}");
+        for other in 1..4 {
+            let said = format!("\"version\":{}}}", version(entry));
+            let text = entry.replace(&said, &format!("\"version\":{other}}}"));
+            if other == version(entry) || text == entry {
+                continue;
+            }
+            let refusal = Event::decode(index, text.as_bytes()).unwrap_err();
+            let known = newer.contains(event.body.type_name()) && other < 3;
+            let code = if known {
+                "malformed-ledger-entry"
+            } else {
+                "unknown-event-type"
+            };
+            assert_eq!(refusal.code, code, "{text}");
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_model::event::{IncidentOpened, ServerStarted};
+use portcullis_model::event::{IncidentOpened, LedgerStore, ServerStarted};
 use portcullis_model::statement::LedgerPoint;
 use portcullis_model::{Refusal, RefusalKind};
 use tokio::net::TcpListener;
@@ -170,6 +170,10 @@ async fn announce(app: &App) -> Result<(), Refusal> {
             size: checkpoint.size,
             root: checkpoint.root,
         },
+        store: Some(match app.config.store.url {
+            Some(_) => LedgerStore::Postgresql,
+            None => LedgerStore::Sqlite,
+        }),
     };
     match worker::record(app, body).await {
         Ok(()) => Ok(()),

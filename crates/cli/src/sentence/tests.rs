@@ -555,6 +555,7 @@ fn bodies() -> Vec<Body> {
                 size: 50,
                 root: digest("root"),
             },
+            store: None,
         }
         .into(),
         LedgerRestored {

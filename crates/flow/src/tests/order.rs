@@ -198,6 +198,7 @@ fn a_server_that_takes_over_says_what_it_found() {
             size: 1,
             root: digest("root"),
         },
+        store: None,
     };
     let before = format!("{:?}", world.state.inventory);
     world.must(control(), body);
@@ -221,6 +222,7 @@ fn a_command_reduces_authority_only_if_all_of_it_does() {
             size: 0,
             root: digest("root"),
         },
+        store: None,
     }
     .into();
     let command = |bodies| Command {

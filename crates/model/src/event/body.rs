@@ -1,4 +1,8 @@
-//! What can happen, one struct or variant an event type, all at version 1.
+//! What can happen, one struct or variant an event type.
+//!
+//! A type is at version 1 unless [`Body::version`] says more. A newer version is told by what it has
+//! that the older one had not, as a field that may be missing: an entry of the older one is read as
+//! today's struct without it, and written back byte for byte as it was.
 
 use serde_json::Value;
 
@@ -37,7 +41,8 @@ macro_rules! bodies {
 
         impl Body {
             /// Every type ever written, with the versions that are read.
-            pub const TYPES: &'static [(&'static str, u32)] = &[ $( ($name, 1) ),+ ];
+            pub const TYPES: &'static [(&'static str, u32)] =
+                &[ $( ($name, 1), )+ ("server.started", 2) ];
 
             /// The stable type name.
             pub const fn type_name(&self) -> &'static str {
@@ -49,15 +54,26 @@ macro_rules! bodies {
                 let body = body.map_err(|error| {
                     Refusal::internal(format!("an event does not serialise: {error}"))
                 })?;
-                Ok((self.type_name().to_owned(), 1, body))
+                Ok((self.type_name().to_owned(), self.version(), body))
             }
 
             pub(super) fn from_stored(name: &str, version: u32, body: Value) -> Result<Self, Refusal> {
-                match (name, version) {
-                    $( ($name, 1) => serde_json::from_value(body).map(Self::$variant) ),+,
+                if !Self::TYPES.contains(&(name, version)) {
+                    return Err(unknown(name, version));
+                }
+                let malformed = |what: &str| {
+                    Refusal::malformed("ledger entry").received(&format!("{name}: {what}"))
+                };
+                let body = match name {
+                    $( $name => serde_json::from_value(body).map(Self::$variant) ),+,
                     _ => return Err(unknown(name, version)),
                 }
-                .map_err(|error| Refusal::malformed("ledger entry").received(&format!("{name}: {error}")))
+                .map_err(|error| malformed(&error.to_string()))?;
+                if body.version() == version {
+                    Ok(body)
+                } else {
+                    Err(malformed("what it has is of another version than it says"))
+                }
             }
         }
 
@@ -174,6 +190,18 @@ bodies! {
 }
 
 impl Body {
+    /// The version that it is written in: the oldest one that has all of it.
+    pub const fn version(&self) -> u32 {
+        if matches!(
+            self,
+            Self::ServerStarted(ServerStarted { store: Some(_), .. })
+        ) {
+            2
+        } else {
+            1
+        }
+    }
+
     /// The stream that the event belongs to, such as `run-42`; `index` is the event's own.
     pub fn stream(&self, index: LedgerIndex) -> String {
         match self {

@@ -55,6 +55,19 @@ pub struct ServerStarted {
     pub fold_version: u32,
     /// What it found.
     pub found: LedgerPoint,
+    /// Where it keeps the ledger; version 1 did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<LedgerStore>,
+}
+
+/// The database that keeps a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LedgerStore {
+    /// SQLite, in the server's directory.
+    Sqlite,
+    /// PostgreSQL, which several servers may share.
+    Postgresql,
 }
 
 /// The ledger goes on from an older copy of itself. Where entries are lost, or nobody can tell,
