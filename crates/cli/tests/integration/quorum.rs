@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use portcullis_server::environments;
 use portcullis_server::home::Home;
-use serde_json::Value;
 
 use crate::house::{Background, House, Plan, free_port, wait_until};
 use crate::log::{await_cosigned, house_with_witnesses_in};
@@ -60,6 +59,9 @@ fn a_release_waits_for_its_witnesses_and_goes_on_when_they_cosigned() {
     house
         .add("ada", "agent", &House::agent_record("helper", ceiling))
         .ok();
+    await_cosigned(&house, house.point().0);
+    // One of the two is away from here on: what lands and is built, it did not see.
+    witnesses[1].stop();
     let change = house.propose("ada", "src/a.txt", "a");
     house.approve("ada", &house.await_request(&change)).ok();
     house.await_landed(&change);
@@ -68,10 +70,8 @@ fn a_release_waits_for_its_witnesses_and_goes_on_when_they_cosigned() {
         let items = house.get("/v1/artifacts")["items"].clone();
         Some(items[0]["id"].as_str()?.to_owned())
     });
-    await_cosigned(&house, house.point().0);
 
-    // One of the two is away: the chain is whole, and not witnessed.
-    witnesses[1].stop();
+    // The chain is whole, and not witnessed.
     let ask = ["release", "new", &artifact, "--environment", "production"];
     let alone = house.cli("ada", &ask).exits(1);
     let refusal = alone.refused("witness-quorum-missing");
@@ -86,19 +86,8 @@ fn a_release_waits_for_its_witnesses_and_goes_on_when_they_cosigned() {
     let asked = house.cli("ada", &ask).exits(4).json();
     let request = asked["request"].as_str().unwrap().to_owned();
 
-    // Away again while the person approves: the approval stands, and nothing is admitted without it.
-    witnesses[1].stop();
-    house.approve("ada", &request);
-    house.await_entry("approval.given", |entry| {
-        entry.body["statement"]["request"] == Value::from(request.clone())
-    });
-    let told = wait_until("the missing witness is told", || {
-        let shown = house.cli("ada", &["ledger", "witnesses"]).ok().json();
-        Some(shown["known"][1]["failed"].as_str()?.to_owned())
-    });
-    assert!(!told.is_empty());
     assert!(house.entries("release.admitted").is_empty());
-    witnesses[1].serve(&house);
+    house.approve("ada", &request).ok();
     let admitted = house.await_entry("release.admitted", |_| true);
     assert_eq!(admitted.body["environment"], "production", "{admitted:?}");
 
