@@ -93,7 +93,7 @@ fn a_release_waits_for_its_witnesses_and_goes_on_when_they_cosigned() {
 
     // The evidence carries both cosignatures, and verifies offline against the genesis alone.
     let evidence = house.path("work").join("evidence.json");
-    let file = house.path("work").join("shop");
+    let file = house.path("work").join("fetched");
     for (what, to) in [("fetch", &file), ("bundle", &evidence)] {
         let mut arguments = vec!["artifact", what, &artifact, "--to", to.to_str().unwrap()];
         if what == "bundle" {
