@@ -196,6 +196,29 @@ fn did(event: &Event) -> String {
                 body.run, body.lease, body.bytes.0, body.bytes.1
             )
         }
+        Body::CallsObserved(body) => {
+            let granted = body
+                .granted
+                .iter()
+                .map(|granted| format!("{} granted of {}", granted.count, granted.lease));
+            let ended = body.ended.iter().map(|ended| {
+                let (sent, received) = ended.bytes.iter().fold((0_u64, 0_u64), |sum, bytes| {
+                    (sum.0.saturating_add(bytes.0), sum.1.saturating_add(bytes.1))
+                });
+                let status = if ended.status == 0 {
+                    "no answer".to_owned()
+                } else {
+                    format!("status {}", ended.status)
+                };
+                format!(
+                    "{} over of {} with {status}, {sent} bytes sent, {received} received",
+                    ended.bytes.len(),
+                    ended.lease
+                )
+            });
+            let calls: Vec<String> = granted.chain(ended).collect();
+            format!("saw calls of {}: {}", body.run, calls.join("; "))
+        }
         Body::PromptSeen(body) => match &body.model_served {
             Some(served) => format!(
                 "saw {} asked for by {} at {}, and answered by {served}",

@@ -28,6 +28,7 @@ fn source(state: &State, body: &Body) -> Source {
         Body::RunReviewed(body) => Source::Run(body.run),
         Body::RunResumed(body) => Source::Run(body.run),
         Body::CallObserved(body) => Source::Run(body.run),
+        Body::CallsObserved(body) => Source::Run(body.run),
         Body::LeaseRefused(body) => Source::Run(body.run),
         Body::PromptSeen(body) => Source::Run(body.run),
         Body::TaintAdded(body) => Source::Run(body.run),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    CallObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd, RunEnded, RunStarted,
-    TaintAdded,
+    CallObserved, CallsObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd,
+    RunEnded, RunStarted, TaintAdded,
 };
 use portcullis_model::statement::Command;
 use portcullis_model::task::Windows;
@@ -15,6 +15,7 @@ use portcullis_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::breaker;
 use crate::cause::containment_on;
 use crate::inventory::mismatch;
 use crate::review::{Frozen, Resumed, Seen};
@@ -223,7 +224,7 @@ pub(crate) fn started(state: &mut State, event: &Event, body: &RunStarted) -> Re
                 .received(body.agent.as_str()),
         );
     }
-    crate::breaker::require_closed(
+    breaker::require_closed(
         state,
         Some(&body.agent),
         payload.targets.iter().map(|target| &target.repository),
@@ -431,6 +432,55 @@ pub(crate) fn call_observed(
         ));
     }
     change_in("run", &mut state.runs, &body.run, |run| run.used.calls += 1)
+}
+
+/// Calls were granted or ended together; of the granted ones the count is state.
+pub(crate) fn calls_observed(
+    state: &mut State,
+    event: &Event,
+    body: &CallsObserved,
+) -> Result<(), Refusal> {
+    require_run(state, event, body.run)?;
+    let run = find("run", &state.runs, &body.run)?;
+    let granted = body.granted.iter().map(|granted| &granted.lease);
+    let ended = body.ended.iter().map(|ended| &ended.lease);
+    for lease in granted.chain(ended) {
+        if !run.leases.contains(lease) {
+            return Err(Refusal::denied(
+                "not-lent",
+                format!("{lease} was not lent to {}", body.run),
+            ));
+        }
+    }
+    if !body.granted.is_empty() {
+        // What was decided before a run was halted is not granted after it.
+        run.require_active(event.time)?;
+        let repositories = run.leases.iter().filter_map(|lease| match lease {
+            LeaseKind::Git(id) => Some(id),
+            LeaseKind::Identity
+            | LeaseKind::Endpoint(_)
+            | LeaseKind::Host(_)
+            | LeaseKind::Tunnel(_) => None,
+        });
+        breaker::require_closed(state, Some(&run.agent), repositories, None)?;
+    }
+    let counts = body.granted.iter().map(|granted| granted.count);
+    let granted = counts.fold(0_u64, u64::saturating_add);
+    let lengths = body.ended.iter().map(|ended| ended.bytes.len() as u64);
+    let calls = lengths.fold(granted, u64::saturating_add);
+    let empty = body.granted.iter().any(|granted| granted.count == 0)
+        || body.ended.iter().any(|ended| ended.bytes.is_empty());
+    if empty || !(1..=CallsObserved::MAX_CALLS).contains(&calls) {
+        return Err(Refusal::malformed("calls")
+            .expected(&format!(
+                "1 to {} calls, and at least one of each lease that is named",
+                CallsObserved::MAX_CALLS
+            ))
+            .received(&calls.to_string()));
+    }
+    change_in("run", &mut state.runs, &body.run, |run| {
+        run.used.calls = run.used.calls.saturating_add(granted);
+    })
 }
 
 /// A model is told something else than before, or another one answers. What is the same as the last

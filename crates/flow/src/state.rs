@@ -153,6 +153,7 @@ impl Fold for State {
             Body::RunResumed(body) => review::resumed(self, event, body),
             Body::RequestDenied(body) => run::denied(self, event, body),
             Body::CallObserved(body) => run::call_observed(self, event, body),
+            Body::CallsObserved(body) => run::calls_observed(self, event, body),
             Body::LeaseRefused(body) => run::lease_refused(self, event, body),
             Body::PromptSeen(body) => run::prompt_seen(self, event, body),
             Body::TaintAdded(body) => run::taint_added(self, event, body),

@@ -1,7 +1,7 @@
 //! "Recorded before used", as a type.
 //!
-//! Policy makes a permit; only [`Recorder::record`] turns a permit into a [`Recorded`] one, and
-//! only after the ledger said that the entry is durable. Whatever performs an effect takes
+//! Policy makes a permit; only [`Recorder::record`] (or `record_all`) turns a permit into a
+//! [`Recorded`] one, and only after the ledger said that the entry is durable. Whatever performs an effect takes
 //! `Recorded<Permit>` by value, so an effect without an entry does not compile.
 
 use std::future::Future;
@@ -64,6 +64,22 @@ pub trait Recorder: Sync {
                 value: permit,
                 index,
             })
+        }
+    }
+
+    /// Records several grants by one command, which must speak of each.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`], for all of them.
+    fn record_all<T: Send>(
+        &self,
+        permits: Vec<T>,
+        command: Self::Command,
+    ) -> impl Future<Output = Result<Vec<Recorded<T>>, Refusal>> + Send {
+        async move {
+            let index = self.append(command).await?;
+            let recorded = permits.into_iter().map(|value| Recorded { value, index });
+            Ok(recorded.collect())
         }
     }
 }

@@ -17,6 +17,7 @@ mod explain;
 mod facts;
 pub mod lint;
 pub mod modes;
+mod recall;
 pub mod request;
 mod rule;
 mod set;
@@ -28,6 +29,7 @@ pub use approvals::{Approval, Approvals, Needed, Party};
 pub use decide::decide;
 pub use decision::{Answer, Ask, Basis, Decision, Denial, DenialCause, Permit, Standing, Summary};
 pub use explain::explain;
+pub use recall::Recall;
 pub use request::{Actor, Circumstances, Request};
 pub use rule::RuleRef;
 pub use set::{

@@ -9,6 +9,7 @@ use miette::Diagnostic;
 use portcullis_model::{Digest, Refusal, RefusalKind, canonical};
 use serde_json::json;
 
+use crate::recall::Reads;
 use crate::rule::{self, Rule, RuleRef};
 use crate::source::{self, FILES_MAX, Layer, PolicyFile, Problem, RULES_MAX, RuleText};
 
@@ -39,6 +40,7 @@ pub struct PolicySet {
 pub(crate) struct Slice {
     all: cedar_policy::PolicySet,
     base: cedar_policy::PolicySet,
+    reads: Reads,
 }
 
 /// A file of a set with its digest.
@@ -205,6 +207,11 @@ impl PolicySet {
         let slice = self.slices.get(&(action, principal))?;
         Some(if base_only { &slice.base } else { &slice.all })
     }
+
+    /// What the rules for an action by a kind of principal read.
+    pub(crate) fn reads(&self, action: &'static str, principal: &'static str) -> Option<Reads> {
+        Some(self.slices.get(&(action, principal))?.reads)
+    }
 }
 
 impl Vocabulary {
@@ -281,8 +288,10 @@ fn slices(
                 cedar_policy::PolicySet::from_policies(chosen.map(|rule| rule.policy.clone()))
                     .map_err(|error| defect("the rules of an action", &error))
             };
+            let all = set(false)?;
             let slice = Slice {
-                all: set(false)?,
+                reads: Reads::of_rules(all.policies()),
+                all,
                 base: set(true)?,
             };
             slices.insert((action, principal), slice);

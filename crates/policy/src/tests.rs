@@ -5,6 +5,7 @@ mod attacks;
 mod loading;
 mod matrix;
 mod random;
+mod recall;
 mod sample;
 mod schema;
 mod telling;

@@ -20,11 +20,13 @@ use portcullis_model::{
     Actor, Body, Digest, Fold as _, GitOid, Principal, Refusal, RepositoryId, RunId, ServiceId,
     Timestamp,
 };
-use portcullis_policy::{Ask, Decision, Permit, PolicyFile, PolicySet, Request, decide};
+use portcullis_policy::{Ask, Decision, Permit, PolicyFile, PolicySet, Recall, Request, decide};
 use portcullis_store::{
     Clock, Ledger, LedgerHandle, LedgerOptions, LogKey, OpenReport, SystemClock,
 };
 
+use crate::api::gateway::calls::Calls;
+use crate::api::gateway::void::Voids;
 use crate::config::Config;
 use crate::home::Home;
 use crate::init::{log_signer, read_policy};
@@ -85,6 +87,14 @@ pub struct App {
     pub rollouts: crate::worker::rollout::Memory,
     /// What was halted before the ledger could say so.
     halted: ArcSwap<BTreeSet<BreakerScope>>,
+    /// Says that it changed.
+    halt_told: tokio::sync::watch::Sender<()>,
+    /// Grants and outcomes of calls that wait to be written.
+    pub(crate) calls: Calls,
+    /// Who waits for the end of which run.
+    pub(crate) voids: Voids,
+    /// What runs were permitted lately.
+    recalls: Mutex<BTreeMap<RunId, Recall>>,
     policies: Mutex<BTreeMap<Vec<Digest>, Arc<PolicySet>>>,
 }
 
@@ -335,6 +345,10 @@ impl App {
             tails: Arc::new(tokio::sync::Semaphore::new(crate::api::ledger::TAILS_MAX)),
             rollouts: crate::worker::rollout::Memory::default(),
             halted: ArcSwap::from_pointee(BTreeSet::new()),
+            halt_told: tokio::sync::watch::Sender::new(()),
+            calls: Calls::default(),
+            voids: Voids::default(),
+            recalls: Mutex::new(BTreeMap::new()),
             policies: Mutex::new(BTreeMap::new()),
         };
         app.policy(&app.state(), &[])?;
@@ -430,6 +444,31 @@ impl App {
         mirror.policy_files(base).await
     }
 
+    /// The permit that [`decide`](Self::decide) would give, if the run asked the same before.
+    pub(crate) fn recalled(&self, state: &State, run: RunId, request: &Request) -> Option<Permit> {
+        let set = self.policy(state, &[]).ok()?;
+        let recalls = self.recalls.lock().ok()?;
+        recalls.get(&run)?.permit(&set, request, state.size())
+    }
+
+    /// Notes what was permitted, for when the run asks the same again.
+    pub(crate) fn remember(&self, state: &State, run: RunId, request: &Request, permit: &Permit) {
+        /// Runs that are remembered at most; the memory begins anew then.
+        const RUNS_MAX: usize = 1_024;
+        let Ok(set) = self.policy(state, &[]) else {
+            return;
+        };
+        if let Ok(mut recalls) = self.recalls.lock() {
+            if recalls.len() >= RUNS_MAX && !recalls.contains_key(&run) {
+                recalls.clear();
+            }
+            recalls
+                .entry(run)
+                .or_default()
+                .remember(&set, request, permit);
+        }
+    }
+
     /// Decides a request at `state`, with a repository's own files on top of the policy.
     pub fn decide(&self, state: &State, request: &Request, repository: &[PolicyFile]) -> Verdict {
         let in_force = state.policy().unwrap_or_else(|| Digest::of(b""));
@@ -518,6 +557,12 @@ impl App {
             halted.insert(scope.clone());
             halted
         });
+        self.halt_told.send_replace(());
+    }
+
+    /// Changes whenever something was halted ahead of the ledger.
+    pub(crate) fn halts(&self) -> tokio::sync::watch::Receiver<()> {
+        self.halt_told.subscribe()
     }
 
     /// What is halted in memory and is not in the ledger: before it says so, or instead.

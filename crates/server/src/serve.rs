@@ -12,6 +12,7 @@ use portcullis_model::{Refusal, RefusalKind};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::api::gateway::calls::Calls;
 use crate::app::{App, Role};
 use crate::home::Home;
 use crate::log::Readers;
@@ -140,6 +141,7 @@ async fn turn(
     if tokio::time::timeout(DRAIN_MAX, serving).await.is_err() {
         tracing::warn!("requests were cut off at the end");
     }
+    Calls::flush(app).await;
     Ok(turn)
 }
 

@@ -226,6 +226,19 @@ fn bodies() -> Vec<Body> {
             answer: None,
         }
         .into(),
+        CallsObserved {
+            run: RunId(5),
+            granted: vec![CallsGranted {
+                lease: LeaseKind::Host("crates.io:443".into()),
+                count: 3,
+            }],
+            ended: vec![CallsEnded {
+                lease: LeaseKind::Host("crates.io:443".into()),
+                status: 0,
+                bytes: vec![(10, 0), (7, 0)],
+            }],
+        }
+        .into(),
         PromptSeen {
             run: RunId(5),
             endpoint: "model".parse().unwrap(),

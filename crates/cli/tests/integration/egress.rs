@@ -317,10 +317,13 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
         )
         .ok();
     // The outcome is recorded when the exchange was cut, though the run itself stands still.
-    house.await_entry("call.observed", |entry| {
-        entry.body["status"] == 200
-            && entry.body["bytes"][1].as_u64() > Some(0)
-            && entry.body["lease"]["id"] == web.as_str()
+    house.await_entry("calls.observed", |entry| {
+        let ended = entry.body["ended"].as_array();
+        ended.into_iter().flatten().any(|ended| {
+            ended["status"] == 200
+                && ended["bytes"][0][1].as_u64() > Some(0)
+                && ended["lease"]["id"] == web.as_str()
+        })
     });
     drop(running);
 }

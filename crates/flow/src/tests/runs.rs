@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    CallObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd, RunEnded, TaintAdded,
+    CallObserved, CallsEnded, CallsGranted, CallsObserved, LeaseKind, LeaseRefused, PromptSeen,
+    RequestDenied, RunEnd, RunEnded, TaintAdded,
 };
 use portcullis_model::manifest::{Activation, Phase};
 use portcullis_model::statement::Command;
@@ -231,6 +232,58 @@ fn calls_and_denials_are_counted_and_too_many_denials_end_the_run() {
         world.must(in_run(run), denied);
     }
     assert!(plan(&world.state, world.now).contains(&Work::EndRunDenials(run)));
+}
+
+#[test]
+fn calls_in_one_entry_are_counted_when_granted_and_a_run_that_is_over_gets_no_more() {
+    let mut world = World::team();
+    let run = world.run();
+    let lease = |name: &str| LeaseKind::Host(name.into());
+    let calls = |granted: &[(&str, u64)], ended: &[(&str, usize)]| CallsObserved {
+        run,
+        granted: granted
+            .iter()
+            .map(|(name, count)| CallsGranted {
+                lease: lease(name),
+                count: *count,
+            })
+            .collect(),
+        ended: ended
+            .iter()
+            .map(|(name, count)| CallsEnded {
+                lease: lease(name),
+                status: 200,
+                bytes: vec![(1, 2); *count],
+            })
+            .collect(),
+    };
+    let (lent, other) = ("example.org:443", "elsewhere.org:443");
+    for (refused, code) in [
+        (calls(&[(lent, 1), (other, 1)], &[]), "not-lent"),
+        (calls(&[], &[(other, 1)]), "not-lent"),
+        (calls(&[], &[]), "malformed-calls"),
+        (calls(&[(lent, 0)], &[]), "malformed-calls"),
+        (calls(&[(lent, 1)], &[(lent, 0)]), "malformed-calls"),
+        (calls(&[(lent, 100)], &[(lent, 29)]), "malformed-calls"),
+        (
+            calls(&[(lent, u64::MAX), (lent, 2)], &[]),
+            "malformed-calls",
+        ),
+    ] {
+        assert_eq!(world.refused(in_run(run), refused), code);
+    }
+    let both = calls(&[(lent, 100)], &[(lent, 28)]);
+    assert_eq!(world.refused(control(), both.clone()), "wrong-actor");
+    world.must(in_run(run), both);
+    assert_eq!(world.state.runs[&run].used.calls, 100);
+    world.must(control(), lost(run));
+    assert_eq!(
+        world.refused(in_run(run), calls(&[(lent, 1)], &[(lent, 1)])),
+        "run-ended"
+    );
+    // How it ended is still said.
+    world.must(in_run(run), calls(&[], &[(lent, 1)]));
+    assert_eq!(world.state.runs[&run].used.calls, 100);
 }
 
 #[test]

@@ -119,6 +119,8 @@ bodies! {
     RequestDenied = "request.denied",
     /// A run used what it was lent.
     CallObserved = "call.observed",
+    /// A run's calls of hosts that came within one moment, in one entry.
+    CallsObserved = "calls.observed",
     /// Something lent to a run that ended was refused for the first time.
     LeaseRefused = "lease.refused",
     /// What a run's model is told, or which one answers, is new or has changed.
@@ -223,6 +225,7 @@ impl Body {
             | Self::RunReviewed(RunReviewed { run, .. })
             | Self::RunResumed(RunResumed { run, .. })
             | Self::CallObserved(CallObserved { run, .. })
+            | Self::CallsObserved(CallsObserved { run, .. })
             | Self::LeaseRefused(LeaseRefused { run, .. })
             | Self::PromptSeen(PromptSeen { run, .. })
             | Self::TaintAdded(TaintAdded { run, .. }) => run.to_string(),
@@ -306,6 +309,7 @@ impl Body {
             | Self::RunResumed(_)
             | Self::RequestDenied(_)
             | Self::CallObserved(_)
+            | Self::CallsObserved(_)
             | Self::LeaseRefused(_)
             | Self::PromptSeen(_)
             | Self::TaintAdded(_)

@@ -15,12 +15,14 @@ use super::{Problem, one_header};
 use crate::app::{App, now};
 use crate::worker;
 
+pub(crate) mod calls;
 mod egress;
 mod git;
 mod http;
 mod kept;
 mod launcher;
 mod prompt;
+pub(crate) mod void;
 
 /// A run that proved itself for this very request.
 #[derive(Clone)]
@@ -36,11 +38,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// The run as an actor of events.
     pub(crate) fn actor(&self) -> Actor {
-        let principal = Principal::Agent(self.run.agent.clone(), Some(self.run.id));
-        Actor {
-            host: Some(self.run.host.clone()),
-            ..Actor::unsigned(principal)
-        }
+        actor_of(&self.run)
     }
 
     /// Whether a breaker covers the run here, by the ledger or ahead of it.
@@ -49,6 +47,14 @@ impl Caller {
     /// not send elsewhere either.
     pub(crate) fn halted(&self, app: &App) -> bool {
         halts(app, &self.state, &self.run)
+    }
+}
+
+fn actor_of(run: &Run) -> Actor {
+    let principal = Principal::Agent(run.agent.clone(), Some(run.id));
+    Actor {
+        host: Some(run.host.clone()),
+        ..Actor::unsigned(principal)
     }
 }
 

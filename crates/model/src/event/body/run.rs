@@ -163,6 +163,49 @@ pub struct CallObserved {
     pub answer: Option<Digest>,
 }
 
+/// What one run was granted of hosts within a moment, and how earlier grants ended: one entry for
+/// what came at the same time. Each grant is durable here before its request is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallsObserved {
+    /// Which run.
+    pub run: RunId,
+    /// Requests that may be sent now, by lease.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted: Vec<CallsGranted>,
+    /// Requests that are over, by lease and status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<CallsEnded>,
+}
+
+impl CallsObserved {
+    /// Most requests that one entry is about, granted or ended: with leases of the longest names it
+    /// stays below what an entry may hold.
+    pub const MAX_CALLS: u64 = 128;
+}
+
+/// Requests by one lease, each about to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallsGranted {
+    /// By which lease.
+    pub lease: LeaseKind,
+    /// How many.
+    pub count: u64,
+}
+
+/// Requests by one lease that were answered alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallsEnded {
+    /// By which lease.
+    pub lease: LeaseKind,
+    /// HTTP status of the answers; 0 where none came.
+    pub status: u16,
+    /// Of each, bytes sent and received.
+    pub bytes: Vec<(u64, u64)>,
+}
+
 /// A run is about to read from a source that its task does not trust, for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

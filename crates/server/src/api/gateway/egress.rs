@@ -12,13 +12,15 @@ use portcullis_checks::outgoing;
 use portcullis_flow::run::TAINT_MAX_LABELS;
 use portcullis_gateway::http::egress::{destination_of, read_body, readable};
 use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
-use portcullis_gateway::http::{Bounds, Destination, foreign_credential};
+use portcullis_gateway::http::{Bounds, Destination, Forwarded, foreign_credential};
 use portcullis_model::event::{CallObserved, LeaseKind, TaintAdded};
 use portcullis_model::{EndpointId, Refusal, RefusalKind};
 use portcullis_policy::action::{Action, NetConnect};
 
 use super::super::{Problem, one_header};
-use super::http::{self, decide, grant, observed, record_outcome, texts, until_void};
+use super::calls::{self, Outcome};
+use super::http::{self, decide, record_outcome, texts};
+use super::void::until_void;
 use super::{Caller, active, authenticate, kept};
 use crate::app::{App, now};
 use crate::facts;
@@ -78,7 +80,7 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     noted(app, &caller, &resource, looked).await?;
     let permit = decide(app, &caller, Action::NetConnect(facts), &resource).await?;
     taint(app, &caller, &destination, &head.method, &uri).await?;
-    let recorded = grant(app, &caller, permit, &lease, None).await?;
+    let recorded = calls::grant(app, &caller, permit, &lease).await?;
     head.uri = uri;
     let onward = Request::from_parts(head, body);
     let bounds = Bounds::default();
@@ -88,22 +90,25 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
             .egress
             .forward(recorded, &destination, onward, bounds, stop)
             .await;
-        let forwarded = noted(app, &caller, &resource, forwarded).await?;
-        return Ok(observed(app, &caller, lease, forwarded, None));
+        let forwarded = answered(app, &caller, &lease, &resource, forwarded).await?;
+        return Ok(passed_on(app, caller, lease, forwarded));
     };
     let socket = app
         .egress
         .websocket(recorded, &destination, onward, bounds)
         .await;
-    let socket = noted(app, &caller, &resource, socket).await?;
+    let socket = answered(app, &caller, &lease, &resource, socket).await?;
     let status = socket.answer.status();
     let headers = socket.answer.headers().clone();
     let (app, stop) = (Arc::clone(app), until_void(app, &caller));
     tokio::spawn(async move {
         let outcome = socket.run(upgrade, TunnelBounds::default(), stop).await;
-        let bytes = outcome.map_or((0, 0), |outcome| (outcome.bytes_out, outcome.bytes_in));
-        let seen = outcome_of(&caller, lease, status.as_u16(), bytes);
-        record_outcome(&app, &caller, seen).await;
+        let outcome = Outcome {
+            lease,
+            status: status.as_u16(),
+            bytes: outcome.map_or((0, 0), |outcome| (outcome.bytes_out, outcome.bytes_in)),
+        };
+        calls::ended(&app, &caller, outcome);
     });
     Ok((status, headers, Body::empty()).into_response())
 }
@@ -126,7 +131,7 @@ pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Respo
         .parse()
         .map_err(|_| Refusal::malformed("destination").received(&destination.to_string()))?;
     taint(app, &caller, &destination, request.method(), &uri).await?;
-    let recorded = grant(app, &caller, permit, &lease, None).await?;
+    let recorded = http::grant(app, &caller, permit, &lease, None).await?;
     let tunnel = Tunnel::open(recorded, &destination, &app.addresses).await;
     let tunnel = noted(app, &caller, &resource, tunnel).await?;
     let (app, stop) = (Arc::clone(app), until_void(app, &caller));
@@ -171,6 +176,40 @@ pub(super) async fn refused(app: &Arc<App>, request: Request) -> Result<Response
     )
     .await;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// As [`noted`], for a request whose grant is recorded: that no answer came is its outcome.
+async fn answered<T>(
+    app: &Arc<App>,
+    caller: &Caller,
+    lease: &LeaseKind,
+    resource: &str,
+    result: Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    if result.is_err() {
+        let outcome = Outcome {
+            lease: lease.clone(),
+            status: 0,
+            bytes: (0, 0),
+        };
+        calls::ended(app, caller, outcome);
+    }
+    noted(app, caller, resource, result).await
+}
+
+/// The answer, and a task that notes how the exchange ended.
+fn passed_on(app: &Arc<App>, caller: Caller, lease: LeaseKind, forwarded: Forwarded) -> Response {
+    let (app, observation) = (Arc::clone(app), forwarded.observation);
+    tokio::spawn(async move {
+        let Ok(seen) = observation.await else { return };
+        let outcome = Outcome {
+            lease,
+            status: seen.status,
+            bytes: (seen.bytes_out, seen.bytes_in),
+        };
+        calls::ended(&app, &caller, outcome);
+    });
+    forwarded.response.map(Body::new).into_response()
 }
 
 /// What is denied outside of policy (an address that isn't public, a body that can't be looked at)

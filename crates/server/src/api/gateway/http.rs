@@ -2,7 +2,6 @@
 //! entry.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -10,14 +9,15 @@ use axum::response::{IntoResponse, Response};
 use portcullis_checks::outgoing;
 use portcullis_flow::Command as Recording;
 use portcullis_gateway::http::model::{Endpoint, ModelCall};
-use portcullis_gateway::http::{Bounds, Credential, Forwarded, Observation, Stop};
+use portcullis_gateway::http::{Bounds, Credential, Forwarded, Observation};
 use portcullis_model::event::{CallObserved, LeaseKind, PromptSeen};
 use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal};
 use portcullis_policy::action::{Action, ModelCall as ModelFacts};
 use portcullis_policy::{Permit, Request as Question};
 
 use super::super::Problem;
-use super::{Caller, active, authenticate, halts, kept, prompt};
+use super::void::until_void;
+use super::{Caller, active, authenticate, kept, prompt};
 use crate::app::{App, Verdict, now, text};
 use crate::facts;
 use crate::home::Home;
@@ -146,8 +146,14 @@ pub(super) async fn decide(
         )?,
         action,
     };
+    if let Some(permit) = app.recalled(&caller.state, caller.run.id, &question) {
+        return Ok(permit);
+    }
     match app.decide(&caller.state, &question, &[]) {
-        Verdict::Permit(permit, _) => Ok(permit),
+        Verdict::Permit(permit, _) => {
+            app.remember(&caller.state, caller.run.id, &question, &permit);
+            Ok(permit)
+        }
         Verdict::No(refusal, decision, _) => {
             app.record_denial(
                 caller.actor(),
@@ -246,24 +252,4 @@ pub(super) async fn record_outcome(app: &App, caller: &Caller, body: CallObserve
             "a call's outcome could not be recorded: {refusal}"
         );
     }
-}
-
-/// Ends when what was lent to the run is void, or the run is halted.
-pub(super) fn until_void(app: &Arc<App>, caller: &Caller) -> Stop {
-    /// How often an exchange under way looks whether it may go on.
-    const EVERY: Duration = Duration::from_millis(50);
-    let (app, run) = (Arc::clone(app), Arc::clone(&caller.run));
-    Box::pin(async move {
-        loop {
-            let state = app.state();
-            let ends = state
-                .runs
-                .get(&run.id)
-                .is_none_or(|run| run.require_not_over(now()).is_err());
-            if ends || halts(&app, &state, &run) {
-                return;
-            }
-            tokio::time::sleep(EVERY).await;
-        }
-    })
 }

@@ -1,0 +1,160 @@
+//! The launcher's half by itself: a run whose requests go straight to the gateway, each with its
+//! proof. The proofs are made beforehand, since a launcher makes them on its own host.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portcullis_evidence::dsse;
+use portcullis_evidence::signer::Signer;
+use portcullis_identity::client::{RunCredential, RunKey};
+use portcullis_identity::custody::{Ed25519Purpose, load_ed25519};
+use portcullis_model::statement::{Command, Envelope, SignedCommand};
+use portcullis_model::{Secret, Timestamp, canonical};
+use serde_json::{Value, json};
+
+use super::house::House;
+use super::load::{Figures, at, now_ms, one_by_one, over_and_over, request, total};
+use super::{NAME, Outcome};
+
+/// How many proofs are used before new ones are made: they are good for 20 seconds.
+const PROOFS: usize = 60_000;
+
+pub(crate) struct Run {
+    credential: RunCredential,
+    server: String,
+    port: u16,
+    host: u16,
+}
+
+impl Run {
+    pub(crate) fn start(house: &House, host: u16) -> Outcome<Self> {
+        let file: Value = serde_json::from_slice(&std::fs::read(house.task("helper", host)?)?)?;
+        let task: Envelope = serde_json::from_value(
+            file.get("envelope")
+                .cloned()
+                .ok_or("a task file without an envelope")?,
+        )?;
+        let key = RunKey::generate()?;
+        let issued = now();
+        let command = SignedCommand {
+            version: SignedCommand::VERSION,
+            origin: "example.com/bench".to_owned(),
+            principal: "host:local".parse()?,
+            issued,
+            expires: issued.plus_ms(60_000),
+            nonce: format!("{:032x}", now_ms()),
+            command: Command::StartRun {
+                task,
+                run_key: key.thumbprint().to_string(),
+                run_public_key: portcullis_model::digest::encode_hex(key.public().point()),
+                source: None,
+                gaps: Default::default(),
+            },
+        };
+        let host_key = load_ed25519(&house.home().join("keys/host.key"), Ed25519Purpose::Host)?;
+        let signer = Signer::from_seed(host_key.seed())?;
+        let payload = canonical::to_vec(&command)?;
+        let envelope: Envelope = dsse::sign(dsse::PAYLOAD_COMMAND, payload, &signer)?.into();
+        let text = json!({
+            "title": file.get("title").cloned().unwrap_or_default(),
+            "text": file.get("text").cloned().unwrap_or_default(),
+        });
+        let text = String::from_utf8(canonical::to_vec(&text)?)?;
+        let body = json!({ "envelope": envelope, "attachments": [text] }).to_string();
+        let url = format!("{}/v1/commands", house.url());
+        let (name, proof) = key.possession("POST", &url, now())?;
+        let answer = post(house.port(), name, proof.expose(), &body)?;
+        let token = answer
+            .get("token")
+            .and_then(Value::as_str)
+            .ok_or_else(|| format!("the run was not started: {answer}"))?;
+        Ok(Self {
+            credential: key.with_token(Secret::new(token.to_owned())),
+            server: house.url(),
+            port: house.port(),
+            host,
+        })
+    }
+
+    /// A request with its own proof.
+    fn proved(&self) -> Outcome<String> {
+        let url = format!("{}/gateway/v1/egress", self.server);
+        let [(_, token), (_, proof)] = self.credential.headers("GET", &url, now())?;
+        let more = format!(
+            "authorization: {}\r\ndpop: {}\r\nportcullis-target: http://{NAME}:{}/\r\n",
+            token.expose(),
+            proof.expose(),
+            self.host
+        );
+        let host = format!("127.0.0.1:{}", self.port);
+        Ok(request("/gateway/v1/egress", &host, &more))
+    }
+
+    /// The figures, and how many requests were made.
+    pub(crate) fn measure(
+        &self,
+        connections: usize,
+        time: Duration,
+        serial: usize,
+    ) -> Outcome<(Figures, u64)> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let mut made = Vec::with_capacity(serial + 1);
+        for _ in 0..=serial {
+            made.push(self.proved()?);
+        }
+        let next = || made.pop().unwrap_or_default();
+        let (cold_ms, mut times) = one_by_one(address, serial, next)?;
+        times.sort_by(f64::total_cmp);
+        let (mut requests, mut spent) = (0, Duration::ZERO);
+        while spent < time {
+            let mut made = Vec::with_capacity(PROOFS);
+            for _ in 0..PROOFS {
+                made.push(self.proved()?);
+            }
+            let shared = Arc::new(Mutex::new(made));
+            let begin = Instant::now();
+            let until = begin + time.saturating_sub(spent);
+            let threads = (0..connections).map(|_| {
+                let shared = Arc::clone(&shared);
+                let next = move || shared.lock().ok()?.pop();
+                std::thread::spawn(move || over_and_over(address, next, until))
+            });
+            requests += total(threads.collect())?;
+            spent += begin.elapsed();
+        }
+        let figures = Figures {
+            rate: requests as f64 / spent.as_secs_f64(),
+            cold_ms,
+            p50_ms: at(&times, 50),
+            p99_ms: at(&times, 99),
+            requests: requests + serial as u64 + 1,
+        };
+        let all = figures.requests;
+        Ok((figures, all))
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_ms(u64::try_from(now_ms()).unwrap_or_default())
+}
+
+fn post(port: u16, name: &str, proof: &str, body: &str) -> Outcome<Value> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    write!(
+        stream,
+        "POST /v1/commands HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{name}: {proof}\r\n\
+         content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let begin = answer
+        .find('{')
+        .ok_or_else(|| format!("no JSON: {answer}"))?;
+    let end = answer.rfind('}').map_or(answer.len(), |end| end + 1);
+    Ok(serde_json::from_str(
+        answer.get(begin..end).unwrap_or_default(),
+    )?)
+}

@@ -1,0 +1,300 @@
+//! The load, the host that answers it, and the figures.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Outcome;
+
+/// How long anything may take to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where requests go, and what they are.
+pub(crate) struct Way {
+    pub(crate) address: SocketAddr,
+    pub(crate) request: String,
+}
+
+impl Way {
+    pub(crate) fn direct(port: u16) -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            request: request("/", &format!("127.0.0.1:{port}"), ""),
+        }
+    }
+
+    pub(crate) fn proxy(proxy: u16, port: u16) -> Self {
+        let host = format!("127.0.0.1:{port}");
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], proxy)),
+            request: request(&format!("http://{host}/"), &host, ""),
+        }
+    }
+}
+
+pub(crate) fn request(target: &str, host: &str, more: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n{more}\r\n")
+}
+
+/// What was measured.
+pub(crate) struct Figures {
+    /// Requests a second over all connections.
+    pub(crate) rate: f64,
+    /// Time to the first byte of the very first request, its connection included.
+    pub(crate) cold_ms: f64,
+    /// Time to the first byte, one request after the other on one connection.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    /// How many requests that took.
+    pub(crate) requests: u64,
+}
+
+impl Figures {
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "{} {} {} {} {}",
+            self.rate, self.cold_ms, self.p50_ms, self.p99_ms, self.requests
+        )
+    }
+
+    pub(crate) fn of_line(line: &str) -> Outcome<Self> {
+        let mut words = line.split_whitespace();
+        let mut next = || words.next().ok_or("a line of figures is short");
+        Ok(Self {
+            rate: next()?.parse()?,
+            cold_ms: next()?.parse()?,
+            p50_ms: next()?.parse()?,
+            p99_ms: next()?.parse()?,
+            requests: next()?.parse()?,
+        })
+    }
+}
+
+/// One request after the other first, then as many as go over so many connections.
+pub(crate) fn measure(
+    way: &Way,
+    connections: usize,
+    time: Duration,
+    serial: usize,
+) -> Outcome<Figures> {
+    let same = || way.request.clone();
+    let (cold_ms, mut times) = one_by_one(way.address, serial, same)?;
+    times.sort_by(f64::total_cmp);
+    let until = Instant::now() + time;
+    let begin = Instant::now();
+    let threads: Vec<_> = (0..connections)
+        .map(|_| {
+            let (address, text) = (way.address, way.request.clone());
+            std::thread::spawn(move || over_and_over(address, || Some(text.clone()), until))
+        })
+        .collect();
+    let requests = total(threads)?;
+    Ok(Figures {
+        rate: requests as f64 / begin.elapsed().as_secs_f64(),
+        cold_ms,
+        p50_ms: at(&times, 50),
+        p99_ms: at(&times, 99),
+        requests: requests + serial as u64 + 1,
+    })
+}
+
+pub(crate) fn total(threads: Vec<std::thread::JoinHandle<Result<u64, String>>>) -> Outcome<u64> {
+    let mut requests = 0;
+    for thread in threads {
+        requests += thread.join().map_err(|_| "a thread of the load broke")??;
+    }
+    Ok(requests)
+}
+
+/// The time to the first byte of the first request in milliseconds, and those of further ones.
+pub(crate) fn one_by_one(
+    address: SocketAddr,
+    serial: usize,
+    mut text: impl FnMut() -> String,
+) -> Outcome<(f64, Vec<f64>)> {
+    let begin = Instant::now();
+    let mut connection = Connection::open(address)?;
+    connection.ask(&text())?;
+    let cold_ms = begin.elapsed().as_secs_f64() * 1e3;
+    let mut times = Vec::with_capacity(serial);
+    for _ in 0..serial {
+        let text = text();
+        let begin = Instant::now();
+        connection.ask(&text)?;
+        times.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok((cold_ms, times))
+}
+
+/// Asks until the time is over or there is nothing more to ask.
+pub(crate) fn over_and_over(
+    address: SocketAddr,
+    mut text: impl FnMut() -> Option<String>,
+    until: Instant,
+) -> Result<u64, String> {
+    let said = |error: Box<dyn std::error::Error>| error.to_string();
+    let mut connection = Connection::open(address).map_err(said)?;
+    let mut count = 0;
+    while Instant::now() < until
+        && let Some(text) = text()
+    {
+        connection.ask(&text).map_err(said)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+pub(crate) fn at(sorted: &[f64], percent: usize) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted
+        .get((sorted.len() * percent / 100).min(last))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+struct Connection {
+    address: SocketAddr,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            address,
+            stream,
+            buffer: vec![0; 16 * 1024],
+        })
+    }
+
+    /// One request and its whole answer, which has to be 200. A peer that does not keep
+    /// connections is connected to anew.
+    fn ask(&mut self, text: &str) -> Outcome<()> {
+        self.stream.write_all(text.as_bytes())?;
+        let mut filled = 0;
+        loop {
+            let room = self.buffer.get_mut(filled..).unwrap_or_default();
+            let count = self.stream.read(room)?;
+            filled += count;
+            let seen = self.buffer.get(..filled).unwrap_or_default();
+            let (done, closes) = whole(seen, count == 0)?;
+            if done {
+                if closes {
+                    *self = Self::open(self.address)?;
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether an answer is all here, and whether its connection ends with it.
+fn whole(seen: &[u8], ended: bool) -> Outcome<(bool, bool)> {
+    let Some(head) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return if ended {
+            Err("the connection ended before an answer".into())
+        } else {
+            Ok((false, false))
+        };
+    };
+    let text = String::from_utf8_lossy(seen.get(..head).unwrap_or_default()).to_ascii_lowercase();
+    let status = text.get(9..12).unwrap_or_default();
+    if status != "200" {
+        let all = String::from_utf8_lossy(seen);
+        return Err(format!("answered with {status}: {all}").into());
+    }
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let closes = text.contains("connection: close") || text.starts_with("http/1.0");
+    let body = seen.len() - head - 4;
+    Ok(match length {
+        Some(length) => (body >= length, closes || ended),
+        None if text.contains("transfer-encoding: chunked") => {
+            (seen.ends_with(b"0\r\n\r\n"), closes)
+        }
+        None => (ended, true),
+    })
+}
+
+/// Answers every request alike, and notes when the last one came.
+pub(crate) struct Host {
+    pub(crate) port: u16,
+    seen: Arc<AtomicU64>,
+    last_ms: Arc<AtomicI64>,
+}
+
+impl Host {
+    pub(crate) fn start() -> Outcome<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let host = Self {
+            port: listener.local_addr()?.port(),
+            seen: Arc::default(),
+            last_ms: Arc::default(),
+        };
+        let (seen, last_ms) = (Arc::clone(&host.seen), Arc::clone(&host.last_ms));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (seen, last_ms) = (Arc::clone(&seen), Arc::clone(&last_ms));
+                std::thread::spawn(move || answer(stream, &seen, &last_ms));
+            }
+        });
+        Ok(host)
+    }
+
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_ms(&self) -> i64 {
+        self.last_ms.load(Ordering::Relaxed)
+    }
+}
+
+fn answer(mut stream: TcpStream, seen: &AtomicU64, last_ms: &AtomicI64) {
+    const TEXT: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nfine\n";
+    let _ = stream.set_nodelay(true);
+    let mut buffer = [0; 4096];
+    let mut filled = 0;
+    while let Ok(count @ 1..) = stream.read(buffer.get_mut(filled..).unwrap_or_default()) {
+        filled += count;
+        if !buffer
+            .get(..filled)
+            .unwrap_or_default()
+            .ends_with(b"\r\n\r\n")
+        {
+            continue;
+        }
+        filled = 0;
+        seen.fetch_add(1, Ordering::Relaxed);
+        last_ms.fetch_max(now_ms(), Ordering::Relaxed);
+        if stream.write_all(TEXT).is_err() {
+            return;
+        }
+    }
+}
+
+/// Milliseconds since 1970, as the ledger tells times.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) -> Outcome<()> {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        if Instant::now() > until {
+            return Err(format!("waited for too long: {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
