@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::house::{House, Outside, PATIENCE, Plan, Reply, committing, wait_until};
 
 /// Programs that know nothing of proxies.
-const NO_PROXY: &str = "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY\n";
+pub(crate) const NO_PROXY: &str =
+    "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY\n";
 
 /// A house whose agent may reach these names, each of which stands at 127.0.0.1.
 pub(crate) fn house_with(plan: Plan, hosts: &[String], more: &str) -> House {
@@ -42,7 +43,7 @@ pub(crate) fn allow(house: &House, hosts: &[String], more: &str) {
 }
 
 /// Lets runs go on however often they are denied something: whether they do is another test's.
-fn without_interruptions(house: &House) {
+pub(crate) fn without_interruptions(house: &House) {
     let folder = house.policy_with("nothing.cedar", "// Nothing more.\n");
     let file = std::path::Path::new(&folder).join("default.cedar");
     let text = std::fs::read_to_string(&file).unwrap();

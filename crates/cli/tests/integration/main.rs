@@ -22,6 +22,7 @@ mod command_line;
 mod crash;
 mod demo;
 mod egress;
+mod egress_tls;
 mod environment;
 mod git;
 mod init;

@@ -7,6 +7,7 @@ mod mirror;
 mod outside;
 mod process;
 mod runner;
+mod shield;
 mod terminal;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub(crate) use http::{Answer, request};
 pub(crate) use mirror::{Mirror, Said};
 pub(crate) use outside::{Outside, Reply};
 pub(crate) use process::{Background, Done, run};
+pub(crate) use shield::{Behind, Voucher, whole_seconds};
 pub(crate) use terminal::Terminal;
 
 /// The program under test.
