@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::secrets;
 
+mod rolling;
+
+pub use rolling::{Found, HELD_BYTES, Rolling};
+
 /// Shortest line of a kept file that counts, in characters after trimming: shorter ones (braces,
 /// `return;`) stand in every file.
 const LINE_MIN_CHARS: usize = 12;
@@ -66,10 +70,18 @@ impl Kept {
 
     /// Paths of the files whose content is in `body`.
     pub fn found_in(&self, body: &[u8]) -> BTreeSet<String> {
+        self.found_after(body, &mut BTreeMap::new())
+    }
+
+    /// As [`Self::found_in`], where `seen` are the lines of each file that were seen before.
+    fn found_after(
+        &self,
+        body: &[u8],
+        seen: &mut BTreeMap<usize, BTreeSet<u64>>,
+    ) -> BTreeSet<String> {
         if self.is_empty() {
             return BTreeSet::new();
         }
-        let mut seen: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         for text in readings(body) {
             for line in text.lines() {
                 // A line may stand alone, in quotes, or after a number as in a listing.

@@ -6,6 +6,7 @@
 //! - [`egress`]: requests and WebSockets to hosts that a task names.
 //! - [`prompt`]: what a model is told beforehand, as digests.
 //! - [`tunnel`]: bytes that pass unread, where that is permitted.
+//! - [`upload`]: a body on its way out, held or streamed.
 //! - [`plain`]: requests of our own, for no run: to logs and witnesses.
 
 mod answer;
@@ -20,6 +21,7 @@ mod scan;
 mod tests;
 mod tls;
 pub mod tunnel;
+pub mod upload;
 
 use portcullis_model::Secret;
 

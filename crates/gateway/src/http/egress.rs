@@ -1,6 +1,6 @@
 //! Requests to named hosts, over HTTP and HTTPS, and WebSockets.
 //!
-//! A request is whole when it comes here: it was looked at. Connections are kept for the next
+//! What comes here was looked at, or is while it passes. Connections are kept for the next
 //! request; each was held against the [`AddressRule`] as it was made, and the address that was
 //! checked is the one that was dialled. Redirects come back as they are, so that what they lead to
 //! is a request of its own.
@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE,
@@ -21,7 +20,7 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use portcullis_model::{Recorded, Refusal, RefusalKind};
+use portcullis_model::{Recorded, Refusal};
 use tokio::net::TcpStream;
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
@@ -29,10 +28,8 @@ use super::destination::{AddressRule, Destination};
 use super::headers::{strip_answer, strip_for_host, strip_hop};
 use super::tls;
 use super::tunnel::{TunnelBounds, TunnelOutcome, splice};
+use super::upload::Upload;
 
-/// Largest request body in bytes: it is held in memory, since what is in it decides whether it may
-/// go.
-pub const REQUEST_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Most bytes that a compressed body may become.
 const UNPACKED_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// How long an idle connection is kept. Short, so that a name that moves is followed.
@@ -60,35 +57,6 @@ pub fn destination_of(uri: &Uri) -> Result<Destination, Refusal> {
         return Err(malformed());
     }
     Destination::new(authority.host(), authority.port_u16().unwrap_or(port))
-}
-
-/// Reads a request's body whole.
-///
-/// # Errors
-/// `request-too-large`, `connection-lost`.
-pub async fn read_body<B>(body: B) -> Result<Bytes, Refusal>
-where
-    B: hyper::body::Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let read = Limited::new(body, REQUEST_MAX_BYTES).collect().await;
-    read.map(|body| body.to_bytes()).map_err(|error| {
-        if error.downcast_ref::<LengthLimitError>().is_some() {
-            Refusal::limit(
-                "request-too-large",
-                "the request is too large to be looked at",
-            )
-            .expected(&format!("a body of at most {REQUEST_MAX_BYTES} bytes"))
-            .next("send it in parts")
-        } else {
-            Refusal::new(
-                RefusalKind::Malformed,
-                "connection-lost",
-                "the request ended before it was whole",
-            )
-            .received(&error.to_string())
-        }
-    })
 }
 
 /// A body as it can be looked at: `gzip` and `deflate` undone.
@@ -131,7 +99,7 @@ pub fn readable(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Refusal> {
     }
 }
 
-type Sender = Client<HttpsConnector<Dialer>, Full<Bytes>>;
+type Sender = Client<HttpsConnector<Dialer>, Upload>;
 
 /// Sends requests out, over connections that are kept.
 #[derive(Clone)]
@@ -185,21 +153,21 @@ impl EgressClient {
         &self,
         permit: Recorded<P>,
         destination: &Destination,
-        request: Request<Bytes>,
+        request: Request<impl Into<Upload>>,
         bounds: Bounds,
         stop: Stop,
     ) -> Result<Forwarded, Refusal> {
         let _used = permit.spend();
         let began = Instant::now();
-        let sent = u64::try_from(request.body().len()).unwrap_or(u64::MAX);
         let request = outgoing(destination, request)?;
+        let bytes_out = request.body().counter();
         let answer = ask(&self.any, destination, request, bounds.head_time).await?;
         let asked = Asked {
             began,
             model: None,
             digest: None,
             kept: None,
-            bytes_out: Box::new(move || sent),
+            bytes_out,
         };
         Ok(answer::forward(answer, asked, bounds, stop))
     }
@@ -213,7 +181,7 @@ impl EgressClient {
         &self,
         permit: Recorded<P>,
         destination: &Destination,
-        request: Request<Bytes>,
+        request: Request<impl Into<Upload>>,
         bounds: Bounds,
     ) -> Result<WebSocket, Refusal> {
         let _used = permit.spend();
@@ -271,8 +239,8 @@ fn say_websocket(headers: &mut HeaderMap) {
 
 fn outgoing(
     destination: &Destination,
-    request: Request<Bytes>,
-) -> Result<Request<Full<Bytes>>, Refusal> {
+    request: Request<impl Into<Upload>>,
+) -> Result<Request<Upload>, Refusal> {
     let named = destination_of(request.uri())?;
     if named != *destination {
         return Err(Refusal::denied(
@@ -291,13 +259,13 @@ fn outgoing(
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         head.headers.remove(name);
     }
-    Ok(Request::from_parts(head, Full::new(body)))
+    Ok(Request::from_parts(head, body.into()))
 }
 
 async fn ask(
     sender: &Sender,
     destination: &Destination,
-    request: Request<Full<Bytes>>,
+    request: Request<Upload>,
     patience: Duration,
 ) -> Result<Response<Incoming>, Refusal> {
     tokio::time::timeout(patience, sender.request(request))

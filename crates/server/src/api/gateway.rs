@@ -22,6 +22,7 @@ mod http;
 mod kept;
 mod launcher;
 mod prompt;
+mod upload;
 pub(crate) mod void;
 
 /// A run that proved itself for this very request.

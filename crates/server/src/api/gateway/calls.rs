@@ -60,6 +60,17 @@ pub(crate) struct Outcome {
     pub(crate) bytes: (u64, u64),
 }
 
+impl Outcome {
+    /// No answer came.
+    pub(crate) fn none(lease: &LeaseKind) -> Self {
+        Self {
+            lease: lease.clone(),
+            status: 0,
+            bytes: (0, 0),
+        }
+    }
+}
+
 impl Calls {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RunId, Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -10,8 +10,9 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use portcullis_checks::outgoing;
 use portcullis_flow::run::TAINT_MAX_LABELS;
-use portcullis_gateway::http::egress::{destination_of, read_body, readable};
+use portcullis_gateway::http::egress::{destination_of, readable};
 use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
+use portcullis_gateway::http::upload::{Begun, Upload, begin};
 use portcullis_gateway::http::{Bounds, Destination, Forwarded, foreign_credential};
 use portcullis_model::event::{CallObserved, LeaseKind, TaintAdded};
 use portcullis_model::{EndpointId, Refusal, RefusalKind};
@@ -20,6 +21,7 @@ use portcullis_policy::action::{Action, NetConnect};
 use super::super::{Problem, one_header};
 use super::calls::{self, Outcome};
 use super::http::{self, decide, record_outcome, texts};
+use super::upload::{self, BrokenOff, Passing};
 use super::void::until_void;
 use super::{Caller, active, authenticate, kept};
 use crate::app::{App, now};
@@ -66,7 +68,11 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     for name in OURS {
         head.headers.remove(name);
     }
-    let body = read_body(body).await?;
+    let begun = begin(body).await?;
+    let (body, rest) = match begun {
+        Begun::Whole(body) => (body, None),
+        Begun::Large(first, rest) => (first, Some((upload::check(&head.headers), rest))),
+    };
     let mut facts = facts_of(app, &caller, &destination, &lease);
     facts.method = head.method.as_str().to_owned();
     facts.path = uri.path().to_owned();
@@ -78,10 +84,27 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     let resource = format!("host {destination}");
     let looked = look_at(app, &caller, &head.headers, &uri, &body, &mut facts).await;
     noted(app, &caller, &resource, looked).await?;
-    let permit = decide(app, &caller, Action::NetConnect(facts), &resource).await?;
+    let rest = match rest {
+        Some((length, rest)) => Some((noted(app, &caller, &resource, length).await?, rest)),
+        None => None,
+    };
+    let action = Action::NetConnect(facts.clone());
+    let permit = decide(app, &caller, action, &resource).await?;
     taint(app, &caller, &destination, &head.method, &uri).await?;
     let recorded = calls::grant(app, &caller, permit, &lease).await?;
     head.uri = uri;
+    let (body, broken) = match rest {
+        None => (Upload::from(body), BrokenOff::default()),
+        Some((length, rest)) => {
+            let passing = Passing {
+                kept: kept::files(app, &caller).await?,
+                caller: caller.clone(),
+                facts,
+                resource: resource.clone(),
+            };
+            upload::stream(app, passing, length, body, rest)
+        }
+    };
     let onward = Request::from_parts(head, body);
     let bounds = Bounds::default();
     let Some(upgrade) = upgrade else {
@@ -90,6 +113,10 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
             .egress
             .forward(recorded, &destination, onward, bounds, stop)
             .await;
+        if let (Err(_), Some(refusal)) = (&forwarded, broken.take()) {
+            calls::ended(app, &caller, Outcome::none(&lease));
+            return Err(refusal.into());
+        }
         let forwarded = answered(app, &caller, &lease, &resource, forwarded).await?;
         return Ok(passed_on(app, caller, lease, forwarded));
     };
@@ -187,12 +214,7 @@ async fn answered<T>(
     result: Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     if result.is_err() {
-        let outcome = Outcome {
-            lease: lease.clone(),
-            status: 0,
-            bytes: (0, 0),
-        };
-        calls::ended(app, caller, outcome);
+        calls::ended(app, caller, Outcome::none(lease));
     }
     noted(app, caller, resource, result).await
 }

@@ -1,0 +1,199 @@
+//! A request's body on its way out: held whole while it is small, a stream where it is larger.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Frame, SizeHint};
+use portcullis_model::{Refusal, RefusalKind};
+
+use crate::git::body::{BodySender, StreamBody};
+
+/// Most bytes of a body that are held in memory. What is in a smaller one is known to policy before
+/// a byte of it leaves.
+pub const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Largest body in bytes; what is over the bound above is looked at while it passes.
+pub const UPLOAD_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+/// Longest silence within a body from inside.
+pub const SILENCE: Duration = Duration::from_secs(30);
+
+/// The beginning of a body.
+#[derive(Debug)]
+pub enum Begun<B> {
+    /// All of it.
+    Whole(Bytes),
+    /// More than is held: its first bytes, and the rest.
+    Large(Bytes, B),
+}
+
+/// Reads a body until its end, or until more came than is held.
+///
+/// # Errors
+/// `connection-lost`, `request-too-slow`.
+pub async fn begin<B>(mut body: B) -> Result<Begun<B>, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Some(first) = next(&mut body).await? else {
+        return Ok(Begun::Whole(Bytes::new()));
+    };
+    let mut held = BytesMut::new();
+    let mut piece = first;
+    loop {
+        held.extend_from_slice(&piece);
+        if held.len() > HELD_MAX_BYTES {
+            return Ok(Begun::Large(held.freeze(), body));
+        }
+        match next(&mut body).await? {
+            Some(more) => piece = more,
+            None => return Ok(Begun::Whole(held.freeze())),
+        }
+    }
+}
+
+/// The next bytes of a body from inside; `None` at its end. Trailers are left out.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn next<B>(body: &mut B) -> Result<Option<Bytes>, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    loop {
+        if body.is_end_stream() {
+            return Ok(None);
+        }
+        let Ok(frame) = tokio::time::timeout(SILENCE, body.frame()).await else {
+            return Err(
+                Refusal::limit("request-too-slow", "the request's body does not come")
+                    .expected(&format!("bytes at least every {} s", SILENCE.as_secs()))
+                    .next("send it without pauses"),
+            );
+        };
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => {
+                return Err(Refusal::new(
+                    RefusalKind::Malformed,
+                    "connection-lost",
+                    "the request ended before it was whole",
+                )
+                .received(&error.into().to_string()));
+            }
+            Some(Ok(frame)) => {
+                if let Ok(piece) = frame.into_data()
+                    && !piece.is_empty()
+                {
+                    return Ok(Some(piece));
+                }
+            }
+        }
+    }
+}
+
+/// What [`EgressClient::forward`](super::egress::EgressClient::forward) sends as a body.
+pub struct Upload {
+    inner: Inner,
+    /// How long it will be, where that is known.
+    length: Option<u64>,
+    sent: Arc<AtomicU64>,
+}
+
+enum Inner {
+    Whole(Full<Bytes>),
+    Streamed(StreamBody),
+}
+
+impl From<Bytes> for Upload {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            length: u64::try_from(bytes.len()).ok(),
+            inner: Inner::Whole(Full::new(bytes)),
+            sent: Arc::default(),
+        }
+    }
+}
+
+impl Upload {
+    /// A body whose bytes come through the sender. `length`: as the client said.
+    pub fn streamed(length: Option<u64>) -> (UploadSender, Self) {
+        let (sender, body) = StreamBody::channel();
+        let upload = Self {
+            inner: Inner::Streamed(body),
+            length,
+            sent: Arc::default(),
+        };
+        (UploadSender(sender), upload)
+    }
+
+    /// How many bytes were taken from it, then and later.
+    pub(super) fn counter(&self) -> Box<dyn Fn() -> u64 + Send + Sync> {
+        let sent = Arc::clone(&self.sent);
+        Box::new(move || sent.load(Ordering::Relaxed))
+    }
+}
+
+/// The writing end of a streamed [`Upload`].
+#[derive(Debug)]
+pub struct UploadSender(BodySender);
+
+impl UploadSender {
+    /// Sends on; `false` where nobody takes it any more.
+    pub async fn send(&self, bytes: Bytes) -> bool {
+        self.0.send(Ok(bytes)).await.is_ok()
+    }
+
+    /// Breaks the request off, so that the host never takes it for whole. Whoever waits for its
+    /// answer gets the refusal.
+    pub async fn break_off(&self, why: Refusal) {
+        // Nobody waits any more: it is broken off already.
+        let _gone = self.0.send(Err(std::io::Error::other(why))).await;
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = match &mut self.inner {
+            Inner::Whole(body) => ready!(Pin::new(body).poll_frame(context))
+                .map(|frame| frame.map_err(|never| match never {})),
+            Inner::Streamed(body) => {
+                ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.map_err(Into::into))
+            }
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let count = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            self.sent.fetch_add(count, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Whole(body) => body.is_end_stream(),
+            Inner::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.inner, self.length) {
+            (Inner::Whole(body), _) => body.size_hint(),
+            (Inner::Streamed(_), Some(length)) => SizeHint::with_exact(length),
+            (Inner::Streamed(_), None) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A body that is larger than what is held: looked at while it passes, and broken off where
+//! something in it must not leave.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, header};
+use portcullis_checks::outgoing::{Found, Kept, Rolling};
+use portcullis_gateway::http::upload::{self, UPLOAD_MAX_BYTES, Upload, UploadSender};
+use portcullis_model::Refusal;
+use portcullis_policy::action::{Action, NetConnect};
+
+use super::Caller;
+use super::http::{decide, texts};
+use crate::app::App;
+
+/// Why a body was broken off, once it was. The denial is recorded by then.
+#[derive(Clone, Default)]
+pub(super) struct BrokenOff(Arc<Mutex<Option<Refusal>>>);
+
+impl BrokenOff {
+    fn set(&self, refusal: Refusal) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    }
+
+    pub(super) fn take(&self) -> Option<Refusal> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What a large body's way out needs to know.
+pub(super) struct Passing {
+    pub(super) caller: Caller,
+    pub(super) kept: Arc<Kept>,
+    /// What policy permitted, of the head and the beginning.
+    pub(super) facts: NetConnect,
+    pub(super) resource: String,
+}
+
+/// Whether a body of this request may pass as a stream.
+///
+/// # Errors
+/// `request-too-large`, `body-not-readable`.
+pub(super) fn check(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return Err(Refusal::denied(
+            "body-not-readable",
+            "a compressed body of this size can't be looked at, so it does not leave",
+        )
+        .expected(&format!(
+            "at most {} bytes of a compressed body",
+            upload::HELD_MAX_BYTES
+        ))
+        .received("more")
+        .next("switch compression of requests off in the client, or send less at a time"));
+    }
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > UPLOAD_MAX_BYTES => Err(too_large(&length.to_string())),
+        length => Ok(length),
+    }
+}
+
+fn too_large(received: &str) -> Refusal {
+    Refusal::limit("request-too-large", "the request is too large to leave")
+        .expected(&format!("a body of at most {UPLOAD_MAX_BYTES} bytes"))
+        .received(received)
+        .next("send it in parts")
+}
+
+/// The body as it leaves, and a task that looks at each part before it does.
+pub(super) fn stream(
+    app: &Arc<App>,
+    passing: Passing,
+    length: Option<u64>,
+    first: Bytes,
+    rest: Body,
+) -> (Upload, BrokenOff) {
+    let (sender, upload) = Upload::streamed(length);
+    let broken = BrokenOff::default();
+    let (app, told) = (Arc::clone(app), broken.clone());
+    tokio::spawn(async move {
+        let Err(refusal) = pass(&app, passing, &sender, first, rest).await else {
+            return;
+        };
+        told.set(refusal.clone());
+        sender.break_off(refusal).await;
+    });
+    (upload, broken)
+}
+
+async fn pass(
+    app: &App,
+    mut passing: Passing,
+    sender: &UploadSender,
+    first: Bytes,
+    mut rest: Body,
+) -> Result<(), Refusal> {
+    let mut rolling = Rolling::default();
+    let mut seen = 0_u64;
+    let mut piece = Some(first);
+    while let Some(bytes) = piece {
+        seen = seen.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if seen > UPLOAD_MAX_BYTES {
+            return Err(too_large("more"));
+        }
+        let may_go = match rolling.push(&passing.kept, &bytes) {
+            Ok(may_go) => may_go,
+            Err(found) => return Err(denied(app, &mut passing, found).await),
+        };
+        if !may_go.is_empty() && !sender.send(may_go.into()).await {
+            // The host does not want more; its answer says why.
+            return Ok(());
+        }
+        piece = upload::next(&mut rest).await?;
+    }
+    match rolling.finish(&passing.kept) {
+        Ok(may_go) => {
+            sender.send(may_go.into()).await;
+            Ok(())
+        }
+        Err(found) => Err(denied(app, &mut passing, found).await),
+    }
+}
+
+/// Policy says no in its words, and the ledger gets it. Should it say yes here, the body is broken
+/// off all the same: what waits in it was not decided on in time.
+async fn denied(app: &App, passing: &mut Passing, found: Found) -> Refusal {
+    passing.facts.secrets.extend(texts(found.secrets));
+    passing.facts.kept_files.extend(found.kept_files);
+    let action = Action::NetConnect(passing.facts.clone());
+    match decide(app, &passing.caller, action, &passing.resource).await {
+        Err(refusal) => refusal,
+        Ok(_unused) => Refusal::denied(
+            "found-on-the-way",
+            "something that must not leave was found in a large body",
+        )
+        .expected("a body that policy can see whole before it decides")
+        .next("send it in parts of at most 8 MiB"),
+    }
+}
