@@ -103,6 +103,9 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
          say unnamed http://other.test/a\n\
          say tls https://other.test/a\n\
          say metadata http://169.254.169.254/latest/meta-data\n\
+         say decimal http://2852039166/latest/meta-data\n\
+         say octal http://0251.0376.0251.0376/latest/meta-data\n\
+         say mapped 'http://[::ffff:169.254.169.254]/latest/meta-data'\n\
          say redirect -L http://{host}/away\n\
          say header -H 'Authorization: Bearer mine' http://{host}/a\n\
          say cookie -H 'Cookie: a=b' http://{host}/a\n\
@@ -126,6 +129,9 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
         "unnamed 403hosts-named-in-task",
         "tls 403hosts-named-in-task",
         "metadata 403base-private-address",
+        "decimal 403base-private-address",
+        "octal 403base-private-address",
+        "mapped 403base-private-address",
         "redirect 403hosts-named-in-task",
         "header 403base-foreign-credential",
         "cookie 403base-foreign-credential",
@@ -140,7 +146,7 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
     // The head may or may not have been passed on before the rest did not come.
     let broken = lines.pop().unwrap();
     assert!(
-        broken.starts_with("broken") && broken.ends_with("broke"),
+        broken == "broken 502" || (broken.starts_with("broken") && broken.ends_with("broke")),
         "{broken}"
     );
     assert_eq!(lines, expected, "{done:?}");
@@ -163,7 +169,7 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
         }
     }
     let denied = house.entries("request.denied");
-    assert_eq!(denied.len(), 12, "{denied:?}");
+    assert_eq!(denied.len(), 15, "{denied:?}");
     assert!(
         denied
             .iter()
@@ -173,6 +179,57 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
     assert_eq!(taint.len(), 1, "{taint:?}");
     assert_eq!(taint[0].body["label"], format!("host:{host}"));
     assert_eq!(taint[0].body["origin"], format!("GET http://{host}/a"));
+}
+
+#[test]
+fn a_large_body_passes_while_it_is_looked_at_and_is_broken_off_before_a_secret() {
+    let outside = Outside::new(|asked| {
+        let length = asked.body.len();
+        Reply::ok("text/plain", format!("{length}\n"))
+    });
+    let host = format!("files.test:{}", outside.port);
+    let hosts = [host.clone()];
+    let house = house_with(Plan::default(), &hosts, "");
+    allow(&house, &hosts, "");
+    without_interruptions(&house);
+    let token = format!("ghp_{}", "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx");
+    let script = format!(
+        "{NO_PROXY}say() {{ printf '%s ' \"$1\"; shift; curl -sS --max-time 60 -o /tmp/out -w '%{{http_code}}' \"$@\" || printf ' broke'; \
+         grep -o '\"code\":\"[^\"]*' /tmp/out | cut -d'\"' -f4; echo; }}\n\
+         yes 'a line of text that says nothing' | head -c 20000000 > /tmp/clean\n\
+         {{ head -c 12000000 /tmp/clean; printf '\\nkey {token}\\n'; head -c 3000000 /tmp/clean; }} > /tmp/secret\n\
+         say clean --data-binary @/tmp/clean http://{host}/up; cat /tmp/out\n\
+         say secret --data-binary @/tmp/secret http://{host}/up\n\
+         say packed -H 'Content-Encoding: gzip' --data-binary @/tmp/clean http://{host}/up\n\
+         say after --data-binary @- http://{host}/up < /dev/null\n"
+    );
+    let task = house.task("ada", &["--trust", &host]);
+    let done = house.run(&task, &script).ok();
+    let lines: Vec<&str> = done.out.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(
+        lines,
+        [
+            "clean 200",
+            "20000000",
+            "secret 403base-secret-leaves",
+            "packed 403body-not-readable",
+            "after 200",
+        ],
+        "{done:?}"
+    );
+    // What was broken off never looked whole.
+    let sizes: Vec<usize> = outside
+        .seen()
+        .iter()
+        .map(|asked| asked.body.len())
+        .collect();
+    assert_eq!(sizes, [20_000_000, 0]);
+    let denied = house.entries("request.denied");
+    let codes: Vec<_> = denied
+        .iter()
+        .map(|entry| entry.body["code"].clone())
+        .collect();
+    assert_eq!(codes, ["base-secret-leaves", "body-not-readable"]);
 }
 
 #[test]

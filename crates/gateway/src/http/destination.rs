@@ -61,20 +61,30 @@ impl Destination {
     }
 
     async fn dial(&self, rule: &AddressRule) -> Result<TcpStream, Refusal> {
+        self.dial_by(rule, async |host, port| {
+            let found = tokio::net::lookup_host((host, port)).await?;
+            Ok(found.take(ADDRESSES_MAX).collect())
+        })
+        .await
+    }
+
+    /// The name is looked up once: the addresses that are held against the rule are those that are
+    /// dialled, whatever the name leads to a moment later.
+    async fn dial_by(
+        &self,
+        rule: &AddressRule,
+        resolve: impl AsyncFnOnce(&str, u16) -> std::io::Result<Vec<SocketAddr>>,
+    ) -> Result<TcpStream, Refusal> {
         let pinned = rule.pinned.get(&self.host);
         let addresses: Vec<SocketAddr> = match pinned {
             Some(addresses) => addresses
                 .iter()
                 .map(|address| SocketAddr::new(*address, self.port))
                 .collect(),
-            None => tokio::net::lookup_host((self.host.as_str(), self.port))
-                .await
-                .map_err(|error| {
-                    Refusal::unavailable("destination-unknown", format!("{self} has no address"))
-                        .received(&error.to_string())
-                })?
-                .take(ADDRESSES_MAX)
-                .collect(),
+            None => resolve(&self.host, self.port).await.map_err(|error| {
+                Refusal::unavailable("destination-unknown", format!("{self} has no address"))
+                    .received(&error.to_string())
+            })?,
         };
         for address in addresses.iter().filter(|_| pinned.is_none()) {
             rule.check(address.ip()).map_err(|refusal| {
@@ -337,5 +347,44 @@ mod tests {
             other.connect(&rule).await.unwrap_err().code,
             "address-not-public"
         );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_elsewhere_after_the_check_is_not_followed() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let near = Ipv4Addr::new(127, 0, 0, 2);
+        let rule = AddressRule::also([IpAddr::V4(near)]);
+        let (open, closed) = (
+            tokio::net::TcpListener::bind((near, 0)).await.unwrap(),
+            tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .await
+                .unwrap(),
+        );
+        let (open_at, closed_at) = (open.local_addr().unwrap(), closed.local_addr().unwrap());
+        let name: Destination = "rebinds.example:80".parse().unwrap();
+        let asked = AtomicUsize::new(0);
+        // The first answer may be reached; every later one is inside.
+        let turn = async |_: &str, _: u16| {
+            Ok(match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => vec![open_at],
+                _ => vec![closed_at],
+            })
+        };
+        let stream = name.dial_by(&rule, turn).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open_at);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        // Asked anew for the next connection, it is held against the rule anew.
+        assert_eq!(
+            name.dial_by(&rule, turn).await.unwrap_err().code,
+            "address-not-public"
+        );
+        // Both at a time: none is dialled, in either order.
+        for both in [[open_at, closed_at], [closed_at, open_at]] {
+            let refused = name.dial_by(&rule, async |_, _| Ok(both.to_vec())).await;
+            assert_eq!(refused.unwrap_err().code, "address-not-public");
+        }
+        drop(stream);
+        let inside = closed.into_std().unwrap();
+        assert!(inside.accept().is_err(), "nobody came by the inner address");
     }
 }

@@ -60,10 +60,12 @@ pub(crate) fn client(extra: Option<&Path>) -> Result<rustls::ClientConfig, Refus
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Refusal::internal(format!("TLS can't be set up: {error}")))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // A resumed session shows no certificate: one that has expired since would go on being trusted.
+    config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }

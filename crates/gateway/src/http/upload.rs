@@ -197,3 +197,41 @@ impl Body for Upload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_larger_than_is_held_begins_and_goes_on() {
+        let (sender, mut body) = Upload::streamed(None);
+        let sending = tokio::spawn(async move {
+            for _ in 0..20 {
+                assert!(sender.send(vec![7; 1024 * 1024].into()).await);
+            }
+        });
+        let Begun::Large(first, _) = begin(&mut body).await.unwrap() else {
+            panic!("it is larger");
+        };
+        assert!((HELD_MAX_BYTES..HELD_MAX_BYTES + 2 * 1024 * 1024).contains(&first.len()));
+        let mut rest = 0;
+        while let Some(piece) = next(&mut body).await.unwrap() {
+            rest += piece.len();
+        }
+        sending.await.unwrap();
+        assert_eq!(first.len() + rest, 20 * 1024 * 1024);
+        let whole = begin(Full::new(Bytes::from_static(b"small")))
+            .await
+            .unwrap();
+        assert!(matches!(whole, Begun::Whole(bytes) if bytes == "small"));
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_is_told_and_never_whole() {
+        let (sender, mut body) = Upload::streamed(Some(10));
+        assert!(sender.send(Bytes::from_static(b"half")).await);
+        sender.break_off(Refusal::denied("found", "no")).await;
+        assert_eq!(next(&mut body).await.unwrap().unwrap(), "half");
+        assert_eq!(next(&mut body).await.unwrap_err().code, "connection-lost");
+    }
+}
