@@ -30,6 +30,7 @@ mod inventory;
 mod landing;
 mod launch;
 mod log;
+mod models;
 mod own_repository;
 mod policy;
 mod quorum;

@@ -19,6 +19,8 @@ use crate::git::body::{BodySender, StreamBody};
 pub const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Largest body in bytes; what is over the bound above is looked at while it passes.
 pub const UPLOAD_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+/// Most bytes of a refused body that are read all the same.
+const DRAINED_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Longest silence within a body from inside.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
@@ -96,6 +98,25 @@ where
             }
         }
     }
+}
+
+/// Reads what is left of a body that was refused, so that a client that is still sending gets to
+/// read why. Gives up beyond a bound of time and bytes.
+pub async fn drain<B>(mut body: B)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let reading = async {
+        let mut left = DRAINED_MAX_BYTES;
+        while let Ok(Some(piece)) = next(&mut body).await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _in_time = tokio::time::timeout(SILENCE, reading).await;
 }
 
 /// What [`EgressClient::forward`](super::egress::EgressClient::forward) sends as a body.

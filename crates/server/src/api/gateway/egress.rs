@@ -21,7 +21,7 @@ use portcullis_policy::action::{Action, NetConnect};
 use super::super::{Problem, one_header};
 use super::calls::{self, Outcome};
 use super::http::{self, decide, record_outcome, texts};
-use super::upload::{self, BrokenOff, Passing};
+use super::upload::{self, BrokenOff, Passing, Rest};
 use super::void::until_void;
 use super::{Caller, active, authenticate, kept};
 use crate::app::{App, now};
@@ -71,7 +71,7 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     let begun = begin(body).await?;
     let (body, rest) = match begun {
         Begun::Whole(body) => (body, None),
-        Begun::Large(first, rest) => (first, Some((upload::check(&head.headers), rest))),
+        Begun::Large(first, rest) => (first, Some((upload::check(&head.headers), Rest::new(rest)))),
     };
     let mut facts = facts_of(app, &caller, &destination, &lease);
     facts.method = head.method.as_str().to_owned();

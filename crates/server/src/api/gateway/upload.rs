@@ -28,6 +28,24 @@ impl BrokenOff {
     }
 }
 
+/// What is left of a large body. Where it is refused, it is read to its end all the same: a client
+/// reads the answer when it has sent what it wanted to.
+pub(super) struct Rest(Option<Body>);
+
+impl Rest {
+    pub(super) const fn new(body: Body) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if let Some(body) = self.0.take() {
+            tokio::spawn(upload::drain(body));
+        }
+    }
+}
+
 /// What a large body's way out needs to know.
 pub(super) struct Passing {
     pub(super) caller: Caller,
@@ -78,13 +96,13 @@ pub(super) fn stream(
     passing: Passing,
     length: Option<u64>,
     first: Bytes,
-    rest: Body,
+    mut rest: Rest,
 ) -> (Upload, BrokenOff) {
     let (sender, upload) = Upload::streamed(length);
     let broken = BrokenOff::default();
     let (app, told) = (Arc::clone(app), broken.clone());
     tokio::spawn(async move {
-        let Err(refusal) = pass(&app, passing, &sender, first, rest).await else {
+        let Err(refusal) = pass(&app, passing, &sender, first, &mut rest).await else {
             return;
         };
         told.set(refusal.clone());
@@ -98,7 +116,7 @@ async fn pass(
     mut passing: Passing,
     sender: &UploadSender,
     first: Bytes,
-    mut rest: Body,
+    rest: &mut Rest,
 ) -> Result<(), Refusal> {
     let mut rolling = Rolling::default();
     let mut seen = 0_u64;
@@ -116,7 +134,10 @@ async fn pass(
             // The host does not want more; its answer says why.
             return Ok(());
         }
-        piece = upload::next(&mut rest).await?;
+        piece = match &mut rest.0 {
+            Some(body) => upload::next(body).await?,
+            None => None,
+        };
     }
     match rolling.finish(&passing.kept) {
         Ok(may_go) => {
