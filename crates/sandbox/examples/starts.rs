@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portcullis_sandbox::checkpoint::{Bounds, Checkpoints};
-use portcullis_sandbox::{Spec, helper_main, spawn};
+use portcullis_sandbox::{RunAs, Spec, helper_main, spawn};
 
 fn main() {
     helper_main();
@@ -35,11 +35,21 @@ fn main() {
         certificates.path(),
         Path::new("/etc/ssl/certs/ca-certificates.crt"),
     );
+    // As `portcullis run` does it as root: the workspace belongs to the run's own user.
+    if std::os::unix::fs::chown(workspace.path(), Some(RUN_USER), Some(RUN_USER)).is_ok() {
+        captured.run_as = Some(RunAs {
+            uid: RUN_USER,
+            gid: RUN_USER,
+        });
+    }
     starts(&captured, rounds);
     freezing(workspace.path(), rounds);
     weight(workspace.path());
     keeping(workspace.path());
 }
+
+/// The user of runs, where root starts them.
+const RUN_USER: u32 = 64_999;
 
 fn machine() {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -203,29 +213,26 @@ fn weight(workspace: &Path) {
         .lines()
         .find_map(|line| line.strip_prefix("PPid:\t"))
         .unwrap();
-    let of = |pid: &str, field: &str| -> u64 {
-        fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| {
-                line.strip_prefix(field)?
-                    .split_whitespace()
-                    .nth(1)?
-                    .parse()
-                    .ok()
-            })
-            .next()
-            .unwrap_or(0)
+    let of = |file: &str, field: &str| -> Option<u64> {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_whitespace().next()?.parse().ok()
     };
     for (name, pid) in [
         ("supervisor", supervisor),
         ("init", &running.pid().to_string()),
     ] {
-        let private = of(pid, "Private_Dirty:");
-        println!(
-            "memory    {name}: {} KiB proportional, {private} KiB of its own",
-            of(pid, "Pss:")
+        let (status, shares) = (
+            format!("/proc/{pid}/status"),
+            format!("/proc/{pid}/smaps_rollup"),
         );
+        let resident = of(&status, "VmRSS:").unwrap_or(0);
+        let own = of(&status, "RssAnon:").unwrap_or(0);
+        // Not every kernel counts shared pages by share.
+        let share = of(&shares, "Pss:").map_or(String::new(), |share| {
+            format!(", {share} KiB by share of what is shared")
+        });
+        println!("memory    {name}: {resident} KiB resident, {own} KiB of it anonymous{share}");
     }
 }
 

@@ -155,8 +155,10 @@ impl Run {
         signals: &mut Signals,
     ) -> Result<Ended, Refusal> {
         let lent = inside.lent;
-        let as_root = rustix::process::geteuid().is_root();
-        let user = as_root.then(|| user_of_run(lent.run));
+        // Root gives each run a user of its own, unless it can't and the task does without.
+        let own =
+            rustix::process::geteuid().is_root() && !inside.gaps.contains(&Protection::OwnUser);
+        let user = own.then(|| user_of_run(lent.run));
         let parent = self.workspaces.clone().unwrap_or_else(std::env::temp_dir);
         let folder = Folder::create(&parent, lent.run, user, self.keep_workspace)?;
         let life = Duration::from_millis(lent.deadline.ms_since(now()));

@@ -439,6 +439,75 @@ fn nothing_is_written_where_the_host_executes_later_and_a_run_leaves_the_host_as
     });
 }
 
+/// The command that runs a script as the agent, started by another program's words, with these
+/// options besides.
+fn through(
+    house: &House,
+    words: &[&str],
+    task: &Path,
+    options: &[&str],
+    script: &str,
+) -> crate::house::Done {
+    let inner = house.run_command(task, script);
+    let mut ours: Vec<_> = inner.get_args().map(ToOwned::to_owned).collect();
+    ours.splice(1..1, options.iter().map(Into::into));
+    let mut command = Command::new(words[0]);
+    command
+        .args(&words[1..])
+        .arg(inner.get_program())
+        .args(ours)
+        .env_clear()
+        .envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(house.path("work"));
+    crate::house::run(&mut command)
+}
+
+#[test]
+fn a_missing_protection_needs_leave_for_this_very_one_which_the_ledger_states() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let house = House::solo();
+    // Root without these can give a run no user of its own.
+    let less = [
+        "setpriv",
+        "--bounding-set",
+        "-sys_admin,-setuid",
+        "--inh-caps",
+        "-sys_admin,-setuid",
+    ];
+    for options in [&[][..], &["--allow-gap", "landlock"][..]] {
+        let done = through(
+            &house,
+            &less,
+            &house.task("ada", options),
+            &[],
+            "echo begun",
+        );
+        assert!(done.code != 0 && !done.out.contains("begun"), "{done:?}");
+        for word in ["own-user", "base-sandbox-gap", "signature"] {
+            assert!(done.err.contains(word), "{done:?}");
+        }
+    }
+    assert!(house.entries("run.started").is_empty());
+    let task = house.task("ada", &["--allow-gap", "own-user", "--runs", "2"]);
+    let done = through(&house, &less, &task, &[], "id -u; echo x > made; exit 4").exits(4);
+    assert_eq!(done.out, "1000\n");
+    // The leave is for a machine that lacks it; one that has it states none.
+    house.run(&task, "exit 5").exits(5);
+    let gaps: Vec<_> = house
+        .entries("run.started")
+        .iter()
+        .map(|entry| entry.body["gaps"].clone())
+        .collect();
+    assert_eq!(gaps[0], serde_json::json!(["own-user"]));
+    assert!(gaps[1].as_array().is_none_or(Vec::is_empty), "{gaps:?}");
+}
+
 #[test]
 fn a_full_disk_is_the_runs_own_trouble() {
     if !rustix::process::geteuid().is_root() {
@@ -449,26 +518,22 @@ fn a_full_disk_is_the_runs_own_trouble() {
     std::fs::create_dir(&disk).unwrap();
     // A file system of so many bytes, which is gone with the launcher.
     let on_disk = |size: &str, script: &str| {
-        let task = house.task("ada", &[]);
-        let inner = house.run_command(&task, script);
-        let mut words: Vec<_> = inner.get_args().map(ToOwned::to_owned).collect();
-        words.splice(1..1, ["--workspaces".into(), disk.clone().into()]);
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--propagation", "private", "sh", "-c"])
-            .arg("mount -t tmpfs -o size=$1 none \"$2\" && shift 2 && exec \"$@\"")
-            .args(["sh", size])
-            .arg(&disk)
-            .arg(inner.get_program())
-            .args(words)
-            .env_clear()
-            .current_dir(house.path("work"));
-        command.envs(
-            inner
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        crate::house::run(&mut command)
+        let place = disk.to_str().unwrap();
+        let mounting = "mount -t tmpfs -o size=$1 none \"$2\" && shift 2 && exec \"$@\"";
+        let words = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            mounting,
+            "sh",
+            size,
+            place,
+        ];
+        let options = ["--workspaces", place];
+        through(&house, &words, &house.task("ada", &[]), &options, script)
     };
     let script =
         "if dd if=/dev/zero of=big bs=64k 2>/tmp/error; then echo no end; fi; cat /tmp/error
@@ -648,6 +713,38 @@ fn the_end_of_a_run_voids_what_it_was_lent() {
     kinds.sort_unstable();
     assert_eq!(kinds, ["endpoint", "git", "host", "identity"]);
     house.guard_secret("a run's token", &token);
+}
+
+#[test]
+fn a_token_is_renewed_for_its_own_key_while_its_run_lives() {
+    let mut house = House::solo();
+    let task = house.task("ada", &["--runs", "2"]);
+    let (one, other) = (house.runner(&task), house.runner(&task));
+    let (renewal, path) = ("/gateway/v1/identity", "/gateway/v1/ask");
+    let answer = one.call("POST", renewal, &[], b"");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let renewed = answer.json();
+    let token = renewed["token"].as_str().unwrap().to_owned();
+    assert_ne!(token, one.token());
+    let life = renewed["life_ms"].as_u64().unwrap();
+    assert!((1_000..=3_600_000).contains(&life), "{life}");
+    // The old one is good until it ends; the new one is good with this run's key alone.
+    assert_eq!(one.call("GET", path, &[], b"").status, 200);
+    one.take_token(&token);
+    assert_eq!(one.call("GET", path, &[], b"").status, 200);
+    other.take_token(&token);
+    other.call("GET", path, &[], b"").refused(403, "dpop-key");
+    other
+        .call("POST", renewal, &[], b"")
+        .refused(403, "dpop-key");
+    let id = one.id();
+    house
+        .cli("ada", &["runs", "end", &id, "--why", "enough"])
+        .ok();
+    one.call("POST", renewal, &[], b"")
+        .refused(403, "run-ended");
+    drop((one, other));
+    house.guard_secret("a renewed token", &token);
 }
 
 #[test]

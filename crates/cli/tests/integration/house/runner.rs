@@ -107,6 +107,11 @@ impl Runner<'_> {
             .collect()
     }
 
+    /// From here on with this token.
+    pub(crate) fn take_token(&self, token: &str) {
+        self.credential.renew(Secret::new(token.to_owned()));
+    }
+
     /// A request with this run's proof beside somebody else's token.
     pub(crate) fn call_with_token(&self, token: &str, method: &str, path: &str) -> Answer {
         let proofs = self.proof(method, path);
