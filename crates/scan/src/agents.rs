@@ -156,7 +156,11 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             let answers_mentions =
                 with.get("prompt").is_none() && with.get("direct_prompt").is_none();
             let open = agent.tools.as_ref().is_some_and(|tools| may_push(tools));
-            agent.shell = open || (answers_mentions && !base);
+            let forbidden = with.get("claude_args").is_some_and(forbids_push)
+                || with
+                    .get("disallowed_tools")
+                    .is_some_and(|text| split_tools(text).iter().any(|tool| denies_push(tool)));
+            agent.shell = (open || (answers_mentions && !base)) && !forbidden;
         }
         "openai/codex-action" => {
             agent.name = "Codex";
@@ -298,6 +302,8 @@ pub(crate) fn by_command(name: &str, words: &[&str]) -> Option<&'static str> {
         "gemini" if has(&["-p", "--prompt", "--yolo", "-y"]) => "Gemini CLI",
         "aider" if words.len() > 1 => "Aider",
         "cursor-agent" => "Cursor",
+        // The newer name of Cursor's command.
+        "agent" if has(&["-p", "--print"]) => "Cursor",
         "amp" if has(&["-x", "--execute", "--dangerously-allow-all"]) => "Amp",
         "goose" if has(&["run"]) => "Goose",
         "opencode" if has(&["run"]) => "opencode",
@@ -487,6 +493,72 @@ fn listed_tools(rest: &str) -> Vec<String> {
         rest = tail.trim_start();
     }
     out
+}
+
+/// What a repository's own `.claude/settings.json` does to an agent of the product that reads it.
+pub(crate) fn by_project_settings(agent: &mut Agent, settings: &str) {
+    if agent.name != "Claude Code" {
+        return;
+    }
+    let allowed = allowed_by_settings(settings);
+    agent.shell |= may_push(&allowed);
+    if let Some(tools) = &mut agent.tools {
+        tools.extend(allowed);
+    } else if !agent.shell && !allowed.is_empty() {
+        agent.tools = Some(allowed);
+    }
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(settings) else {
+        return;
+    };
+    let denied = json
+        .pointer("/permissions/deny")
+        .and_then(serde_json::Value::as_array)
+        .is_some_and(|list| {
+            list.iter()
+                .filter_map(serde_json::Value::as_str)
+                .any(denies_push)
+        });
+    if denied {
+        agent.shell = false;
+    }
+}
+
+/// Whether a forbidden tool takes every push.
+fn denies_push(tool: &str) -> bool {
+    matches!(
+        tool.to_ascii_lowercase().replace(' ', "").as_str(),
+        "bash"
+            | "bash(*)"
+            | "bash(*:*)"
+            | "bash(git)"
+            | "bash(git:*)"
+            | "bash(git*)"
+            | "bash(gitpush)"
+            | "bash(gitpush:*)"
+            | "bash(gitpush*)"
+    )
+}
+
+/// Whether arguments forbid every push, whatever they allow.
+fn forbids_push(arguments: &str) -> bool {
+    ["--disallowedTools", "--disallowed-tools"]
+        .iter()
+        .any(|flag| {
+            arguments.match_indices(flag).any(|(at, _)| {
+                listed_tools(arguments.get(at + flag.len()..).unwrap_or_default())
+                    .iter()
+                    .any(|tool| denies_push(tool))
+            })
+        })
+}
+
+/// Whether a tool list lets its agent make tags or releases by name.
+pub(crate) fn may_release(tools: &[String]) -> bool {
+    tools.iter().any(|tool| {
+        let lower = tool.to_ascii_lowercase();
+        lower.starts_with("bash(gh release") && !lower.contains("view") && !lower.contains("list")
+            || lower.contains("mcp__github__create_release")
+    })
 }
 
 /// `permissions.allow` of Claude Code's settings, given as JSON.

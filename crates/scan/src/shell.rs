@@ -15,6 +15,9 @@ pub(crate) struct Command {
     pub(crate) env: Vec<(String, String)>,
     /// Body of a here-document.
     pub(crate) stdin: Option<String>,
+    /// Whether it may be left out, or may fail without ending the script: in a branch, a loop, a
+    /// function or a substitution, beside `&&`, `||` or a pipe.
+    pub(crate) guarded: bool,
 }
 
 /// Longest script that is read, in bytes.
@@ -43,6 +46,8 @@ fn collect(script: &str, first_line: usize, depth: usize, out: &mut Vec<Command>
         word: None,
         waiting: Vec::new(),
         nested: Vec::new(),
+        blocks: 0,
+        chained: false,
         out,
     };
     lexer.run();
@@ -57,6 +62,10 @@ struct Lexer<'a, 'b> {
     /// Here-documents whose bodies begin after this line: end mark, and whether tabs are cut.
     waiting: Vec<(String, bool)>,
     nested: Vec<(String, usize)>,
+    /// Branches, loops and bodies that are open.
+    blocks: usize,
+    /// The command that comes next stands behind `&&` or `||`.
+    chained: bool,
     out: &'b mut Vec<Command>,
 }
 
@@ -100,14 +109,14 @@ impl Lexer<'_, '_> {
                         self.push('&');
                         self.advance(1);
                     } else {
-                        self.advance(1);
+                        let joins = self.rest.starts_with("&&") || self.rest.starts_with("||");
+                        let forgives = first == '|' || first == '&' && !joins;
+                        self.advance(if joins { 2 } else { 1 });
                         self.end_word();
-                        if self.waiting.is_empty() || first == ';' {
-                            self.end_command();
-                        } else {
-                            // `cat <<EOF | kubectl apply -f -`: the body follows this line.
-                            self.end_command();
-                        }
+                        self.command.guarded |= forgives;
+                        // The body of `cat <<EOF | kubectl apply -f -` follows this line.
+                        self.end_command();
+                        self.chained = joins;
                     }
                 }
                 '(' | ')' => {
@@ -310,6 +319,11 @@ impl Lexer<'_, '_> {
             } else {
                 self.command.line
             };
+            match word.as_str() {
+                "if" | "while" | "until" | "for" | "case" | "{" => self.blocks += 1,
+                "fi" | "done" | "esac" | "}" => self.blocks = self.blocks.saturating_sub(1),
+                _ => {}
+            }
             if matches!(
                 word.as_str(),
                 "then"
@@ -346,7 +360,9 @@ impl Lexer<'_, '_> {
         if command.words.is_empty() && command.env.is_empty() {
             return;
         }
-        self.out.push(command);
+        let guarded = command.guarded || self.blocks > 0 || self.depth > 0 || self.chained;
+        self.chained = false;
+        self.out.push(Command { guarded, ..command });
     }
 }
 
@@ -413,6 +429,15 @@ impl Command {
                         ))
                 }
                 ["bundle", "exec", ..] => 2,
+                ["nix", "develop" | "shell", rest @ ..] => {
+                    match rest
+                        .iter()
+                        .position(|word| matches!(*word, "--command" | "-c"))
+                    {
+                        Some(at) => at + 3,
+                        None => return command,
+                    }
+                }
                 ["python" | "python3", "-m", ..] => 2,
                 _ => return command,
             };

@@ -519,7 +519,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
                 Act::publish(what).unless(dry.as_deref()),
             ];
             if what.contains("semantic-release") {
-                super::publishes::on_release_branches(acts)
+                super::publishes::with_registry(super::publishes::on_release_branches(acts))
             } else {
                 acts
             }

@@ -9,9 +9,42 @@ use super::{API_ENV, Act, Check, NewPr, Op, Target, Token};
 /// Most lines of one program.
 const LINES_MAX: usize = 20_000;
 
+/// Calls that run a command.
+pub(super) const CALLS: &[&str] = &[
+    "execSync(",
+    "exec(",
+    "spawnSync(",
+    "spawn(",
+    "spawnAsync(",
+    "execa(",
+    "execaSync(",
+    "execaCommand(",
+    "execaCommandSync(",
+    "getExecOutput(",
+    "os.system(",
+    "subprocess.",
+    "check_call(",
+    "check_output(",
+    "sh(",
+    "$`",
+    "run(",
+    "system(",
+    "execFile(",
+    "execFileSync(",
+    "Popen(",
+    "Bun.$",
+];
+
 /// Reads a program that begins at `line` of `file`.
 pub(crate) fn read(text: &str, file: &str, line: usize) -> Vec<Act> {
+    read_with(text, file, line, &[])
+}
+
+/// The same for a program that has functions of other modules run its commands.
+pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String]) -> Vec<Act> {
     let mut acts = Vec::new();
+    let mut wrappers = super::functions::wrappers(text, helpers);
+    wrappers.extend(helpers.iter().cloned());
     let mut permission_lookup = None;
     let lines: Vec<&str> = text.lines().take(LINES_MAX).collect();
     let mut block_comment = false;
@@ -60,7 +93,7 @@ pub(crate) fn read(text: &str, file: &str, line: usize) -> Vec<Act> {
                 file.clone_into(&mut act.file);
             }
         }
-        subprocess(raw, &lines, index, file, at, &mut acts);
+        subprocess(raw, &lines, index, file, at, &wrappers, &mut acts);
     }
     acts
 }
@@ -255,36 +288,25 @@ fn subprocess(
     index: usize,
     file: &str,
     line: usize,
+    wrappers: &[String],
     acts: &mut Vec<Act>,
 ) {
     /// Lines after a call that are looked at for its command.
     const AHEAD: usize = 6;
-    const CALLS: &[&str] = &[
-        "execSync(",
-        "exec(",
-        "spawnSync(",
-        "spawn(",
-        "execa(",
-        "execaSync(",
-        "execaCommand(",
-        "getExecOutput(",
-        "os.system(",
-        "subprocess.",
-        "check_call(",
-        "check_output(",
-        "sh(",
-        "$`",
-        "run(",
-        "system(",
-        "execFile(",
-        "execFileSync(",
-        "Popen(",
-        "Bun.$",
-    ];
-    let Some(at) = CALLS.iter().filter_map(|name| raw.find(name)).min() else {
+    let wrapped = wrappers.iter().filter_map(|name| call_of(raw, name)).min();
+    let Some(at) = CALLS
+        .iter()
+        .filter_map(|name| raw.find(name))
+        .chain(wrapped)
+        .min()
+    else {
         return;
     };
     let rest = raw.get(at..).unwrap_or_default();
+    if let Some((text, offset)) = named_before(rest, lines, index) {
+        commands(&text, file, line.saturating_sub(offset), acts);
+        return;
+    }
     let Some(open) = rest.find(['\'', '"', '`']) else {
         // The command stands on the lines that follow, one or several to choose from.
         if rest.trim_end().ends_with('(') {
@@ -338,6 +360,63 @@ fn subprocess(
     commands(&text, file, line, acts);
 }
 
+/// Where a line calls a function, unless it defines it.
+fn call_of(raw: &str, name: &str) -> Option<usize> {
+    let call = format!("{name}(");
+    raw.match_indices(&call).map(|(at, _)| at).find(|at| {
+        let before = raw.get(..*at).unwrap_or_default();
+        let defines = ["function ", "def ", "async "]
+            .iter()
+            .any(|word| before.ends_with(word) && !before.contains("await"));
+        let inside = before
+            .chars()
+            .next_back()
+            .is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'));
+        !defines && !inside
+    })
+}
+
+/// The text that a call's argument was set to some lines before: `const cmd = 'npm publish'`.
+/// With it, how many lines before.
+fn named_before(call: &str, lines: &[&str], index: usize) -> Option<(String, usize)> {
+    /// Lines that are looked back through.
+    const BACK: usize = 30;
+    let argument = call.split_once('(')?.1.trim_start();
+    let name: String = argument
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'))
+        .collect();
+    let ends = argument
+        .get(name.len()..)?
+        .trim_start()
+        .starts_with([',', ')']);
+    if name.is_empty() || !ends {
+        return None;
+    }
+    for back in 1..=BACK.min(index) {
+        let line = lines.get(index - back)?.trim();
+        let line = ["const ", "let ", "var "]
+            .iter()
+            .find_map(|word| line.strip_prefix(word))
+            .unwrap_or(line);
+        let Some(value) = line
+            .strip_prefix(name.as_str())
+            .and_then(|rest| rest.trim_start().strip_prefix('='))
+            .map(str::trim_start)
+            .map(|rest| rest.trim_start_matches('f'))
+        else {
+            continue;
+        };
+        let quote = value
+            .chars()
+            .next()
+            .filter(|c| matches!(c, '\'' | '"' | '`'))?;
+        let text = value.get(1..)?.split(quote).next()?;
+        return Some((text.to_owned(), back));
+    }
+    None
+}
+
 /// The words of a program and its list of arguments over several lines: what stands in quotation
 /// marks from `first` (the text of line `index`) to the end of the list, but for what is spread
 /// into it on a condition (`...(tag ? ['--tag', tag] : [])`).
@@ -377,9 +456,44 @@ fn words(lines: &[&str], index: usize, first: &str) -> String {
     found.join(" ")
 }
 
+/// A template with every `${…}` that is no plain name as a variable: a shell would take its
+/// brackets for its own.
+fn without_expressions(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once("${") {
+        out.push_str(before);
+        let mut depth = 1_usize;
+        let end = tail.find(|c: char| {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        let Some(end) = end else {
+            out.push_str("${");
+            out.push_str(tail);
+            return out;
+        };
+        let inner = tail.get(..end).unwrap_or_default();
+        if tail.starts_with('{') || inner.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            out.push_str("${");
+            out.push_str(inner);
+            out.push('}');
+        } else {
+            out.push_str("$value");
+        }
+        rest = tail.get(end + 1..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
 fn commands(text: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
     let tree = crate::tree::Tree::memory(std::collections::BTreeMap::new());
     let mut reader = super::command::Reader::new(&tree, super::command::Shell::default());
-    reader.script(text, file, line);
+    reader.script(&without_expressions(text), file, line);
     acts.append(&mut reader.acts);
 }

@@ -1,6 +1,6 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
-use super::{Act, Check, Op, Token, code, deploys, forge, git, publishes};
+use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes};
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
 
@@ -34,6 +34,8 @@ pub(crate) struct Shell {
     pub(crate) agents: Vec<AgentCall>,
     /// The label by which the pull requests were selected that the script goes through.
     pub(crate) selected: Option<String>,
+    /// A commit was made that no condition leaves out.
+    pub(crate) committed: bool,
 }
 
 /// An agent's program that a script starts.
@@ -314,7 +316,22 @@ impl<'a> Reader<'a> {
                         script = plain.next().unwrap_or_default();
                     }
                 }
-                self.package_script(script, place.as_deref(), depth);
+                // What is no script of the package is a program of its dependencies.
+                if !self.package_script(script, place.as_deref(), depth)
+                    && name != "npm"
+                    && let Some(at) = words.iter().position(|word| *word == script)
+                    && at > 0
+                    && !matches!(
+                        script,
+                        "" | "publish" | "deploy" | "release" | "version" | "git"
+                    )
+                {
+                    let program = Command {
+                        words: command.words.get(at..).unwrap_or_default().to_vec(),
+                        ..command.clone()
+                    };
+                    self.command(&program, file, line, depth + 1);
+                }
             }
             "make" | "just" | "task" => {
                 let place = command.option(&["-C", "--directory"]).map(str::to_owned);
@@ -341,21 +358,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn package_script(&mut self, script: &str, place: Option<&str>, depth: usize) {
+    /// Runs a script of the package; false if it has none of that name.
+    fn package_script(&mut self, script: &str, place: Option<&str>, depth: usize) -> bool {
         if script.is_empty() || depth >= FOLLOW_MAX {
-            return;
+            return true;
         }
         let path = self.within(place, "package.json");
         let mark = format!("{path}#{script}");
         if !self.enter(&mark) {
-            return;
+            return true;
         }
         let Ok(text) = self.tree.read(&path) else {
-            return;
+            return false;
         };
         let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else {
-            return;
+            return true;
         };
+        let known = json
+            .pointer(&format!("/scripts/{}", script.replace('/', "~1")))
+            .is_some();
         for name in [
             format!("pre{script}"),
             script.to_owned(),
@@ -374,6 +395,7 @@ impl<'a> Reader<'a> {
                 self.command(&command.unwrapped(), &path, line, depth + 1);
             }
         }
+        known
     }
 
     fn make_target(&mut self, tool: &str, target: &str, place: Option<&str>, depth: usize) {
@@ -471,15 +493,7 @@ impl<'a> Reader<'a> {
                         || first.contains("node")
                         || first.contains("ruby")))
             {
-                let acts = code::read(&text, &candidate, 1);
-                self.acts.extend(acts);
-                let place = candidate
-                    .rsplit_once('/')
-                    .map_or("", |(place, _)| place)
-                    .to_owned();
-                for module in code::called_modules(&text) {
-                    self.module(&place, &module, depth + 1);
-                }
+                self.program(&text, &candidate, depth);
             } else if shebang
                 || [".sh", ".bash", ".zsh"]
                     .iter()
@@ -512,17 +526,77 @@ impl<'a> Reader<'a> {
             let Ok(text) = self.tree.read(&candidate) else {
                 continue;
             };
-            let acts = code::read(&text, &candidate, 1);
-            self.acts.extend(acts);
-            let place = candidate
-                .rsplit_once('/')
-                .map_or("", |(place, _)| place)
-                .to_owned();
-            for module in code::called_modules(&text) {
-                self.module(&place, &module, depth + 1);
-            }
+            self.program(&text, &candidate, depth);
             return;
         }
+    }
+
+    /// Reads a program, the modules that it calls as a whole, and the functions of others that it
+    /// calls by name.
+    fn program(&mut self, text: &str, file: &str, depth: usize) {
+        let place = file
+            .rsplit_once('/')
+            .map_or("", |(place, _)| place)
+            .to_owned();
+        let imports = functions::imports(text);
+        let modules: Vec<(String, String)> = imports
+            .iter()
+            .map(|import| self.find_module(&place, &import.path).unwrap_or_default())
+            .collect();
+        let helpers: Vec<String> = modules
+            .iter()
+            .flat_map(|(_, body)| functions::wrappers(body, &[]))
+            .collect();
+        self.acts.extend(code::read_with(text, file, 1, &helpers));
+        for module in code::called_modules(text) {
+            self.module(&place, &module, depth + 1);
+        }
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        for (import, (path, body)) in imports.iter().zip(&modules) {
+            let mark = format!("{path}#{}", import.called.join(","));
+            if !path.is_empty() && !import.called.is_empty() && self.enter(&mark) {
+                let kept = functions::only_called(body, &import.called);
+                self.program(&kept, path, depth + 1);
+            }
+        }
+    }
+
+    /// The file that a program's relative import means, and its text.
+    fn find_module(&mut self, place: &str, module: &str) -> Option<(String, String)> {
+        let path = if place.is_empty() {
+            module.to_owned()
+        } else {
+            format!("{place}/{module}")
+        };
+        let stem = path
+            .strip_suffix(".js")
+            .or_else(|| path.strip_suffix(".mjs"))
+            .unwrap_or(&path);
+        let ends = [
+            "",
+            ".js",
+            ".mjs",
+            ".cjs",
+            ".ts",
+            ".mts",
+            "/index.js",
+            "/index.ts",
+        ];
+        // TypeScript imports `./x.ts` as `./x.js`.
+        let names = ends
+            .iter()
+            .map(|end| format!("{path}{end}"))
+            .chain([format!("{stem}.ts"), format!("{stem}.mts")]);
+        for name in names {
+            let candidate = normal(&name)?;
+            self.lookups = self.lookups.checked_sub(1)?;
+            if let Ok(text) = self.tree.read(&candidate) {
+                return Some((candidate, text.to_string()));
+            }
+        }
+        None
     }
 
     fn within(&self, place: Option<&str>, name: &str) -> String {

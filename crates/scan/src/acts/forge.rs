@@ -14,7 +14,13 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
         shell.selected = command
             .option(&["--label", "-l"])
             .map(|label| shell.expand(label))
-            .filter(|label| !label.contains('$'));
+            .filter(|label| !label.contains('$'))
+            // Counting them selects none.
+            .filter(|_| {
+                command
+                    .option(&["--jq", "-q"])
+                    .is_none_or(|query| !query.contains("length"))
+            });
         return Vec::new();
     }
     let shell = &*shell;

@@ -25,7 +25,18 @@ pub(super) fn read(command: &Command, shell: &mut Shell) -> Vec<Act> {
         .as_deref()
         .map_or_else(|| shell.foreign.clone(), |place| shell.foreign_of(place));
     match rest {
-        ["push", arguments @ ..] => push(command, arguments, foreign, shell),
+        ["commit", ..] => {
+            shell.committed |= !command.guarded;
+            Vec::new()
+        }
+        ["push", arguments @ ..] => {
+            let mut acts = push(command, arguments, foreign, shell);
+            let must = shell.committed && !command.guarded;
+            for act in &mut acts {
+                act.must = must && !matches!(act.op, Op::Push(Target::Tags(_)));
+            }
+            acts
+        }
         ["checkout" | "switch", arguments @ ..] => {
             checkout(arguments, shell);
             Vec::new()

@@ -8,6 +8,7 @@ pub(crate) mod code;
 pub(crate) mod command;
 mod deploys;
 mod forge;
+mod functions;
 mod git;
 mod publishes;
 mod shipping;
@@ -36,6 +37,10 @@ pub(crate) struct Act {
     pub(crate) release_branches: bool,
     /// The commit's message tells the forge to start nothing (`[skip ci]`).
     pub(crate) silent: bool,
+    /// Where the forge refuses it, the step fails: it always happens, and with something to push.
+    pub(crate) must: bool,
+    /// A publish that needs a registry's credential, which the job may not have.
+    pub(crate) needs_registry: bool,
 }
 
 /// What kind of thing.
@@ -172,6 +177,8 @@ impl Act {
             after_release_pr: false,
             release_branches: false,
             silent: false,
+            must: false,
+            needs_registry: false,
         }
     }
 

@@ -117,7 +117,14 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             let skipped = words
                 .iter()
                 .any(|word| word.starts_with("-Dmaven.deploy.skip") && !word.ends_with("=false"));
-            vec![Act::publish(what).benign_if(skipped, DRY)]
+            let staged = words.iter().any(|word| {
+                word.starts_with("-DaltDeploymentRepository") && word.contains("file:")
+            });
+            vec![
+                Act::publish(what)
+                    .benign_if(skipped, DRY)
+                    .benign_if(staged, LOCAL),
+            ]
         }
         ("gradle" | "gradlew", list) if list.iter().any(|word| is_gradle_publish(word)) => {
             publish()
@@ -190,6 +197,8 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         ("cabal", ["upload", ..]) => vec![
             Act::publish(what).benign_if(!command.has("--publish"), "a candidate is not published"),
         ],
+        ("jreleaser" | "jreleaser-cli", ["deploy" | "upload" | "publish", ..]) => publish(),
+        ("jreleaser" | "jreleaser-cli", ["full-release", ..]) => release_and_publish(&what, false),
         ("stack", ["upload", ..])
         | ("opam", ["publish", ..])
         | ("dune-release", ["publish" | "distrib", ..]) => publish(),
@@ -197,7 +206,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             if dry {
                 Vec::new()
             } else {
-                on_release_branches(release_and_publish(&what, false))
+                with_registry(on_release_branches(release_and_publish(&what, false)))
             }
         }
         ("python-semantic-release", ["publish" | "version", ..]) => {
@@ -261,6 +270,14 @@ fn release_and_publish(what: &str, after_release_pr: bool) -> Vec<Act> {
 pub(super) fn on_release_branches(mut acts: Vec<Act>) -> Vec<Act> {
     for act in &mut acts {
         act.release_branches = true;
+    }
+    acts
+}
+
+/// Publishes only where the job holds a registry's credential.
+pub(super) fn with_registry(mut acts: Vec<Act>) -> Vec<Act> {
+    for act in &mut acts {
+        act.needs_registry = act.op == Op::Publish;
     }
     acts
 }

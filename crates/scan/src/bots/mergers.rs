@@ -100,6 +100,22 @@ fn conditions(node: Option<&Node>) -> Vec<String> {
     out
 }
 
+/// The texts that a pattern with one choice stands for: `dependabot(|-preview)\[bot\]`.
+fn alternatives(pattern: &str) -> Vec<String> {
+    let plain = |text: &str| text.replace('\\', "");
+    if let Some((before, rest)) = pattern.split_once('(')
+        && let Some((choices, after)) = rest.rsplit_once(')')
+        && !choices.contains('(')
+    {
+        let choices = choices.trim_start_matches("?:");
+        return choices
+            .split('|')
+            .map(|choice| plain(&format!("{before}{choice}{after}")))
+            .collect();
+    }
+    pattern.split('|').map(plain).collect()
+}
+
 fn is_gate(text: &str) -> bool {
     text.contains("approved-reviews-by") || text.starts_with("label")
 }
@@ -111,10 +127,10 @@ fn demands(all: &[String]) -> (Authors, Vec<Need>) {
         let text = condition.trim();
         if let Some(rest) = text.strip_prefix("author") {
             let name = rest
-                .trim_start_matches(['~', '=', ' ', '^', '('])
-                .trim_end_matches(['$', ')']);
+                .trim_start_matches(['~', '=', ' ', '^'])
+                .trim_end_matches('$');
             if !rest.trim_start().starts_with('!') {
-                logins.extend(name.split('|').map(|part| part.replace('\\', "")));
+                logins.extend(alternatives(name));
             }
         } else if text.starts_with("-author") {
         } else if text.contains("approved-reviews-by")

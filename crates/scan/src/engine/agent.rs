@@ -7,6 +7,7 @@ use super::{
     Actor, AgentRun, Assumption, Credential, Engine, Event, Gate, Level, PathStep, Reference, Way,
     merge,
 };
+use crate::acts::SinkKind;
 use crate::agents::{self, ActorCheck, Agent, Bots};
 use crate::workflow::Job;
 
@@ -40,6 +41,14 @@ pub(super) fn agent_step(
             }
         }
     };
+    let spare = match &agent.token {
+        Some(template) => names.spare_of(template, 0),
+        None if agent.own_app.is_some() => None,
+        None => names
+            .spare(&crate::acts::Token::Env(crate::acts::GH_ENV))
+            .or_else(|| state.spare.clone()),
+    }
+    .filter(|_| credential.fires());
     let writes = match &credential {
         Credential::None | Credential::Outside => false,
         Credential::Default => match token_writes(run, job, "contents") {
@@ -121,7 +130,15 @@ pub(super) fn agent_step(
         state.agent = Some(own.clone());
     }
     if writes && agent.shell {
-        capabilities(engine, run, job, agent, &credential, &own);
+        if let Some(fact) = spare {
+            let first = own.gated(&Gate::Fact(fact));
+            capabilities(engine, run, job, agent, &credential, &first);
+            if token_writes(run, job, "contents") == Some(true) {
+                capabilities(engine, run, job, agent, &Credential::Default, &own);
+            }
+        } else {
+            capabilities(engine, run, job, agent, &credential, &own);
+        }
     } else if writes
         && agent
             .tools
@@ -203,6 +220,56 @@ fn note_agent(
     }
 }
 
+/// What an agent that may push can release. Where its tools name releases, it makes them; where
+/// they only let it push, a tag is a release if someone takes it for one. No workflow starts from
+/// what the job's own token makes.
+fn release(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    agent: &Agent,
+    credential: &Credential,
+    base: &PathStep,
+    way: &Way,
+) {
+    let named = agent
+        .tools
+        .as_ref()
+        .is_some_and(|tools| agents::may_release(tools));
+    let practised = run.subject.workflows.iter().any(|workflow| {
+        workflow.jobs.iter().flat_map(|job| &job.steps).any(|step| {
+            step.acts.iter().any(|act| {
+                matches!(
+                    act.op,
+                    crate::acts::Op::Release { .. } | crate::acts::Op::Tag(_)
+                )
+            })
+        })
+    });
+    if !named && (credential.fires() || !practised) {
+        return;
+    }
+    let gate = if named {
+        merge::tag_gate(engine, run.repository, true)
+    } else {
+        Gate::Fact(format!(
+            "whether anyone takes a tag that {} makes for a release: no workflow starts from it",
+            agent.name
+        ))
+    };
+    let step = PathStep {
+        event: "tag or release".to_owned(),
+        ..base.clone()
+    };
+    let way = engine.step(way, step, &gate);
+    engine.reach(
+        run.repository,
+        SinkKind::Release,
+        &format!("tag or release by {}", agent.name),
+        (&agent.file, agent.line),
+        &way,
+    );
+}
+
 /// What an agent can do by itself with a token that writes and a shell that pushes.
 fn capabilities(
     engine: &mut Engine<'_>,
@@ -214,7 +281,7 @@ fn capabilities(
 ) {
     let place = (agent.file.as_str(), agent.line);
     let what = format!("{} can push with {}", agent.name, credential.words());
-    merge::push(
+    let _ = merge::push(
         engine,
         run.repository,
         &Reference::Default,
@@ -235,6 +302,7 @@ fn capabilities(
         event: String::new(),
         why: what,
     };
+    release(engine, run, agent, credential, &base, way);
     if credential.fires() {
         let gate = merge::tag_gate(engine, run.repository, true);
         let tagged = engine.step(

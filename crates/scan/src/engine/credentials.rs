@@ -92,6 +92,61 @@ impl Names<'_> {
         Credential::Default
     }
 
+    /// Where a token has the job's own for its fallback (`secrets.A || github.token`): the fact
+    /// on which it is the first.
+    pub(super) fn spare(&self, token: &Token) -> Option<String> {
+        match token {
+            Token::Value(template) => self.spare_of(template, 0),
+            Token::Env(names) => names.iter().find_map(|name| {
+                self.env.iter().rev().find_map(|layer| {
+                    let (_, value) = layer.iter().find(|(key, _)| key == name)?;
+                    Some(self.spare_of(value, 0))
+                })
+            })?,
+            Token::Git | Token::Outside => None,
+        }
+    }
+
+    pub(super) fn spare_of(&self, template: &str, depth: u8) -> Option<String> {
+        let lower = template.to_lowercase();
+        if let Some((first, rest)) = lower.split_once("||") {
+            let own = rest.contains("secrets.github_token") || rest.contains("github.token");
+            let named = ["secrets.", "steps.", "needs.", "inputs."]
+                .iter()
+                .any(|mark| first.contains(mark));
+            // A step that always runs leaves its token.
+            let made = first.split_once("steps.").is_some_and(|(_, rest)| {
+                let id = rest.split('.').next().unwrap_or_default();
+                self.job.is_some_and(|job| {
+                    job.steps.iter().any(|step| {
+                        step.condition.is_none()
+                            && step
+                                .id
+                                .as_deref()
+                                .is_some_and(|known| known.eq_ignore_ascii_case(id))
+                    })
+                })
+            });
+            if made {
+                return None;
+            }
+            let first = template
+                .get(..first.len())
+                .unwrap_or_default()
+                .trim_start_matches(['$', '{', ' ', '(']);
+            return (own && named && !first.contains("&&"))
+                .then(|| format!("whether {} is set here", first.trim()));
+        }
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        let name = variables(template).into_iter().next()?;
+        self.env.iter().rev().find_map(|layer| {
+            let (_, value) = layer.iter().find(|(key, _)| *key == name)?;
+            Some(self.spare_of(value, depth + 1))
+        })?
+    }
+
     /// The token that an earlier step made: an app's, with the rights that the step asks for.
     fn made_token(&self, lower: &str) -> Credential {
         let whole = || Credential::App(String::new());

@@ -196,7 +196,7 @@ pub(super) struct Push {
     pub(super) silent: bool,
 }
 
-/// A push to a branch of this repository.
+/// A push to a branch of this repository. Answers with what the branch's rules demand for it.
 #[expect(
     clippy::too_many_arguments,
     reason = "who pushes what where and how; grouping would only hide the parts"
@@ -210,7 +210,7 @@ pub(super) fn push(
     what: &str,
     way: &Way,
     how: Push,
-) {
+) -> Gate {
     let fires = credential.fires() && !how.silent;
     let step = |event: String| PathStep {
         file: place.0.to_owned(),
@@ -223,6 +223,7 @@ pub(super) fn push(
     match reference {
         Reference::Default => {
             let gate = push_gate(engine, repository, credential);
+            let cost = gate.clone();
             let way = engine.step(way, step("push to the default branch".to_owned()), &gate);
             landed(engine, repository, place, &way, None);
             let heard = !how.silent && engine.has_other_systems(repository);
@@ -234,6 +235,7 @@ pub(super) fn push(
                 };
                 engine.happens(event, way);
             }
+            return cost;
         }
         Reference::Branch(name) if matches!(name.as_str(), "gh-pages" | "pages") => {
             let way = engine.step(way, step(format!("push to {name}")), &Gate::Clear);
@@ -271,6 +273,7 @@ pub(super) fn push(
         }
         Reference::Tag(_) => {}
     }
+    Gate::Clear
 }
 
 fn branch_pushed(

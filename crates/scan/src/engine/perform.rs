@@ -5,7 +5,7 @@ use super::rights::permitted;
 use super::run::{JobRun, Restriction, Run};
 use super::scope::Names;
 use super::{Actor, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Way, merge};
-use crate::acts::{Act, Check, Op, SinkKind, Target, is_rehearsal};
+use crate::acts::{Act, Check, Op, SinkKind, Target, Token, is_rehearsal};
 use crate::expr::{self, Truth, Value};
 use crate::workflow::{Job, System};
 
@@ -24,6 +24,9 @@ pub(super) fn one_act(
     state: &mut JobRun,
 ) {
     let mut way = here.clone();
+    if let Some(gate) = state.stopped(state.condition.as_deref()) {
+        way = way.gated(gate);
+    }
     for template in &act.only_if {
         match expr::truth_of(&flag(template, names)) {
             Truth::No => return,
@@ -74,8 +77,98 @@ pub(super) fn one_act(
     {
         way = agent.clone();
     }
+    if act.needs_registry && !holds_registry(run, job, names) {
+        return;
+    }
     let credential = names.credential(&act.token, &state.git);
-    perform(engine, run, job, act, names, &way, &credential, state);
+    // `secrets.A || github.token`: the second acts for sure, the first if it is there.
+    let spare = match &act.token {
+        Token::Git => state.spare.clone(),
+        other => names.spare(other),
+    };
+    let mut costs = Gate::Clear;
+    if let Some(fact) = spare
+        && credential.fires()
+    {
+        costs = perform(
+            engine,
+            run,
+            job,
+            act,
+            names,
+            &way,
+            &Credential::Default,
+            state,
+        );
+        let first = way.gated(&Gate::Fact(fact));
+        let _ = perform(engine, run, job, act, names, &first, &credential, state);
+    } else {
+        let cost = perform(engine, run, job, act, names, &way, &credential, state);
+        if act.must {
+            costs = cost;
+        }
+    }
+    if act.must && costs != Gate::Clear {
+        state.refused = Some((costs, state.condition.clone()));
+    }
+}
+
+/// Whether a job holds a credential that a registry may take: a secret that is not the forge's or
+/// a service's for reports, or the identity that trusted publishing asks for.
+fn holds_registry(run: &Run<'_>, job: &Job, names: &Names<'_>) -> bool {
+    if run.workflow.system != System::GitHub {
+        return true;
+    }
+    let permissions = job
+        .permissions
+        .as_ref()
+        .or(run.workflow.permissions.as_ref());
+    if permissions.is_some_and(|permissions| permissions.writes("id-token")) {
+        return true;
+    }
+    let counts = |value: &str| {
+        value.match_indices("secrets.").any(|(at, _)| {
+            let name: String = value
+                .get(at + 8..)
+                .unwrap_or_default()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect::<String>()
+                .to_ascii_uppercase();
+            ![
+                "GITHUB",
+                "GH_",
+                "_PAT",
+                "PAT_",
+                "CODECOV",
+                "SONAR",
+                "SLACK",
+                "DISCORD",
+                "_APP_",
+                "APP_",
+                "PRIVATE_KEY",
+                "BOT",
+            ]
+            .iter()
+            .any(|mark| name.contains(mark))
+                && name != "PAT"
+        })
+    };
+    let given = |test: &dyn Fn(&str) -> bool| {
+        names
+            .env
+            .iter()
+            .any(|layer| layer.iter().any(|(_, value)| test(value)))
+            || job.steps.iter().any(|step| {
+                step.env
+                    .iter()
+                    .chain(&step.with)
+                    .any(|(_, value)| test(value))
+                    || step.run.as_ref().is_some_and(|(text, _)| test(text))
+            })
+    };
+    // Where the files show no credential at all, it comes from elsewhere, whatever it is.
+    given(&counts) || !given(&|value| value.contains("secrets.") || value.contains("github.token"))
 }
 
 /// Whether a tool that releases from certain branches only would do so in this run.
@@ -130,7 +223,7 @@ fn perform(
     way: &Way,
     credential: &Credential,
     state: &mut JobRun,
-) {
+) -> Gate {
     let place = (act.file.as_str(), act.line);
     let step = |event: String, why: &str| PathStep {
         file: act.file.clone(),
@@ -143,7 +236,7 @@ fn perform(
     match &act.op {
         Op::Publish | Op::Deploy { .. } => {
             if !permitted(engine, run, job, &Credential::Outside, &[]) {
-                return;
+                return Gate::Clear;
             }
             let kind = if act.op == Op::Publish {
                 SinkKind::Publish
@@ -157,7 +250,7 @@ fn perform(
                 .map(|(name, _)| name.as_str())
                 .unwrap_or_default();
             if kind == SinkKind::Deploy && is_rehearsal(environment) {
-                return;
+                return Gate::Clear;
             }
             if let Some(fact) = branch_fact(run, kind) {
                 gate = Gate::Fact(fact);
@@ -171,11 +264,11 @@ fn perform(
                 &way,
             );
         }
-        Op::Push(target) => push(engine, run, job, act, names, way, credential, target),
+        Op::Push(target) => return push(engine, run, job, act, names, way, credential, target),
         Op::Tag(name) => tag(engine, run, job, act, way, credential, name.clone()),
         Op::Release { draft, tag: name } => {
             if !permitted(engine, run, job, credential, &["contents"]) {
-                return;
+                return Gate::Clear;
             }
             let mut gate = Gate::Clear;
             if let Some(draft) = draft {
@@ -218,7 +311,7 @@ fn perform(
         }
         Op::CreatePr(new) => {
             if !permitted(engine, run, job, credential, &["pull-requests"]) {
-                return;
+                return Gate::Clear;
             }
             // What aims at another branch lands nothing on the default one.
             if let Some(base) = &new.base
@@ -227,7 +320,7 @@ fn perform(
                 && !base.contains('$')
                 && base != run.default_branch()
             {
-                return;
+                return Gate::Clear;
             }
             let pull = PullRequest {
                 author: credential.actor(),
@@ -259,7 +352,7 @@ fn perform(
             any,
         } => {
             if !permitted(engine, run, job, credential, &["contents"]) {
-                return;
+                return Gate::Clear;
             }
             // `pull-requests: write` is what `gh pr merge` asks for too, but contents decides.
             let on_event = run.event.pull_request.clone();
@@ -294,7 +387,7 @@ fn perform(
         }
         Op::Approve => {
             if !permitted(engine, run, job, credential, &["pull-requests"]) {
-                return;
+                return Gate::Clear;
             }
             let pull = run.event.pull_request.as_ref().or(state.pull.as_ref());
             merge::approve(
@@ -309,7 +402,7 @@ fn perform(
         }
         Op::Label(list) => {
             if !credential.fires() || run.restricted == Restriction::Nothing {
-                return;
+                return Gate::Clear;
             }
             let way = engine.step(way, step("label".to_owned(), &act.what), &Gate::Clear);
             for label in list {
@@ -346,7 +439,7 @@ fn perform(
         }
         Op::Comment(body) => {
             if !credential.fires() || run.restricted == Restriction::Nothing {
-                return;
+                return Gate::Clear;
             }
             let text = body
                 .as_deref()
@@ -373,7 +466,7 @@ fn perform(
         }
         Op::Issue => {
             if !credential.fires() || run.restricted == Restriction::Nothing {
-                return;
+                return Gate::Clear;
             }
             let way = engine.step(
                 way,
@@ -404,10 +497,10 @@ fn perform(
             repository,
         } => {
             if !permitted(engine, run, job, credential, &["contents"]) {
-                return;
+                return Gate::Clear;
             }
             let Some(target) = other_repository(engine, run, repository.as_deref()) else {
-                return;
+                return Gate::Clear;
             };
             let kind = event_type
                 .as_deref()
@@ -428,6 +521,7 @@ fn perform(
         }
         Op::Check(_) | Op::Local(_) => {}
     }
+    Gate::Clear
 }
 
 /// The label by which a job that this one needs selected pull requests.

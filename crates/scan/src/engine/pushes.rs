@@ -20,22 +20,22 @@ pub(super) fn push(
     way: &Way,
     credential: &Credential,
     target: &Target,
-) {
+) -> Gate {
     if let Target::Elsewhere(place) = target {
         elsewhere(engine, run, act, way, credential, place);
-        return;
+        return Gate::Clear;
     }
     if !permitted(engine, run, job, credential, &["contents"]) {
-        return;
+        return Gate::Clear;
     }
     let Some(reference) = names.destination(target) else {
-        return;
+        return Gate::Clear;
     };
     if let Reference::Tag(name) = reference {
         tag(engine, run, job, act, way, credential, name);
-        return;
+        return Gate::Clear;
     }
-    merge::push(
+    let gate = merge::push(
         engine,
         run.repository,
         &reference,
@@ -51,6 +51,7 @@ pub(super) fn push(
     if *target == Target::CurrentAndTags {
         tag(engine, run, job, act, way, credential, None);
     }
+    gate
 }
 
 /// Pushes to a repository of deployments or packages ship something; others do not.

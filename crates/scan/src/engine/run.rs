@@ -345,6 +345,9 @@ fn job_way(
         checkout: false,
         agent: None,
         pull: None,
+        spare: None,
+        refused: None,
+        condition: None,
     };
     let mut way = base;
     for step in &job.steps {
@@ -356,6 +359,10 @@ fn job_way(
             depth: Cell::new(0),
         };
         step_acts(engine, run, job, step, &names, &mut way, &mut state, 0);
+    }
+    // Jobs that need this one run only if it went through.
+    if let Some((gate, None)) = &state.refused {
+        way = way.gated(gate);
     }
     Some(way)
 }
@@ -526,6 +533,9 @@ fn unknown_call(
             checkout: true,
             agent: None,
             pull: None,
+            spare: None,
+            refused: None,
+            condition: None,
         };
         agent_step(engine, run, job, &agent, names, way, &mut state);
         return;
@@ -585,6 +595,28 @@ pub(super) struct JobRun {
     pub(super) agent: Option<Way>,
     /// The pull request opened in this job.
     pub(super) pull: Option<PullRequest>,
+    /// The fact on which git's credential is not the job's own token, where that is the fallback.
+    pub(super) spare: Option<String>,
+    /// What a push that could not be left out costs, and the condition of its step.
+    pub(super) refused: Option<(Gate, Option<String>)>,
+    /// The condition of the step at hand.
+    pub(super) condition: Option<String>,
+}
+
+impl JobRun {
+    /// What a push that was refused before costs a step: it runs only if the push went through,
+    /// or was left out, or if it runs in any case.
+    pub(super) fn stopped(&self, condition: Option<&str>) -> Option<&Gate> {
+        let (gate, pushed_if) = self.refused.as_ref()?;
+        let condition = condition.unwrap_or_default();
+        let anyway = ["always()", "failure()", "cancelled()"]
+            .iter()
+            .any(|word| condition.contains(word));
+        let follows = pushed_if
+            .as_deref()
+            .is_none_or(|pushed_if| condition.contains(pushed_if));
+        (follows && !anyway).then_some(gate)
+    }
 }
 
 #[expect(
@@ -616,10 +648,19 @@ fn step_acts(
         return;
     };
     let here = way.gated(&gate);
+    state.condition = step
+        .condition
+        .as_ref()
+        .map(|condition| condition.text.trim().to_owned());
     if let Some(checkout) = &step.checkout
         && !checkout.aside
     {
         state.checkout = true;
+        state.spare = checkout
+            .token
+            .as_deref()
+            .filter(|_| checkout.ssh_key.is_none())
+            .and_then(|token| names.spare_of(token, 0));
         state.git = if let Some(key) = &checkout.ssh_key {
             match names.credential_of(key, 0) {
                 Credential::Secret(name) => Credential::DeployKey(name),

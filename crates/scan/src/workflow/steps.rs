@@ -208,6 +208,7 @@ pub(crate) fn script_step(
     out: &mut Step,
 ) {
     let mut shell = state.shell.clone();
+    shell.committed = false;
     shell.directory = directory
         .map(|place| {
             place
@@ -241,8 +242,11 @@ pub(crate) fn script_step(
         state.local = Some("the cluster or cloud belongs to the job");
     }
     let calls = std::mem::take(&mut reader.shell.agents);
+    let settings = (!calls.is_empty())
+        .then(|| project_settings(Some(tree)))
+        .flatten();
     for call in calls {
-        out.agents.push(Agent {
+        let mut agent = Agent {
             name: call.name,
             file: call.file,
             line: call.line,
@@ -259,12 +263,22 @@ pub(crate) fn script_step(
             bots: agents::Bots::All,
             uses: None,
             generic: false,
-        });
+        };
+        if let Some(settings) = &settings {
+            agents::by_project_settings(&mut agent, settings);
+        }
+        out.agents.push(agent);
     }
     out.acts.append(&mut reader.acts);
     state.shell = reader.shell;
     state.shell.directory = None;
     state.shell.foreign = None;
+}
+
+/// The settings that Claude Code finds in the repository.
+fn project_settings(tree: Option<&Tree>) -> Option<String> {
+    let text = tree?.read(".claude/settings.json").ok()?;
+    Some(text.to_string())
 }
 
 #[expect(
@@ -461,6 +475,9 @@ fn uses_step(
     if let Some(mut agent) = agents::by_action(uses, &with) {
         file.clone_into(&mut agent.file);
         agent.line = line;
+        if let Some(settings) = project_settings(library.tree()) {
+            agents::by_project_settings(&mut agent, &settings);
+        }
         out.agents.push(agent);
     }
     // An action that pushes the branch at hand pushes the one that was checked out by name.
