@@ -360,9 +360,8 @@ pub(super) fn only_called(text: &str, called: &[String]) -> String {
     lines
         .iter()
         .zip(keep)
-        .map(|(line, keep)| if keep { *line } else { "" })
-        .collect::<Vec<_>>()
-        .join("\n")
+        .flat_map(|(line, keep)| [if keep { *line } else { "" }, "\n"])
+        .collect()
 }
 
 #[cfg(test)]
@@ -394,7 +393,7 @@ function tidy() {
 
     #[test]
     fn what_hands_a_command_on_is_known() {
-        assert_eq!(wrappers(HELPERS, &[]), vec!["run", "go", "quietly"]);
+        assert_eq!(wrappers(HELPERS, &[]), vec!["run", "quietly", "go"]);
         assert!(
             wrappers(
                 "def sh(cmd):\n    return subprocess.run(cmd, check=True)\n",
