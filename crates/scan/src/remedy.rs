@@ -401,12 +401,12 @@ fn edit_for(repository: &Repository, step: &PathStep, text: &str) -> Option<(Str
 
 /// Mergify labels a pull request where it merged it or put it into its queue.
 fn label_only(lines: &[&str], line: usize) -> Option<String> {
-    let merges = |text: &&str| {
+    let merges = |text: &str| {
         let text = text.trim_start();
         text.starts_with("merge:") || text.starts_with("queue:")
     };
     let at = line.checked_sub(1)?;
-    let at = at + lines.get(at..)?.iter().position(|text| merges(&text))?;
+    let at = at + lines.get(at..)?.iter().position(|text| merges(text))?;
     let depth = indent(lines.get(at)?);
     let nested = |text: &&&str| !text.trim().is_empty() && indent(text) > depth;
     let end = at + 1 + lines.get(at + 1..)?.iter().take_while(nested).count();
