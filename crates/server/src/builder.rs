@@ -94,7 +94,7 @@ pub async fn run(config: BuilderConfig) -> Result<u64, Refusal> {
     };
     // Nothing is claimed that can't be run.
     launcher.try_out(&config.work).await?;
-    let mut stop = std::pin::pin!(stopped());
+    let mut stop = std::pin::pin!(crate::serve::stopped());
     let mut server = tokio::select! {
         server = connect(&config, signer) => server?,
         () = &mut stop => return Ok(0),
@@ -218,20 +218,6 @@ fn take_directory(work: &Path) -> Result<File, Refusal> {
         }
     }
     Ok(lock)
-}
-
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 #[cfg(test)]

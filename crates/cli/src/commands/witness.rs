@@ -99,6 +99,7 @@ async fn serve(
     listen: SocketAddr,
 ) -> Result<(), Refusal> {
     log_to_stderr();
+    let stopped = portcullis_server::serve::stopped();
     let witness = Arc::new(Witness::open(dir)?);
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         Refusal::unavailable("address-taken", "the witness can't listen")
@@ -113,7 +114,7 @@ async fn serve(
         format!("ready at http://{at}, watching {logs} logs as {key}")
     })?;
     let serving = tokio::spawn(witness::serve(witness, listener));
-    portcullis_server::serve::stopped().await;
+    stopped.await;
     serving.abort();
     Ok(())
 }

@@ -139,8 +139,11 @@ feed\"; echo; readlink link; stat -c %a 'odd name'; stat -c %s sparse; ls bytes-
     let kept_as = &kept.body["number"];
     // While it stands still its one connection dies.
     HUNG_UP.store(true, Ordering::Relaxed);
-    house.await_entry("call.observed", |entry| {
-        entry.body["bytes"][1].as_u64() > Some(0) && entry.body["lease"]["id"] == web.as_str()
+    house.await_entry("calls.observed", |entry| {
+        let ended = entry.body["ended"].as_array();
+        ended.into_iter().flatten().any(|calls| {
+            calls["lease"]["id"] == web.as_str() && calls["bytes"][0][1].as_u64() > Some(0)
+        })
     });
     let asked = house.await_request(&id);
     house.approve("ada", &asked).ok();
