@@ -162,7 +162,13 @@ struct Connection {
 
 impl Connection {
     fn open(address: SocketAddr) -> Outcome<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        // A run may be made to stand still for a moment, which interrupts what it waits for.
+        let stream = loop {
+            match TcpStream::connect_timeout(&address, PATIENCE) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                connected => break connected?,
+            }
+        };
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self {
@@ -173,13 +179,35 @@ impl Connection {
     }
 
     /// One request and its whole answer, which has to be 200. A peer that does not keep
-    /// connections is connected to anew.
+    /// connections is connected to anew, as one that hung up while nothing was asked.
     fn ask(&mut self, text: &str) -> Outcome<()> {
-        self.stream.write_all(text.as_bytes())?;
+        const TRIES: usize = 3;
+        for _ in 1..TRIES {
+            if self.try_ask(text)? {
+                return Ok(());
+            }
+            *self = Self::open(self.address)?;
+        }
+        if self.try_ask(text)? {
+            Ok(())
+        } else {
+            Err("connections end before an answer".into())
+        }
+    }
+
+    /// Whether an answer came; not, where the connection was over before it began.
+    fn try_ask(&mut self, text: &str) -> Outcome<bool> {
+        if self.stream.write_all(text.as_bytes()).is_err() {
+            return Ok(false);
+        }
         let mut filled = 0;
         loop {
             let room = self.buffer.get_mut(filled..).unwrap_or_default();
-            let count = self.stream.read(room)?;
+            let count = match self.stream.read(room) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) if filled == 0 => return Ok(false),
+                read => read?,
+            };
             filled += count;
             let seen = self.buffer.get(..filled).unwrap_or_default();
             let (done, closes) = whole(seen, count == 0)?;
@@ -187,7 +215,7 @@ impl Connection {
                 if closes {
                     *self = Self::open(self.address)?;
                 }
-                return Ok(());
+                return Ok(true);
             }
         }
     }
