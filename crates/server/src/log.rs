@@ -121,6 +121,7 @@ pub(crate) async fn serve_bounded(listener: TcpListener, router: Router) {
                 continue;
             }
         };
+        let _best_effort = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let _slot = slot;

@@ -1,5 +1,6 @@
 //! The role `serve`: the ledger, the API, the gateway, the worker.
 
+use axum::serve::ListenerExt as _;
 use std::future::{Future, IntoFuture as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -114,6 +115,11 @@ async fn turn(
         None => tracing::info!(?role, "ready again"),
     }
     let (end, ending) = tokio::sync::oneshot::channel::<()>();
+    // Head and body of an answer go out in two writes; the second must not wait for the client's
+    // delayed acknowledgement of the first.
+    let listener = listener.tap_io(|stream| {
+        let _best_effort = stream.set_nodelay(true);
+    });
     let serving =
         axum::serve(listener, api::router(Arc::clone(app))).with_graceful_shutdown(async {
             // A sender that is gone says the same.
