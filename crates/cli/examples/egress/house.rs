@@ -207,14 +207,18 @@ impl House {
     pub(crate) fn trip(&self, probe: usize) -> Outcome<(i64, i64)> {
         let agent = format!("probe-{probe}");
         let asked_ms = now_ms();
-        done(
-            self.portcullis()
-                .args(["breaker", "trip", "--agent", &agent, "--why", "measured"]),
-        )?;
-        let told = done(
-            self.portcullis()
-                .args(["ledger", "tail", "--output", "json"]),
-        )?;
+        let answer: Value = serde_json::from_str(&done(self.portcullis().args([
+            "--output", "json", "breaker", "trip", "--agent", &agent, "--why", "measured",
+        ]))?)?;
+        let index = answer.get("index").and_then(Value::as_u64).unwrap_or(0);
+        let told = done(self.portcullis().args([
+            "--output",
+            "json",
+            "ledger",
+            "tail",
+            "--from",
+            &index.to_string(),
+        ]))?;
         let recorded = told
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -242,7 +246,9 @@ impl House {
 
 /// The time of an entry in milliseconds since 1970, wherever it stands in what was printed.
 fn time_of(entry: &Value) -> Option<i64> {
-    let time = entry.pointer("/event/time").or_else(|| entry.get("time"))?;
+    let time = ["/entry/time", "/event/time", "/time"]
+        .iter()
+        .find_map(|place| entry.pointer(place))?;
     let time: portcullis_model::Timestamp = time.as_str()?.parse().ok()?;
     i64::try_from(time.as_ms()).ok()
 }
