@@ -79,7 +79,7 @@ fn main() {
     }
     let limits = machine::describe(&options.dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap();
     let all = mode.is_none();
