@@ -314,7 +314,7 @@ proptest::proptest! {
         let house = house();
         let token = house.issue();
         let text = token.text.expose();
-        #[allow(
+        #[expect(
             clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
             reason = "an index within a short text"
         )]

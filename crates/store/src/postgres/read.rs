@@ -34,7 +34,7 @@ pub(crate) fn digest(row: &Row, column: usize) -> Result<Digest, Refusal> {
         .map_err(|_| altered("a digest has not 32 bytes"))
 }
 
-#[allow(
+#[expect(
     clippy::needless_pass_by_value,
     reason = "used where an error is mapped"
 )]

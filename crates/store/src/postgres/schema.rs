@@ -163,7 +163,7 @@ fn check(link: &Link) -> Result<(), Refusal> {
     Ok(())
 }
 
-#[allow(
+#[expect(
     clippy::needless_pass_by_value,
     reason = "used where an error is mapped"
 )]
