@@ -17,16 +17,17 @@
 //! and `fcgiwrap`, as root; without them it says so and measures the gateway alone.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::error::Error;
+#[path = "common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::io::{BufWriter, Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use common::{Outcome, done, free_port, git, identity, machine};
 
 const ONE: &str = r#"
 for n in $(seq "$PUSHES"); do
@@ -566,33 +567,6 @@ fn start_nginx(root: &Path, port: u16, nginx: &Path, wrap: &Path) -> Outcome<Vec
     Err("nginx does not answer".into())
 }
 
-fn identity(command: &mut Command) -> &mut Command {
-    for (name, value) in [("NAME", "Ada"), ("EMAIL", "ada@example.com")] {
-        command.env(format!("GIT_AUTHOR_{name}"), value);
-        command.env(format!("GIT_COMMITTER_{name}"), value);
-    }
-    command
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> Outcome<()> {
-    done(identity(
-        Command::new("git").args(arguments).current_dir(folder),
-    ))
-    .map(|_| ())
-}
-
-/// Runs a command to its end; what it printed.
-fn done(command: &mut Command) -> Outcome<String> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?}\n{error}").into())
-}
-
 fn await_text(file: &Path, text: &str) -> Outcome<()> {
     for _ in 0..600 {
         if fs::read_to_string(file)?.contains(text) {
@@ -603,10 +577,6 @@ fn await_text(file: &Path, text: &str) -> Outcome<()> {
     Err(format!("{} never says {text}", file.display()).into())
 }
 
-fn free_port() -> Outcome<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// The median of the lines of this name, in microseconds.
 fn median(text: &str, what: &str) -> f64 {
     let mut all: Vec<f64> = text
@@ -615,15 +585,4 @@ fn median(text: &str, what: &str) -> f64 {
         .collect();
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn machine() -> String {
-    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
-        .unwrap_or("unknown processor");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    format!("{model}, {cores} cores, load before: {}", load.trim())
 }

@@ -1,15 +1,15 @@
 //! A server of its own, runs under it, and the proxies beside it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::NAME;
+use super::common::{Outcome, done, free_port, git};
 use super::load::{Figures, now_ms};
-use super::{NAME, Outcome};
 
 /// Agents whose breaker is tripped, one after the other: a reset would take a hardware key.
 pub(crate) const PROBES: usize = 5;
@@ -313,41 +313,4 @@ pub(crate) fn sync_ms(root: &Path) -> Outcome<f64> {
     }
     times.sort_by(f64::total_cmp);
     Ok(super::load::at(&times, 50))
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> Outcome<()> {
-    let mut command = Command::new("git");
-    for (name, value) in [("NAME", "Ada"), ("EMAIL", "ada@example.com")] {
-        command.env(format!("GIT_AUTHOR_{name}"), value);
-        command.env(format!("GIT_COMMITTER_{name}"), value);
-    }
-    command
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null");
-    done(command.args(arguments).current_dir(folder)).map(|_| ())
-}
-
-/// Runs a command to its end; what it printed.
-fn done(command: &mut Command) -> Outcome<String> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?}\n{error}").into())
-}
-
-fn free_port() -> Outcome<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-pub(crate) fn machine() -> String {
-    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
-        .unwrap_or("unknown processor");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    format!("{model}, {cores} cores, load before: {}", load.trim())
 }

@@ -13,9 +13,10 @@ use portcullis_model::statement::{Command, Envelope, SignedCommand};
 use portcullis_model::{Secret, Timestamp, canonical};
 use serde_json::{Value, json};
 
+use super::NAME;
+use super::common::Outcome;
 use super::house::House;
 use super::load::{Figures, at, now_ms, one_by_one, over_and_over, request, total};
-use super::{NAME, Outcome};
 
 /// How many proofs are used before new ones are made: they are good for 20 seconds.
 const PROOFS: usize = 60_000;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Outcome;
+use super::common::Outcome;
 
 /// How long anything may take to begin.
 const PATIENCE: Duration = Duration::from_secs(30);

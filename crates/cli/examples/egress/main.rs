@@ -15,17 +15,17 @@
 //! figures are those of the way, not of the hosts. As root, for the sandbox.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod house;
 mod launcher;
 mod load;
 
-use std::error::Error;
 use std::time::Duration;
 
+use common::Outcome;
 use house::House;
 use load::{Figures, Host, Way};
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// A name that leads to the host of this benchmark.
 const NAME: &str = "bench.test";
@@ -45,7 +45,7 @@ fn main() -> Outcome<()> {
     };
     let (seconds, connections) = (number(0, 10)?, usize::try_from(number(1, 64)?)?);
     let time = Duration::from_secs(seconds);
-    println!("{}", house::machine());
+    println!("{}", common::machine());
     let place = tempfile::Builder::new().prefix("egress-bench").tempdir()?;
     let host = Host::start()?;
     let house = House::prepare(place.path(), host.port)?;
