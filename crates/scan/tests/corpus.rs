@@ -27,10 +27,13 @@
     reason = "a test may fail"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::on_disk;
 use portcullis_scan::report::{Decision, Report, Verdict};
 use portcullis_scan::{Settings, scan_memory};
 
@@ -362,17 +365,6 @@ fn the_real_binary_says_the_same_and_its_exit_code_tells() {
             case.name
         );
     }
-}
-
-/// Files of a repository on disk, for git to patch.
-fn on_disk(files: &BTreeMap<String, String>) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = directory.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    directory
 }
 
 /// The files after git applied a patch to them.

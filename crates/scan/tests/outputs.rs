@@ -8,10 +8,13 @@
     reason = "a test may fail"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::on_disk;
 use portcullis_scan::report::{Decision, Report};
 use portcullis_scan::{findings, inventory, render, scan_memory};
 
@@ -37,16 +40,6 @@ fn files() -> BTreeMap<String, String> {
 
 fn sample() -> Report {
     scan_memory(vec![("acme/widget".to_owned(), files())], &[])
-}
-
-fn on_disk(files: &BTreeMap<String, String>) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = directory.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    directory
 }
 
 fn binary(arguments: &[&str]) -> Output {

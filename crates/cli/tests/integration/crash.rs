@@ -1,12 +1,11 @@
 //! `kill -9` anywhere: the state after is the state before, and nothing is done twice.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::house::{Entry, House, Plan, committing, wait_until};
+use crate::house::{Entry, House, Plan, committing, copy_folder, wait_until};
 
 /// The recorded history, which a restart may only add to.
 fn history(house: &House) -> (u64, String, Vec<String>) {
@@ -271,17 +270,4 @@ fn a_data_directory_that_went_back_in_time_halts_everything_until_people_sign() 
     house.approve("ada", request).ok();
     house.await_entry("breaker.reset", |_| true);
     assert_eq!(house.get("/v1/status")["breakers"], json!([]));
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

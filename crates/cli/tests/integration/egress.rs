@@ -50,16 +50,7 @@ pub(crate) fn without_interruptions(house: &House) {
     let begin = text.find("@id(\"run-read-untrusted\")").unwrap();
     let end = text.find("@id(\"run-budget-used-up\")").unwrap();
     std::fs::write(&file, format!("{}{}", &text[..begin], &text[end..])).unwrap();
-    let before = house.entries("activation.completed").len();
-    house
-        .cli(
-            "ada",
-            &["policy", "activate", &folder, "--why", "for a test"],
-        )
-        .ok();
-    house.await_entry("activation.completed", |_| {
-        house.entries("activation.completed").len() > before
-    });
+    house.activate_policy(&folder);
 }
 
 #[test]

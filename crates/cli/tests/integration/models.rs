@@ -45,16 +45,7 @@ fn a_changed_prompt_and_a_swapped_model_end_what_policy_says_they_end() {
     house.add("ada", "endpoint", &record).ok();
     allow(&house, &[], "endpoints = [\"model\"]");
     let folder = house.policy_with("models.cedar", RULES);
-    let before = house.entries("activation.completed").len();
-    house
-        .cli(
-            "ada",
-            &["policy", "activate", &folder, "--why", "for a test"],
-        )
-        .ok();
-    house.await_entry("activation.completed", |_| {
-        house.entries("activation.completed").len() > before
-    });
+    house.activate_policy(&folder);
     let script = |calls: &[(&str, &str, bool)]| {
         let mut script = format!(
             "{NO_PROXY}ask() {{ curl -sS -o /tmp/out -w '%{{http_code}} ' -H 'content-type: application/json' \

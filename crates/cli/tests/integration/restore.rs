@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::house::{House, wait_until};
+use crate::house::{House, copy_folder, wait_until};
 use crate::log::{await_cosigned, grow, house_with_witnesses};
 
 /// Files of a folder with their sizes, the locks left out.
@@ -251,17 +251,4 @@ fn a_backup_that_has_all_takes_no_signature_and_one_that_nobody_can_judge_does()
     assert_eq!(part["from"]["size"], all);
     assert_eq!(part["lost"], json!({"from": kept, "to": kept}));
     house.cli("ada", &["--home", home, "ledger", "verify"]).ok();
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

@@ -235,6 +235,15 @@ impl House {
         folder.to_str().unwrap().to_owned()
     }
 
+    /// Puts a folder of policy in force.
+    pub(crate) fn activate_policy(&self, folder: &str) {
+        self.cli(
+            "ada",
+            &["policy", "activate", folder, "--why", "for a test"],
+        )
+        .ok();
+    }
+
     /// Makes an SSH key with OpenSSH's own program.
     pub(crate) fn make_key(&self, person: &str) {
         let mut keygen = Command::new("ssh-keygen");
@@ -890,6 +899,20 @@ pub(crate) fn nanos() -> u32 {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .subsec_nanos()
+}
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// The mode bits of a file.

@@ -36,6 +36,18 @@ struct Client {
 }
 
 impl Client {
+    /// The first git that is found, with the newest protocol.
+    fn first() -> Self {
+        Self::speaking(gits().remove(0), 2)
+    }
+
+    fn speaking(program: PathBuf, protocol: u8) -> Self {
+        Self {
+            program,
+            protocol: format!("protocol.version={protocol}"),
+        }
+    }
+
     async fn call(&self, dir: &Path, args: &[&str]) -> Output {
         let mut all = vec!["-c", self.protocol.as_str()];
         all.extend(args);
@@ -63,10 +75,7 @@ async fn every_git_clones_fetches_and_pushes_by_every_protocol() {
     for program in gits() {
         for protocol in 0..=2 {
             number += 1;
-            let client = Client {
-                program: program.clone(),
-                protocol: format!("protocol.version={protocol}"),
-            };
+            let client = Client::speaking(program.clone(), protocol);
             every_way(&world, &client, number, key.to_str().unwrap()).await;
         }
     }
@@ -211,10 +220,7 @@ async fn a_password_is_asked_for_and_a_wrong_one_is_told() {
             .replace("http://", &format!("http://name:{secret}@"))
     };
     for program in gits() {
-        let git = Client {
-            program,
-            protocol: "protocol.version=2".to_owned(),
-        };
+        let git = Client::speaking(program, 2);
         let (right, wrong) = (with("right"), with("wrong"));
         let refs = git.must(world.root(), &["ls-remote", &right]).await;
         assert!(refs.contains("refs/heads/main"), "{refs}");
@@ -237,10 +243,7 @@ async fn ten_thousand_refs_are_listed_and_fetched_and_pushed_beside() {
     world.view.refresh(&refs).await.unwrap();
     for program in gits() {
         for protocol in [0, 2] {
-            let git = Client {
-                program: program.clone(),
-                protocol: format!("protocol.version={protocol}"),
-            };
+            let git = Client::speaking(program.clone(), protocol);
             let listed = git
                 .must(world.root(), &["ls-remote", "--heads", &world.url])
                 .await;
@@ -258,10 +261,7 @@ async fn ten_thousand_refs_are_listed_and_fetched_and_pushed_beside() {
     let all = run(&clone, &["for-each-ref", "refs/remotes/origin/topic"]);
     assert_eq!(all.lines().count(), 12_000);
     world.commit(&clone, "x", "x");
-    let git = Client {
-        program: gits().remove(0),
-        protocol: "protocol.version=2".to_owned(),
-    };
+    let git = Client::first();
     git.must(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"])
         .await;
 }
@@ -295,10 +295,7 @@ async fn a_big_pack_goes_in_and_out_without_being_held_in_memory() {
     run(&clone, &["add", "."]);
     run(&clone, &["commit", "-qm", "noise"]);
     let before = peak_kib();
-    let git = Client {
-        program: gits().remove(0),
-        protocol: "protocol.version=2".to_owned(),
-    };
+    let git = Client::first();
     git.must(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"])
         .await;
     let again = world.root().join("again");
@@ -318,10 +315,7 @@ async fn no_ref_of_ours_moves_by_another_way_than_ours() {
     let world = World::new().await;
     let clone = world.clone_into("clone", &[]).await;
     let head = world.commit(&clone, "x", "x");
-    let git = Client {
-        program: gits().remove(0),
-        protocol: "protocol.version=2".to_owned(),
-    };
+    let git = Client::first();
     git.must(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"])
         .await;
     let [mirror, changes] = [
@@ -335,10 +329,7 @@ async fn no_ref_of_ours_moves_by_another_way_than_ours() {
         let before = listed(dir);
         let tip = run(&mirror, &["rev-parse", "main~1"]);
         for program in gits() {
-            let git = Client {
-                program,
-                protocol: "protocol.version=2".to_owned(),
-            };
+            let git = Client::speaking(program, 2);
             for words in [
                 &["-C", place, "update-ref", "refs/heads/main", &tip][..],
                 &["-C", place, "update-ref", "refs/heads/other", &tip],
@@ -390,10 +381,7 @@ async fn stores_are_per_run_and_none_gives_out_what_is_anothers() {
     let world = World::new().await;
     let clone = world.clone_into("clone", &[]).await;
     let head = world.commit(&clone, "x", "x");
-    let git = Client {
-        program: gits().remove(0),
-        protocol: "protocol.version=2".to_owned(),
-    };
+    let git = Client::first();
     git.must(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"])
         .await;
     let blob = run(&clone, &["rev-parse", "HEAD:x"]);
