@@ -1,6 +1,7 @@
 //! Requests: a record proposed, an approval given, an answer of no.
 
 use portcullis_evidence::dsse::UnverifiedEnvelope;
+use portcullis_flow::approval::{Status, satisfied};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_model::event::{ActivationProposed, ApprovalGiven};
 use portcullis_model::manifest::Activation;
@@ -46,6 +47,7 @@ pub(super) async fn propose(
     let Outcome {
         satisfied,
         in_force,
+        ..
     } = outcome(app, request).await;
     Ok(json!({
         "index": receipt.first,
@@ -62,46 +64,42 @@ struct Outcome {
     satisfied: bool,
     /// What it asks for is in the ledger.
     in_force: bool,
+    /// The ledger itself is about to carry it out.
+    under_way: bool,
+}
+
+impl Outcome {
+    fn of(state: &State, request: RequestId) -> Self {
+        let known = state.requests.get(&request);
+        let in_force = known.is_some_and(|known| known.status == Status::Used);
+        let satisfied = known.is_some_and(|known| {
+            in_force || known.satisfied_at.is_some() || satisfied(state, known, now())
+        });
+        let by_ledger = known.is_some_and(|known| {
+            known.is_open(now())
+                && matches!(
+                    known.subject,
+                    ApprovalSubject::Activation { .. } | ApprovalSubject::BreakerReset { .. }
+                )
+        });
+        Self {
+            satisfied,
+            in_force,
+            under_way: satisfied && by_ledger,
+        }
+    }
 }
 
 /// What came of `request`. Where the ledger itself carries out what was approved, this waits for
 /// it, so that whoever signed last finds it there with their next command.
 async fn outcome(app: &App, request: RequestId) -> Outcome {
     const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(5);
-    let look = || {
-        let state = app.state();
-        let Some(known) = state.requests.get(&request) else {
-            return (false, false, false);
-        };
-        let satisfied = known.satisfied_at.is_some()
-            || portcullis_flow::approval::satisfied(&state, known, now());
-        let waits = known.is_open(now())
-            && matches!(
-                known.subject,
-                ApprovalSubject::Activation { .. } | ApprovalSubject::BreakerReset { .. }
-            );
-        let used = known.status == portcullis_flow::approval::Status::Used;
-        (satisfied || used, used, waits)
-    };
     let mut news = app.ledger.subscribe();
     let carried_out = async {
-        loop {
-            let (satisfied, in_force, waits) = look();
-            if !(satisfied && waits) || news.changed().await.is_err() {
-                return (satisfied, in_force);
-            }
-        }
+        while Outcome::of(&app.state(), request).under_way && news.changed().await.is_ok() {}
     };
-    let (satisfied, in_force) = tokio::time::timeout(WAIT_MAX, carried_out)
-        .await
-        .unwrap_or_else(|_| {
-            let (satisfied, in_force, _) = look();
-            (satisfied, in_force)
-        });
-    Outcome {
-        satisfied,
-        in_force,
-    }
+    let _in_time = tokio::time::timeout(WAIT_MAX, carried_out).await;
+    Outcome::of(&app.state(), request)
 }
 
 /// A policy's files are here and load.
@@ -247,6 +245,7 @@ pub async fn approve(app: &App, envelope: Envelope) -> Result<Value, Refusal> {
     let Outcome {
         satisfied,
         in_force,
+        ..
     } = outcome(app, approval.request).await;
     Ok(json!({
         "index": index,
