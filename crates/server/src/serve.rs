@@ -40,7 +40,10 @@ pub async fn serve(home: Home, ready: impl FnOnce(&App)) -> Result<(), Refusal> 
     // With PostgreSQL a server leads or follows, and may do both in turns.
     let mut role = Role::Lead;
     loop {
-        let opened = App::open(home.clone(), role).await;
+        let opened = tokio::select! {
+            opened = App::open(home.clone(), role) => opened,
+            () = stop.as_mut() => return Ok(()),
+        };
         let (app, ledger, report) = match opened {
             Err(refusal) if refusal.code == "another-leads" => {
                 tracing::info!("another server leads; this one stands by");
