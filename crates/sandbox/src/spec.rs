@@ -20,8 +20,8 @@ pub const AGENT_GID: u32 = 1000;
 
 /// Most arguments and variables that a command may have; more than any real command line.
 const WORDS_MAX: usize = 4_096;
-/// Ports below 1024 that connections are captured at, named or not. No program inside can listen
-/// there, so nothing is taken from one.
+/// Ports below 1024 that connections are captured at, named or not, on a kernel that can't capture
+/// every port. No program inside can listen there, so nothing is taken from one.
 pub const CAPTURED_ALWAYS: [u16; 16] = [
     21, 22, 23, 25, 53, 80, 110, 143, 389, 443, 465, 587, 853, 873, 993, 995,
 ];
@@ -75,8 +75,9 @@ pub struct Spec {
     pub terminal: Terminal,
     /// TCP port on 127.0.0.1 inside where the channel listens; 0 lets the kernel choose.
     pub capture: Option<u16>,
-    /// Captures every connection from inside, whatever its address, at these ports and at
-    /// [`CAPTURED_ALWAYS`]; `None` captures nothing. A program inside can't listen at them.
+    /// Captures every connection from inside but those to loopback, whatever address and port;
+    /// `None` captures nothing. A kernel without nf_tables and its `tproxy` captures at these ports
+    /// and at [`CAPTURED_ALWAYS`] alone; there a program inside can't listen at them.
     pub captured: Option<BTreeSet<u16>>,
     /// A host socket through which one port inside can be reached.
     pub expose: Option<Expose>,
@@ -167,7 +168,7 @@ impl Spec {
         self
     }
 
-    /// Captures all connections from inside, at `ports` besides those that always are, and makes
+    /// Captures all connections from inside (at `ports`, where the kernel can't do more), and makes
     /// stock tools trust the authority in `bundle`, a PEM file as seen inside; in `certificates` on
     /// the host stands the same as `ca-certificates.crt`, mounted where systems keep theirs.
     pub fn capture_all(

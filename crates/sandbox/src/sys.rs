@@ -280,6 +280,28 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+/// Lets a listener be handed connections to any address and port (`IP_TRANSPARENT` of ip(7)), which
+/// takes rights over its network namespace.
+pub(crate) fn transparent(socket: BorrowedFd<'_>, six: bool) -> io::Result<()> {
+    let (level, option) = if six {
+        (libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
+    } else {
+        (libc::SOL_IP, libc::IP_TRANSPARENT)
+    };
+    let on: c_int = 1;
+    // SAFETY: the kernel reads one int, which lives through the call and whose size is given.
+    check(c_long::from(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const on).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    }))
+    .map(drop)
+}
+
 /// Whether the kernel knows seccomp's `errno` action.
 pub(crate) fn seccomp_available() -> io::Result<()> {
     const ACTION_AVAILABLE: c_long = 2;

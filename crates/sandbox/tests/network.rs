@@ -293,13 +293,33 @@ fn gateway() -> (String, Asked) {
 
 /// Runs a script whose every connection is captured; what it printed, and what was asked.
 fn captured(script: &str, hosts: &[&str], ports: &[u16]) -> (String, Vec<String>) {
+    captured_by(support::helper(), script, hosts, ports)
+}
+
+/// As [`captured`], by a helper of its own.
+fn captured_by(
+    helper: std::path::PathBuf,
+    script: &str,
+    hosts: &[&str],
+    ports: &[u16],
+) -> (String, Vec<String>) {
     let (server, asked) = gateway();
     let (workspace, given) = (workspace(), workspace());
+    let named = hosts
+        .iter()
+        .flat_map(|host| {
+            [80, 443]
+                .iter()
+                .chain(ports)
+                .map(move |port| format!("{host}:{port}"))
+        })
+        .collect();
     let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
     let authority = Authority::new(hosts, std::time::Duration::from_secs(600)).expect("authority");
     fs::write(given.path().join("ca-certificates.crt"), authority.bundle()).expect("bundle");
     let mut spec = shell(&workspace, script);
     spec.command[0] = "bash".into();
+    spec.helper = Some(helper);
     spec.capture = Some(3128);
     let bundle = "/etc/ssl/certs/ca-certificates.crt";
     spec.capture_all(ports.iter().copied(), given.path(), bundle.as_ref());
@@ -308,6 +328,7 @@ fn captured(script: &str, hosts: &[&str], ports: &[u16]) -> (String, Vec<String>
     let guard = runtime.enter();
     let capture = Capture {
         authority,
+        hosts: named,
         tunnels: Default::default(),
     };
     let gateway = Gateway { server, tls: None };
@@ -334,6 +355,10 @@ fn every_connection_arrives_whatever_the_program_knows_of_proxies() {
          curl -sS http://c.example/three\n\
          curl -sS http://d.example:8123/four\n\
          curl -sS http://93.184.216.34/five\n\
+         curl -sS http://e.example:65535/high\n\
+         curl -sSk https://e.example:1025/secure\n\
+         curl -sS http://10.0.0.7:6379/inner\n\
+         curl -sS http://[fd00::1]:3128/local\n\
          curl -sSk https://[2606:4700::1111]/six\n\
          curl -sSk https://169.254.169.254/latest\n",
         &["a.example"],
@@ -341,7 +366,7 @@ fn every_connection_arrives_whatever_the_program_knows_of_proxies() {
     );
     assert_eq!(
         printed,
-        "hello\nhello\n2\nhello\nhello\nhello\nhello\nhello\n"
+        "hello\nhello\n2\nhello\nhello\nhello\nhello\nhello\nhello\nhello\nhello\nhello\n"
     );
     assert_eq!(
         asked,
@@ -351,6 +376,10 @@ fn every_connection_arrives_whatever_the_program_knows_of_proxies() {
             "GET /gateway/v1/egress http://c.example/three -",
             "GET /gateway/v1/egress http://d.example:8123/four -",
             "GET /gateway/v1/egress http://93.184.216.34/five -",
+            "GET /gateway/v1/egress http://e.example:65535/high -",
+            "GET /gateway/v1/egress https://e.example:1025/secure -",
+            "GET /gateway/v1/egress http://10.0.0.7:6379/inner -",
+            "GET /gateway/v1/egress http://[fd00::1]:3128/local -",
             "GET /gateway/v1/egress https://[2606:4700::1111]/six -",
             "GET /gateway/v1/egress https://169.254.169.254/latest -",
         ]
@@ -373,7 +402,11 @@ fn what_disagrees_or_is_not_understood_is_refused_with_words_and_told_to_the_led
          exec 3<>/dev/tcp/a.example/443; echo 'hello there' >&3; cat <&3; exec 3>&-\n\
          exec 3<>/dev/tcp/a.example/80; printf '\\0\\1\\2' >&3; cat <&3; exec 3>&-\n\
          exec 3<>/dev/tcp/a.example/22; printf 'SSH-2.0-x\\r\\n' >&3; head -c 12 <&3; echo; exec 3>&-\n\
-         (exec 3<>/dev/tcp/a.example/8080) 2>/dev/null || echo nobody there\n\
+         exec 3<>/dev/tcp/b.example/5432; exec 3>&-\n\
+         exec 3<>/dev/tcp/a.example/443; exec 3>&-\n\
+         exec 3<>/dev/tcp/b.example/6379; printf 'PING\\r\\n' >&3; head -c 12 <&3; echo; exec 3>&-\n\
+         curl -sS --cacert /dev/null https://b.example:9999/ 2>/dev/null\n\
+         curl -s -x http://127.0.0.1:3128 --path-as-is --request-target 'http://me:word@a.example/' http://a.example/ | head -n 1\n\
          (exec 3<>/dev/tcp/127.0.0.1/9) 2>/dev/null || echo nobody here\n",
         &["a.example", "b.example"],
         &[],
@@ -381,7 +414,10 @@ fn what_disagrees_or_is_not_understood_is_refused_with_words_and_told_to_the_led
     let code = "\"code\":\"host-mismatch\"\n";
     assert_eq!(
         printed,
-        format!("{code}{code}{code}{code}{code}{code}HTTP/1.1 400\nnobody there\nnobody here\n")
+        format!(
+            "{code}{code}{code}{code}{code}{code}HTTP/1.1 400\nHTTP/1.1 400\n\
+             this is not a valid request target\nnobody here\n"
+        )
     );
     let told: Vec<&str> = asked.iter().map(String::as_str).collect();
     assert_eq!(
@@ -396,6 +432,96 @@ fn what_disagrees_or_is_not_understood_is_refused_with_words_and_told_to_the_led
             "POST /gateway/v1/refused a.example:443 not-understood",
             "POST /gateway/v1/refused a.example:80 not-understood",
             "POST /gateway/v1/refused a.example:22 not-understood",
+            "POST /gateway/v1/refused b.example:5432 not-understood",
+            "POST /gateway/v1/refused b.example:6379 not-understood",
+            "POST /gateway/v1/refused b.example:9999 not-understood",
+            "POST /gateway/v1/refused a.example:80 malformed-request-target",
         ]
     );
+}
+
+/// Serves at a port of its own on loopback, both families and all addresses, while the same port of
+/// every other address is the launcher's.
+const OWN_AND_OTHERS: &str = r#"
+cat > own.py <<'END'
+import socket, sys, threading
+def serve(family, address):
+    one = socket.socket(family)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind((address, 8443))
+    one.listen(8)
+    while True:
+        there, _ = one.accept()
+        there.sendall(b'my own\n')
+        there.close()
+for family, address in [(socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::1')]:
+    threading.Thread(target=serve, args=(family, address), daemon=True).start()
+def ask(address):
+    for attempt in range(200):
+        try:
+            with socket.create_connection((address, 8443), 10) as there:
+                there.sendall(b'GET / HTTP/1.1\r\nhost: a.example:8443\r\n\r\n')
+                return there.recv(100).decode().split('\r\n')[0].strip()
+        except ConnectionRefusedError:
+            threading.Event().wait(0.05)
+    return 'refused'
+for address in ['127.0.0.1', '127.7.7.7', '0.0.0.0', '::1', 'localhost', 'sandbox', 'a.example']:
+    print(address, ask(address))
+sys.stdout.flush()
+END
+python3 own.py
+"#;
+
+#[test]
+fn a_program_inside_listens_at_the_ports_of_the_tasks_hosts() {
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        return;
+    }
+    let (printed, asked) = captured(OWN_AND_OTHERS, &["a.example"], &[8443]);
+    assert_eq!(
+        printed,
+        "127.0.0.1 my own\n127.7.7.7 my own\n0.0.0.0 my own\n::1 my own\nlocalhost my own\n\
+         sandbox my own\na.example HTTP/1.1 200 OK\n"
+    );
+    assert_eq!(asked, ["GET /gateway/v1/egress http://a.example:8443/ -"]);
+}
+
+#[test]
+fn a_kernel_without_the_filter_captures_the_ports_that_were_asked_for_and_refuses_the_rest() {
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        return;
+    }
+    let directory = workspace();
+    let helper = support::helper_without(directory.path(), "packet-filter");
+    let (printed, asked) = captured_by(
+        helper.clone(),
+        "unset http_proxy HTTP_PROXY\n\
+         curl -sS http://a.example/one\n\
+         curl -sS http://b.example:8123/two\n\
+         curl -s --max-time 10 http://b.example:8124/three || echo refused $?\n",
+        &["a.example"],
+        &[8123],
+    );
+    assert_eq!(printed, "hello\nhello\nrefused 7\n");
+    assert_eq!(
+        asked,
+        [
+            "GET /gateway/v1/egress http://a.example/one -",
+            "GET /gateway/v1/egress http://b.example:8123/two -",
+        ]
+    );
+    // What is seen and what is not is said where people look, and of each run.
+    let said = |helper: &std::path::Path| {
+        let found = portcullis_sandbox::probe_with(Some(helper)).expect("probes");
+        let network = portcullis_sandbox::Protection::NetworkNamespace;
+        let one = found.into_iter().find(|one| one.protection == network);
+        one.expect("probed")
+    };
+    let without = said(&helper);
+    assert!(
+        without.available && without.why.contains("modprobe nft_tproxy"),
+        "{without:?}"
+    );
+    let with = said(&support::helper());
+    assert_eq!(with.why, "namespace, every port captured");
 }

@@ -164,6 +164,7 @@ impl Run {
         let life = Duration::from_millis(lent.deadline.ms_since(now()));
         let authority = Authority::new(named_hosts(lent), life)?;
         let capture = Capture {
+            hosts: lent.hosts.clone(),
             tunnels: lent.tunnels.clone(),
             authority,
         };

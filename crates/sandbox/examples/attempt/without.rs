@@ -22,9 +22,9 @@ pub(super) fn become_program(words: &[String]) {
         };
         match argument {
             None => filter.extend([compare(libc::BPF_JEQ, number as u32, 1), refuse]),
-            Some((test, value)) => filter.extend([
+            Some((which, test, value)) => filter.extend([
                 compare(libc::BPF_JEQ, number as u32, 4),
-                load(16),
+                load(16 + 8 * which),
                 compare(test, value, 1),
                 refuse,
                 load(0),
@@ -58,12 +58,12 @@ pub(super) fn become_program(words: &[String]) {
     panic!("{}", std::io::Error::last_os_error());
 }
 
-/// A call by its number, a test of its first argument, the error that it is answered with.
-type Missing = (c_long, Option<(u32, u32)>, i32);
+/// A call by its number, a test of one of its arguments, the error that it is answered with.
+type Missing = (c_long, Option<(u32, u32, u32)>, i32);
 
 fn missing(protection: &str) -> Vec<Missing> {
     let namespace = |flag: i32, error: i32| {
-        let bits = Some((libc::BPF_JSET, flag as u32));
+        let bits = Some((0, libc::BPF_JSET, flag as u32));
         vec![
             (libc::SYS_clone3, None, libc::ENOSYS),
             (libc::SYS_clone, bits, error),
@@ -80,11 +80,17 @@ fn missing(protection: &str) -> Vec<Missing> {
         "cgroup-namespace" => namespace(libc::CLONE_NEWCGROUP, libc::EINVAL),
         "no-new-privileges" => vec![(
             libc::SYS_prctl,
-            Some((libc::BPF_JEQ, libc::PR_SET_NO_NEW_PRIVS as u32)),
+            Some((0, libc::BPF_JEQ, libc::PR_SET_NO_NEW_PRIVS as u32)),
             libc::EINVAL,
         )],
         "seccomp" => vec![(libc::SYS_seccomp, None, libc::ENOSYS)],
         "landlock" => vec![(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS)],
+        // No protection of its own: what is seen of attempts, not what is stopped.
+        "packet-filter" => vec![(
+            libc::SYS_socket,
+            Some((2, libc::BPF_JEQ, libc::NETLINK_NETFILTER as u32)),
+            libc::EPROTONOSUPPORT,
+        )],
         other => panic!("{other} can't be taken away here"),
     }
 }

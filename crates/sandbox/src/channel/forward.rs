@@ -19,7 +19,9 @@ use super::authority::Authority;
 use super::inlet;
 use super::meant::{Meant, Scheme};
 use super::names::Names;
-use super::route::{GATEWAY, Route, route, strip_claims, strip_hop_by_hop, wants_websocket};
+use super::route::{
+    GATEWAY, Route, aimed_at, route, strip_claims, strip_hop_by_hop, wants_websocket,
+};
 use super::{Capture, Gateway};
 
 /// Longest that the server gets to accept a connection.
@@ -32,6 +34,9 @@ const TARGET: HeaderName = HeaderName::from_static("portcullis-target");
 
 const REFUSAL: HeaderName = HeaderName::from_static("portcullis-refusal");
 const FOR_TARGET: HeaderName = HeaderName::from_static("portcullis-target-authorization");
+
+/// Refusals of requests as to a proxy that the ledger is told of.
+const RECORDED: [&str; 2] = ["ambiguous-length", "malformed-request-target"];
 
 /// Makes the proof of possession of a run's key for one request (RFC 9449: an `authorization` and
 /// a `dpop` header). Called anew for each request, never from inside the sandbox.
@@ -105,6 +110,13 @@ impl Forwarder {
             .is_some_and(|capture| capture.tunnels.contains(&meant.authority()))
     }
 
+    /// Whether the task names such a host, so that a connection there is no attempt at another.
+    pub(super) fn is_named(&self, meant: &Meant) -> bool {
+        self.capture
+            .as_ref()
+            .is_some_and(|capture| capture.hosts.contains(&meant.authority()))
+    }
+
     /// Answers a request on a connection to `meant`.
     pub(super) async fn answer_captured(
         &self,
@@ -172,10 +184,15 @@ impl Forwarder {
 
     /// Never fails: what goes wrong is said to the program inside.
     pub(super) async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let aimed_at = aimed_at(&request);
         match self.pass_on(request).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::info!(code = %refusal.code, "the channel refused a request");
+                if let Some(meant) = aimed_at.filter(|_| RECORDED.contains(&refusal.code.as_str()))
+                {
+                    self.refused(&refusal, &meant).await;
+                }
                 told(&refusal)
             }
         }

@@ -35,7 +35,7 @@ pub(super) async fn captured(stream: TcpStream, forwarder: Arc<Forwarder>) {
     };
     let address = plain(local.ip());
     if address.is_loopback() || address.is_unspecified() {
-        // A program that asked for itself, at a port where nothing of its own listens.
+        // A program that asked for itself, at the very port where the launcher listens.
         return;
     }
     let host = forwarder
@@ -59,15 +59,19 @@ where
         return;
     }
     let mut stream = Seen::new(stream);
-    let spoken = tokio::time::timeout(FIRST_PATIENCE, stream.look()).await;
-    let Ok(Ok(Some(spoken))) = spoken else {
-        // Nothing was said: the other side waits for the server to begin, as in SMTP.
-        if spoken.is_err() {
-            forwarder
-                .refused(&not_understood(&meant, "silence"), &meant)
-                .await;
+    let spoken = match tokio::time::timeout(FIRST_PATIENCE, stream.look()).await {
+        Ok(Ok(Some(spoken))) => spoken,
+        // A program may keep a connection ready to a host that it is to use, and not need it. To
+        // any other it was an attempt, as when somebody looks which ports are open.
+        Ok(Ok(None) | Err(_)) => {
+            return unread(&forwarder, &meant, "a connection that said nothing").await;
         }
-        return;
+        // The other side waits for the server to begin, as in SMTP.
+        Err(_) => {
+            let refusal = not_understood(&meant, "silence");
+            forwarder.refused(&refusal, &meant).await;
+            return;
+        }
     };
     match spoken {
         Protocol::Tls => decrypted(stream, meant, forwarder).await,
@@ -105,9 +109,9 @@ where
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => {
             tracing::debug!(error = %error, "a TLS handshake could not be read");
-            return;
+            return unread(&forwarder, &meant, "a TLS handshake that can't be read").await;
         }
-        Err(_) => return,
+        Err(_) => return unread(&forwarder, &meant, "half a TLS handshake").await,
     };
     let name = begun.client_hello().server_name().map(str::to_owned);
     let agreed = meant.agrees_with_sni(name.as_deref());
@@ -127,9 +131,10 @@ where
                 host = meant.host,
                 "a program did not take the run's certificate"
             );
-            return;
+            let what = "TLS by a program that does not take the run's certificate";
+            return unread(&forwarder, &meant, what).await;
         }
-        Err(_) => return,
+        Err(_) => return unread(&forwarder, &meant, "half a TLS handshake").await,
     };
     let spoken = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Spoken::Http2,
@@ -137,6 +142,14 @@ where
     };
     let meant = agreed.map(|()| meant.clone()).map_err(|no| (no, meant));
     serve(stream, spoken, Scheme::Https, meant, forwarder).await;
+}
+
+/// A connection on which no request could be read. The ledger is told where the task names no such
+/// host; where it does, nothing was tried that it forbids, and the launcher's log says what failed.
+async fn unread(forwarder: &Forwarder, meant: &Meant, what: &str) {
+    if !forwarder.is_named(meant) {
+        forwarder.refused(&not_understood(meant, what), meant).await;
+    }
 }
 
 #[derive(Clone, Copy)]

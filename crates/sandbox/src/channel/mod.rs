@@ -72,6 +72,9 @@ pub struct Channel {
 pub struct Capture {
     /// Whom the programs inside trust.
     pub authority: Authority,
+    /// Hosts that the task names, as `name:port`: a connection there that says nothing that can be
+    /// read is no attempt at another host. What is permitted, the gateway decides.
+    pub hosts: BTreeSet<String>,
     /// Hosts, as `name:port`, whose connections are passed as they are, unread, where the gateway
     /// permits it.
     pub tunnels: BTreeSet<String>,

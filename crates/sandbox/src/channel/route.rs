@@ -60,6 +60,20 @@ pub(super) fn route<B>(request: &Request<B>, own: &str) -> Result<Route, Refusal
     }
 }
 
+/// The other host that a request to the channel itself names, if it names one.
+pub(super) fn aimed_at<B>(request: &Request<B>) -> Option<Meant> {
+    let uri = request.uri();
+    let authority = uri.authority()?.as_str();
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    let port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let (host, port) = split_authority(host, port).ok()?;
+    Some(Meant { host, port })
+}
+
 fn own_resource(uri: &Uri) -> Result<Route, Refusal> {
     let path = uri.path();
     let known = path.starts_with("/git/")

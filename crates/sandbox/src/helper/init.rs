@@ -45,9 +45,14 @@ pub(super) enum ToInit {
 /// Init to supervisor.
 #[derive(Serialize, Deserialize)]
 pub(super) enum FromInit {
-    /// The world stands. Descriptors: the channel's listener if asked for, the captured listeners,
-    /// the socket for names if anything is captured, then pty master and slave if asked.
-    Built { gaps: Vec<(Protection, String)> },
+    /// The world stands. Descriptors: as many sockets of the channel as `inlets` says (its own
+    /// listener, the captured ones, that for names), then pty master and slave if asked.
+    Built {
+        gaps: Vec<(Protection, String)>,
+        inlets: usize,
+        /// Which ports are captured, in words.
+        captured: Option<String>,
+    },
     /// The command runs.
     Started,
     /// It can't; nothing runs.
@@ -100,15 +105,16 @@ fn live(
         .transpose()?;
     let pty = open_pty(&world.plan.terminal, &mut world.stdio)?;
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
-    if let Some(inlets) = &inlets {
-        descriptors.push(inlets.own.as_fd());
-        descriptors.extend(inlets.captured.iter().map(|listener| listener.as_fd()));
-        descriptors.extend(inlets.names.iter().map(|socket| socket.as_fd()));
-    }
+    descriptors.extend(inlets.iter().flat_map(network::Inlets::sockets));
+    let built = FromInit::Built {
+        gaps,
+        inlets: descriptors.len(),
+        captured: inlets.as_ref().map(|inlets| inlets.said.clone()),
+    };
     if let Some((master, slave)) = &pty {
         descriptors.extend([master.as_fd(), slave.as_fd()]);
     }
-    tell(supervisor, &FromInit::Built { gaps }, &descriptors)?;
+    tell(supervisor, &built, &descriptors)?;
     drop(inlets);
     drop(pty);
     // From here on the supervisor's end of the socket is the proof that it lives: had it died

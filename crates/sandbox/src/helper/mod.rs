@@ -1,6 +1,7 @@
 //! The hidden entry: this program, started again to build a sandbox and to watch over it.
 
 mod bridge;
+mod capture;
 mod cgroup;
 mod confine;
 mod init;

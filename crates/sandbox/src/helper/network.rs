@@ -2,13 +2,16 @@
 //!
 //! With capture asked for, one route makes each IPv4 and each IPv6 address local (`local default
 //! dev lo`, which the kernel's documentation calls AnyIP): whatever a program connects to, the
-//! connection ends in this namespace, at a listener of the launcher or at nobody. No tunnel
-//! device, no packet filter and no proxy variable takes part. UDP and ICMP end here too, at
-//! nobody, but for questions about names, which the launcher answers itself.
+//! connection ends in this namespace. A rule of nf_tables hands all of them, whatever their port,
+//! to one listener of the launcher ([`capture`]). Where the kernel has no such rule, the launcher
+//! listens at each port that was asked for, and at the others nobody does: what is missing then is
+//! that an attempt is seen, not that it fails. No tunnel device and no proxy variable takes part.
+//! UDP and ICMP end here too, at nobody, but for questions about names, which the launcher answers
+//! itself.
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use portcullis_model::Refusal;
 use rustix::io::Errno;
@@ -18,6 +21,7 @@ use rustix::net::{
     socket, socket_with, sockopt,
 };
 
+use super::capture;
 use crate::sys;
 
 /// Connections that wait for the launcher at each port.
@@ -27,14 +31,28 @@ const NAMES_PORT: u16 = 53;
 /// Index of `lo`: the first device of each network namespace.
 const LOOPBACK: u32 = 1;
 
+/// Where the one listener for all ports is bound: no program inside may listen below 1024.
+const EVERY_PORT_AT: u16 = 1;
+
 /// What the launcher listens at, inside.
 pub(super) struct Inlets {
     /// The channel itself.
     pub(super) own: TcpListener,
-    /// Every other address, at the ports that were asked for.
+    /// Every other address: one listener for all ports, or one for each that was asked for.
     pub(super) captured: Vec<OwnedFd>,
     /// Questions about names; none where nothing is captured.
     pub(super) names: Option<OwnedFd>,
+    /// Which ports are captured, in words.
+    pub(super) said: String,
+}
+
+impl Inlets {
+    /// Its sockets, in the order in which they are handed on.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.own.as_fd())
+            .chain(self.captured.iter().map(AsFd::as_fd))
+            .chain(self.names.iter().map(AsFd::as_fd))
+    }
 }
 
 /// Brings loopback up.
@@ -43,7 +61,8 @@ pub(super) fn loopback() -> io::Result<()> {
     sys::loopback_up(socket.as_fd())
 }
 
-/// Opens the channel's own port and, where `ports` names any, captures all addresses.
+/// Opens the channel's own port and, where `ports` names any, captures all addresses: at every
+/// port, or else at those.
 pub(super) fn inlets(own: u16, ports: &[u16]) -> Result<Inlets, Refusal> {
     let own = TcpListener::bind(("127.0.0.1", own)).map_err(|error| {
         Refusal::unavailable(
@@ -57,6 +76,7 @@ pub(super) fn inlets(own: u16, ports: &[u16]) -> Result<Inlets, Refusal> {
         own,
         captured: Vec::new(),
         names: None,
+        said: "nothing captured".to_owned(),
     };
     if ports.is_empty() {
         return Ok(inlets);
@@ -75,10 +95,22 @@ pub(super) fn inlets(own: u16, ports: &[u16]) -> Result<Inlets, Refusal> {
         Err(error) if is_absent(&error) => false,
         Err(error) => return Err(failed("IPv6 route", error)),
     };
-    for port in ports {
-        let listener =
-            everywhere(*port, six).map_err(|error| failed(&format!("port {port}"), error))?;
-        inlets.captured.push(listener);
+    match every_port(six) {
+        Ok(listener) => {
+            inlets.captured.push(listener);
+            inlets.said = "every port captured".to_owned();
+        }
+        Err(error) => {
+            for port in ports {
+                let listener = everywhere(*port, six, false)
+                    .map_err(|error| failed(&format!("port {port}"), error))?;
+                inlets.captured.push(listener);
+            }
+            inlets.said = format!(
+                "{} ports captured, the others refused unseen (nf_tables: {error})",
+                ports.len()
+            );
+        }
     }
     let names = std::net::UdpSocket::bind(("127.0.0.1", NAMES_PORT))
         .map_err(|error| failed("names", error))?;
@@ -93,14 +125,32 @@ fn is_absent(error: &io::Error) -> bool {
         .any(|absent| code == Some(absent.raw_os_error()))
 }
 
-/// A listener at every address, IPv4 included.
-fn everywhere(port: u16, six: bool) -> io::Result<OwnedFd> {
+/// One listener for all ports. Nothing is left of it where it can't be had.
+fn every_port(six: bool) -> io::Result<OwnedFd> {
+    let listener = everywhere(EVERY_PORT_AT, six, true)?;
+    capture::every_port(EVERY_PORT_AT, six)?;
+    Ok(listener)
+}
+
+/// Whether every port would be captured; for a process that has left its network namespace for one
+/// of its own.
+pub(super) fn would_capture() -> io::Result<()> {
+    loopback()?;
+    let six = route_here(AddressFamily::INET6).is_ok();
+    every_port(six).map(drop)
+}
+
+/// A listener at every address, IPv4 included; `transparent`, also for other ports than its own.
+fn everywhere(port: u16, six: bool, transparent: bool) -> io::Result<OwnedFd> {
     let family = if six {
         AddressFamily::INET6
     } else {
         AddressFamily::INET
     };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    if transparent {
+        sys::transparent(socket.as_fd(), six)?;
+    }
     if six {
         sockopt::set_ipv6_v6only(&socket, false)?;
         bind(&socket, &std::net::SocketAddr::from(([0_u16; 8], port)))?;

@@ -7,7 +7,7 @@ use rustix::process::{WaitOptions, getegid, geteuid, waitpid};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::cgroup::Cgroups;
-use super::landlock;
+use super::{landlock, network};
 use crate::Protection;
 use crate::plan::Probed;
 use crate::spec::{Limits, RunAs};
@@ -47,7 +47,19 @@ fn one(
             .map(|()| "namespace".to_owned())
             .map_err(|error| explained(&error)),
         Protection::PidNamespace => namespace(libc::CLONE_NEWPID),
-        Protection::NetworkNamespace => namespace(libc::CLONE_NEWNET),
+        Protection::NetworkNamespace => namespace(libc::CLONE_NEWNET).map(|how| {
+            let captured = in_child(single, || {
+                sys::leave_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)?;
+                network::would_capture()
+            });
+            match captured {
+                Ok(()) => format!("{how}, every port captured"),
+                Err(error) => format!(
+                    "{how}; attempts at ports that no task names are refused unseen ({error}): \
+                     they are recorded where the kernel has nf_tables with tproxy (`modprobe nft_tproxy`)"
+                ),
+            }
+        }),
         Protection::IpcNamespace => namespace(libc::CLONE_NEWIPC),
         Protection::UtsNamespace => namespace(libc::CLONE_NEWUTS),
         Protection::CgroupNamespace => namespace(libc::CLONE_NEWCGROUP),

@@ -94,10 +94,8 @@ pub(super) fn run(
     // Not before: the maps of a process that isn't dumpable belong to root.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(broken("dumpable"))?;
     let namespaces = Namespaces::of(init.pid).map_err(broken("namespaces"))?;
-    let (gaps, mut handles) = init.built()?;
-    let listeners = handles
-        .drain(..inlets_of(plan).min(handles.len()))
-        .collect::<Vec<_>>();
+    let built = init.built()?;
+    let (listeners, handles) = (built.inlets, built.rest);
     let bridge = match (&socket, &plan.expose) {
         (Some(socket), Some(expose)) => Some(Bridge(
             socket
@@ -109,7 +107,13 @@ pub(super) fn run(
     let master = stdio.attach(plan, handles)?;
     let deadline = deadline(plan.deadline_ms)?;
     init.start()?;
-    let mut answered = gaps.into_iter().collect::<BTreeMap<_, _>>();
+    let mut by = by;
+    if let (Some(Ok(how)), Some(captured)) =
+        (by.get_mut(&Protection::NetworkNamespace), built.captured)
+    {
+        *how = format!("{how}, {captured}");
+    }
+    let mut answered = built.gaps.into_iter().collect::<BTreeMap<_, _>>();
     answered.extend(gaps_found(plan, &by));
     let answer = Answer::Started {
         pid: init.pid.as_raw_pid(),
@@ -159,15 +163,6 @@ pub(super) fn run(
     drop(socket);
     let _ = wire::send(&inherited.events, &report, &[]);
     Ok(())
-}
-
-/// Sockets inside that the launcher serves: the channel's own, the captured ones, that for names.
-fn inlets_of(plan: &Plan) -> usize {
-    match (plan.capture, plan.captured_ports.len()) {
-        (None, _) => 0,
-        (Some(_), 0) => 1,
-        (Some(_), ports) => ports + 2,
-    }
 }
 
 pub(super) fn broken<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Refusal {
@@ -309,6 +304,17 @@ fn deadline(deadline_ms: Option<u64>) -> Result<Option<OwnedFd>, Refusal> {
     Ok(Some(timer))
 }
 
+/// What init says of the world that it built.
+struct Built {
+    gaps: Gaps,
+    /// The sockets inside that the launcher serves.
+    inlets: Vec<OwnedFd>,
+    /// Which ports are captured, in words.
+    captured: Option<String>,
+    /// What else it sent.
+    rest: Vec<OwnedFd>,
+}
+
 /// The first process inside, as seen from outside. Dropped, it is killed and waited for.
 pub(super) struct Init {
     pid: Pid,
@@ -344,9 +350,24 @@ impl Init {
         }
     }
 
-    fn built(&self) -> Result<(Gaps, Vec<OwnedFd>), Refusal> {
+    fn built(&self) -> Result<Built, Refusal> {
         match self.ask(&ToInit::Build)? {
-            (FromInit::Built { gaps }, handles) => Ok((gaps, handles)),
+            (
+                FromInit::Built {
+                    gaps,
+                    inlets,
+                    captured,
+                },
+                mut handles,
+            ) => {
+                let rest = handles.split_off(inlets.min(handles.len()));
+                Ok(Built {
+                    gaps,
+                    inlets: handles,
+                    captured,
+                    rest,
+                })
+            }
             (FromInit::Refused(refusal), _) => Err(refusal),
             (
                 FromInit::Started

@@ -126,6 +126,20 @@ pub(crate) fn bring_attempt(workspace: &Path) {
     fs::set_permissions(&copied, fs::Permissions::from_mode(0o755)).expect("mode");
 }
 
+/// A helper on a machine whose kernel lacks something, made in `directory`.
+pub(crate) fn helper_without(directory: &Path, lacking: &str) -> PathBuf {
+    bring_attempt(directory);
+    let script = directory.join("helper");
+    let text = format!(
+        "#!/bin/sh\nexec '{}' without {lacking} '{}' \"$@\"\n",
+        directory.join("attempt").display(),
+        helper().display()
+    );
+    fs::write(&script, text).expect("script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
+    script
+}
+
 /// Waits for something that must come.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
