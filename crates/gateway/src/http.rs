@@ -7,6 +7,7 @@
 //! - [`prompt`]: what a model is told beforehand, as digests.
 //! - [`tunnel`]: bytes that pass unread, where that is permitted.
 //! - [`upload`]: a body on its way out, held or streamed.
+//! - [`room`]: the memory that held bodies take, bounded for all runs together.
 //! - [`plain`]: requests of our own, for no run: to logs and witnesses.
 
 mod answer;
@@ -16,6 +17,7 @@ mod headers;
 pub mod model;
 pub mod plain;
 pub mod prompt;
+pub mod room;
 mod scan;
 #[cfg(test)]
 mod tests;

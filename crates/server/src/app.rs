@@ -10,6 +10,7 @@ use portcullis_gateway::http::AddressRule;
 use portcullis_gateway::http::egress::EgressClient;
 use portcullis_gateway::http::model::ModelClient;
 use portcullis_gateway::http::plain::PlainClient;
+use portcullis_gateway::http::room::Rooms;
 use portcullis_identity::custody::{self, P256Purpose};
 use portcullis_identity::svid::Authority;
 use portcullis_identity::token::{TokenIssuer, TokenVerifier};
@@ -65,6 +66,8 @@ pub struct App {
     pub models: ModelClient,
     /// Sends requests to named hosts.
     pub egress: EgressClient,
+    /// Memory for bodies of requests.
+    pub rooms: Rooms,
     /// The addresses that may be reached.
     pub addresses: AddressRule,
     /// What tasks keep in.
@@ -334,6 +337,7 @@ impl App {
             mirrors,
             models,
             egress,
+            rooms: Rooms::default(),
             addresses,
             kept: KeptFiles::default(),
             index: crate::bundle::Index::default(),

@@ -46,8 +46,9 @@ pub(crate) fn reach(point: FaultPoint) {
 #[cfg(not(debug_assertions))]
 pub(crate) const fn reach(_: FaultPoint) {}
 
-/// How many milliseconds the clock is set ahead, or behind if negative, by
-/// `PORTCULLIS_CLOCK_OFFSET_MS`.
+/// How many milliseconds the clock is set ahead, or behind if negative: by
+/// `PORTCULLIS_CLOCK_OFFSET_MS` from the start on, or at any time by the file that
+/// `PORTCULLIS_CLOCK_OFFSET_FILE` names.
 #[cfg(debug_assertions)]
 pub(crate) fn clock_offset_ms() -> i64 {
     static OFFSET_MS: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| {
@@ -56,7 +57,13 @@ pub(crate) fn clock_offset_ms() -> i64 {
             .and_then(|text| text.parse().ok())
             .unwrap_or_default()
     });
-    *OFFSET_MS
+    static FILE: std::sync::LazyLock<Option<std::ffi::OsString>> =
+        std::sync::LazyLock::new(|| std::env::var_os("PORTCULLIS_CLOCK_OFFSET_FILE"));
+    let told = FILE
+        .as_ref()
+        .and_then(|file| std::fs::read_to_string(file).ok())
+        .and_then(|text| text.trim().parse().ok());
+    told.unwrap_or(*OFFSET_MS)
 }
 
 /// None: this build reads the machine's clock as it is.

@@ -26,12 +26,15 @@ use tokio::net::TcpStream;
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
 use super::destination::{AddressRule, Destination};
 use super::headers::{strip_answer, strip_for_host, strip_hop};
+use super::room::{Held, Room};
 use super::tls;
 use super::tunnel::{TunnelBounds, TunnelOutcome, splice};
 use super::upload::Upload;
 
 /// Most bytes that a compressed body may become.
-const UNPACKED_MAX_BYTES: u64 = 64 * 1024 * 1024;
+const UNPACKED_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How much is unpacked at once.
+const UNPACKED_STEP_BYTES: usize = 64 * 1024;
 /// How long an idle connection is kept. Short, so that a name that moves is followed.
 const IDLE_KEPT: Duration = Duration::from_secs(15);
 /// Idle connections kept to one host.
@@ -62,9 +65,8 @@ pub fn destination_of(uri: &Uri) -> Result<Destination, Refusal> {
 /// A body as it can be looked at: `gzip` and `deflate` undone.
 ///
 /// # Errors
-/// `body-not-readable`: another coding, or it can't be undone within bounds.
-pub fn readable(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Refusal> {
-    use std::io::Read as _;
+/// `body-not-readable`: another coding, or it can't be undone within bounds. `no-room-for-body`.
+pub fn readable(headers: &HeaderMap, body: &Bytes, room: &Room) -> Result<Bytes, Refusal> {
     let refused = |received: &str| {
         Refusal::denied(
             "body-not-readable",
@@ -80,22 +82,43 @@ pub fn readable(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Refusal> {
         (Some(one), None) => one.to_str().unwrap_or_default().trim().to_ascii_lowercase(),
         (Some(_), Some(_)) => return Err(refused("several codings")),
     };
-    let mut plain = Vec::new();
-    let most = UNPACKED_MAX_BYTES + 1;
     let unpacked = match coding.as_str() {
         "" | "identity" => return Ok(body.clone()),
-        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(body.as_ref())
-            .take(most)
-            .read_to_end(&mut plain),
-        "deflate" => flate2::read::ZlibDecoder::new(body.as_ref())
-            .take(most)
-            .read_to_end(&mut plain),
+        "gzip" | "x-gzip" => unpack(flate2::read::MultiGzDecoder::new(body.as_ref()), room),
+        "deflate" => unpack(flate2::read::ZlibDecoder::new(body.as_ref()), room),
         other => return Err(refused(other)),
     };
     match unpacked {
-        Ok(count) if u64::try_from(count).unwrap_or(u64::MAX) < most => Ok(plain.into()),
-        Ok(_) => Err(refused("more than 64 MiB once unpacked")),
-        Err(error) => Err(refused(&error.to_string())),
+        Ok(Some(plain)) => Ok(plain),
+        Ok(None) => Err(refused("more than 64 MiB once unpacked")),
+        Err(Unpacking::Broken(error)) => Err(refused(&error.to_string())),
+        Err(Unpacking::NoRoom(refusal)) => Err(refusal),
+    }
+}
+
+/// Why something could not be unpacked.
+enum Unpacking {
+    Broken(std::io::Error),
+    NoRoom(Refusal),
+}
+
+/// All of it; `None` where it is more than may be.
+fn unpack(mut packed: impl std::io::Read, room: &Room) -> Result<Option<Bytes>, Unpacking> {
+    let mut plain = Held::new(room);
+    let mut buffer = vec![0; UNPACKED_STEP_BYTES];
+    loop {
+        let count = match packed.read(&mut buffer) {
+            Ok(0) => return Ok(Some(plain.finish())),
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Unpacking::Broken(error)),
+        };
+        plain
+            .push_now(buffer.get(..count).unwrap_or_default())
+            .map_err(Unpacking::NoRoom)?;
+        if plain.len() > UNPACKED_MAX_BYTES {
+            return Ok(None);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
@@ -22,8 +22,9 @@ use portcullis_model::{Digest, Recorded, Refusal};
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
 use super::headers::{strip_hop, strip_posing};
+use super::room::Room;
 use super::scan::MODEL_MAX_BYTES;
-use super::{Credential, tls};
+use super::{Credential, tls, upload};
 
 /// Largest request in bytes: a long context with pictures. It is held in memory, since the model
 /// that it asks for decides whether it may go.
@@ -138,35 +139,29 @@ impl ModelCall {
     ///
     /// # Errors
     /// `model-request-too-large`, `malformed-model-request` (no JSON object, or one that names the
-    /// model twice), `malformed-path` (one that leaves the endpoint), `connection-lost`.
-    pub async fn read<B>(request: Request<B>, rest: &str) -> Result<Self, Refusal>
+    /// model twice), `malformed-path` (one that leaves the endpoint), `connection-lost`,
+    /// `request-too-slow`, `no-room-for-body`.
+    pub async fn read<B>(request: Request<B>, rest: &str, room: &Room) -> Result<Self, Refusal>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         check_rest(rest)?;
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         if head.headers.contains_key(CONTENT_ENCODING) {
             return Err(Refusal::malformed("model request")
                 .expected("a body that is not compressed")
                 .next("switch compression of requests off in the client"));
         }
         let max = usize::try_from(CALL_MAX_BYTES).unwrap_or(usize::MAX);
-        let body = Limited::new(body, max).collect().await.map_err(|error| {
-            if error.downcast_ref::<LengthLimitError>().is_some() {
+        let (body, whole) = upload::hold(&mut body, room, max, upload::HELD_TIME).await?;
+        if !whole {
+            return Err(
                 Refusal::limit("model-request-too-large", "the request is too large")
                     .expected(&format!("at most {CALL_MAX_BYTES} bytes"))
-                    .next("send less context")
-            } else {
-                Refusal::new(
-                    portcullis_model::RefusalKind::Malformed,
-                    "connection-lost",
-                    "the request ended before it was whole",
-                )
-                .received(&error.to_string())
-            }
-        })?;
-        let body = body.to_bytes();
+                    .next("send less context"),
+            );
+        }
         let is_json = head
             .headers
             .get(hyper::header::CONTENT_TYPE)

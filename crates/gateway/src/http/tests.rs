@@ -30,6 +30,10 @@ impl Recorder for Ledger {
     }
 }
 
+fn room() -> room::Room {
+    room::Rooms::default().of(portcullis_model::RunId(1))
+}
+
 async fn recorded() -> Recorded<()> {
     Ledger.record((), ()).await.unwrap()
 }
@@ -124,7 +128,7 @@ async fn call(
 ) -> Result<(StatusCode, HeaderMap, Result<Bytes, String>, Observation), Refusal> {
     let key = Credential::new("sk-outside".into());
     let endpoint = Endpoint::new(base, "authorization", "Bearer ", Some(&key)).unwrap();
-    let call = ModelCall::read(json(r#"{"model":"m-asked","x":[1]}"#), rest).await?;
+    let call = ModelCall::read(json(r#"{"model":"m-asked","x":[1]}"#), rest, &room()).await?;
     assert_eq!(call.model_asked(), Some("m-asked"));
     let forwarded = client
         .forward(recorded().await, &endpoint, call, bounds, never())
@@ -204,7 +208,7 @@ async fn bounds_cut_an_answer_and_redirects_are_not_followed() {
     let big = Request::post("/")
         .body(Full::new(Bytes::from(vec![b' '; 9 << 20])))
         .unwrap();
-    let refusal = ModelCall::read(big, "/x").await.unwrap_err();
+    let refusal = ModelCall::read(big, "/x", &room()).await.unwrap_err();
     assert_eq!(refusal.code, "model-request-too-large");
 }
 
@@ -422,7 +426,7 @@ fn a_body_that_can_not_be_looked_at_does_not_leave() {
     let coded = |coding: &str, body: &[u8]| {
         let mut headers = HeaderMap::new();
         headers.insert("content-encoding", coding.parse().unwrap());
-        egress::readable(&headers, &Bytes::copy_from_slice(body))
+        egress::readable(&headers, &Bytes::copy_from_slice(body), &room())
     };
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packer.write_all(b"hello").unwrap();

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, SizeHint};
 use portcullis_model::{Refusal, RefusalKind};
 
+use super::room::{Held, Room};
 use crate::git::body::{BodySender, StreamBody};
 
 /// Most bytes of a body that are held in memory. What is in a smaller one is known to policy before
@@ -23,6 +24,8 @@ pub const UPLOAD_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 const DRAINED_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Longest silence within a body from inside.
 pub const SILENCE: Duration = Duration::from_secs(30);
+/// Longest time for what is held of a body, which takes room meanwhile however slowly it comes.
+pub const HELD_TIME: Duration = Duration::from_secs(120);
 
 /// The beginning of a body.
 #[derive(Debug)]
@@ -36,27 +39,54 @@ pub enum Begun<B> {
 /// Reads a body until its end, or until more came than is held.
 ///
 /// # Errors
-/// `connection-lost`, `request-too-slow`.
-pub async fn begin<B>(mut body: B) -> Result<Begun<B>, Refusal>
+/// `connection-lost`, `request-too-slow`, `no-room-for-body`.
+pub async fn begin<B>(mut body: B, room: &Room) -> Result<Begun<B>, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let Some(first) = next(&mut body).await? else {
-        return Ok(Begun::Whole(Bytes::new()));
-    };
-    let mut held = BytesMut::new();
-    let mut piece = first;
-    loop {
-        held.extend_from_slice(&piece);
-        if held.len() > HELD_MAX_BYTES {
-            return Ok(Begun::Large(held.freeze(), body));
-        }
-        match next(&mut body).await? {
-            Some(more) => piece = more,
-            None => return Ok(Begun::Whole(held.freeze())),
-        }
+    match hold(&mut body, room, HELD_MAX_BYTES, HELD_TIME).await? {
+        (bytes, true) => Ok(Begun::Whole(bytes)),
+        (bytes, false) => Ok(Begun::Large(bytes, body)),
     }
+}
+
+/// Reads a body until its end (then `true`), or until more than `most` bytes of it came; all of it
+/// within `time`.
+pub(super) async fn hold<B>(
+    body: &mut B,
+    room: &Room,
+    most: usize,
+    time: Duration,
+) -> Result<(Bytes, bool), Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let reading = async {
+        let mut held = Held::new(room);
+        while let Some(piece) = next(body).await? {
+            held.push(&piece).await?;
+            if held.len() > most {
+                return Ok((held.finish(), false));
+            }
+        }
+        Ok((held.finish(), true))
+    };
+    tokio::time::timeout(time, reading)
+        .await
+        .unwrap_or_else(|_| {
+            Err(too_slow(&format!(
+                "{most} bytes, or all of a smaller body, within {} s",
+                time.as_secs()
+            )))
+        })
+}
+
+fn too_slow(expected: &str) -> Refusal {
+    Refusal::limit("request-too-slow", "the request's body does not come")
+        .expected(expected)
+        .next("send it without pauses")
 }
 
 /// The next bytes of a body from inside; `None` at its end. Trailers are left out.
@@ -73,11 +103,10 @@ where
             return Ok(None);
         }
         let Ok(frame) = tokio::time::timeout(SILENCE, body.frame()).await else {
-            return Err(
-                Refusal::limit("request-too-slow", "the request's body does not come")
-                    .expected(&format!("bytes at least every {} s", SILENCE.as_secs()))
-                    .next("send it without pauses"),
-            );
+            return Err(too_slow(&format!(
+                "bytes at least every {} s",
+                SILENCE.as_secs()
+            )));
         };
         match frame {
             None => return Ok(None),
@@ -231,7 +260,8 @@ mod tests {
                 assert!(sender.send(vec![7; 1024 * 1024].into()).await);
             }
         });
-        let Begun::Large(first, _) = begin(&mut body).await.unwrap() else {
+        let room = super::super::room::Rooms::default().of(portcullis_model::RunId(1));
+        let Begun::Large(first, _) = begin(&mut body, &room).await.unwrap() else {
             panic!("it is larger");
         };
         assert!((HELD_MAX_BYTES..HELD_MAX_BYTES + 2 * 1024 * 1024).contains(&first.len()));
@@ -241,10 +271,26 @@ mod tests {
         }
         sending.await.unwrap();
         assert_eq!(first.len() + rest, 20 * 1024 * 1024);
-        let whole = begin(Full::new(Bytes::from_static(b"small")))
+        let whole = begin(Full::new(Bytes::from_static(b"small")), &room)
             .await
             .unwrap();
         assert!(matches!(whole, Begun::Whole(bytes) if bytes == "small"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_byte_by_byte_is_given_up_in_time() {
+        let room = super::super::room::Rooms::default().of(portcullis_model::RunId(1));
+        let (sender, mut body) = Upload::streamed(None);
+        let dripping = tokio::spawn(async move {
+            while sender.send(Bytes::from_static(b"x")).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let time = Duration::from_millis(100);
+        let refusal = hold(&mut body, &room, HELD_MAX_BYTES, time).await;
+        assert_eq!(refusal.unwrap_err().code, "request-too-slow");
+        drop(body);
+        dripping.await.unwrap();
     }
 
     #[tokio::test]

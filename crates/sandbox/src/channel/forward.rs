@@ -22,7 +22,7 @@ use super::names::Names;
 use super::route::{
     GATEWAY, Route, aimed_at, route, strip_claims, strip_hop_by_hop, wants_websocket,
 };
-use super::{Capture, Gateway};
+use super::{Capture, Gateway, Patience};
 
 /// Longest that the server gets to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ pub(super) struct Forwarder {
     prover: Arc<dyn Prover>,
     capture: Option<Capture>,
     names: Arc<Names>,
+    pub(super) patience: Patience,
 }
 
 impl Forwarder {
@@ -92,6 +93,7 @@ impl Forwarder {
             prover,
             capture,
             names,
+            patience: Patience::default(),
         })
     }
 

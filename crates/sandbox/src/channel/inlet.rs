@@ -4,8 +4,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use hyper::server::conn::{http1, http2};
@@ -19,10 +19,8 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use super::forward::Forwarder;
 use super::meant::{Meant, Protocol, Scheme, protocol};
-use super::{BUFFER_MAX_BYTES, HEAD_PATIENCE, HEADERS_MAX};
+use super::{BUFFER_MAX_BYTES, HEADERS_MAX};
 
-/// Longest until a client says something, and until its handshake is over.
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// Most requests at a time on one connection of HTTP/2.
 const STREAMS_MAX: u32 = 64;
 /// Most bytes of the headers of one request of HTTP/2.
@@ -59,7 +57,7 @@ where
         return;
     }
     let mut stream = Seen::new(stream);
-    let spoken = match tokio::time::timeout(FIRST_PATIENCE, stream.look()).await {
+    let spoken = match tokio::time::timeout(forwarder.patience.first, stream.look()).await {
         Ok(Ok(Some(spoken))) => spoken,
         // A program may keep a connection ready to a host that it is to use, and not need it. To
         // any other it was an attempt, as when somebody looks which ports are open.
@@ -105,7 +103,7 @@ where
         return;
     };
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-    let begun = match tokio::time::timeout(FIRST_PATIENCE, acceptor).await {
+    let begun = match tokio::time::timeout(forwarder.patience.first, acceptor).await {
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => {
             tracing::debug!(error = %error, "a TLS handshake could not be read");
@@ -123,19 +121,20 @@ where
     let Ok(config) = authority.server(&shown) else {
         return;
     };
-    let stream = match tokio::time::timeout(FIRST_PATIENCE, begun.into_stream(config)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::info!(
-                error = %error,
-                host = meant.host,
-                "a program did not take the run's certificate"
-            );
-            let what = "TLS by a program that does not take the run's certificate";
-            return unread(&forwarder, &meant, what).await;
-        }
-        Err(_) => return unread(&forwarder, &meant, "half a TLS handshake").await,
-    };
+    let stream =
+        match tokio::time::timeout(forwarder.patience.first, begun.into_stream(config)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::info!(
+                    error = %error,
+                    host = meant.host,
+                    "a program did not take the run's certificate"
+                );
+                let what = "TLS by a program that does not take the run's certificate";
+                return unread(&forwarder, &meant, what).await;
+            }
+            Err(_) => return unread(&forwarder, &meant, "half a TLS handshake").await,
+        };
     let spoken = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Spoken::Http2,
         Some(_) | None => Spoken::Http1,
@@ -169,7 +168,10 @@ async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let meant = Arc::new(meant);
+    let patience = forwarder.patience;
+    let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
         let (forwarder, meant) = (Arc::clone(&forwarder), Arc::clone(&meant));
         async move {
             let answer = match &*meant {
@@ -184,7 +186,7 @@ async fn serve<S>(
         Spoken::Http1 => {
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
+                .header_read_timeout(patience.head)
                 .max_buf_size(BUFFER_MAX_BYTES)
                 .max_headers(HEADERS_MAX)
                 .half_close(true)
@@ -197,6 +199,8 @@ async fn serve<S>(
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
                 .max_header_list_size(HEADERS_MAX_BYTES)
+                .keep_alive_interval(patience.head)
+                .keep_alive_timeout(patience.first)
                 .serve_connection(stream, service)
                 .await
         }
@@ -208,6 +212,10 @@ async fn serve<S>(
         {
             let refusal = not_understood(meant, "HTTP that can't be read");
             forwarder.refused(&refusal, meant).await;
+        } else if let Ok(meant) = &*meant
+            && !asked.load(Ordering::Relaxed)
+        {
+            unread(&forwarder, meant, "half a request").await;
         }
     }
 }

@@ -48,8 +48,25 @@ pub const CONNECTIONS_MAX: usize = 512;
 const BUFFER_MAX_BYTES: usize = 128 * 1024;
 /// Most headers of one request.
 const HEADERS_MAX: usize = 128;
-/// Longest that a request's head may take to arrive.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long what a client says may take to come. Bodies have bounds of the gateway's.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Until a client says something, and until its handshake is over.
+    first: Duration,
+    /// Until a request's head is there. In HTTP/2, which has no such bound, until a client that is
+    /// silent shows that it lives.
+    head: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Where the gateway is and how it is reached.
 #[derive(Clone, Debug)]
@@ -219,13 +236,14 @@ async fn accept(
 }
 
 async fn own(stream: tokio::net::TcpStream, forwarder: Arc<Forwarder>) {
+    let patience = forwarder.patience;
     let serve = service_fn(|request| {
         let forwarder = Arc::clone(&forwarder);
         async move { Ok::<_, std::convert::Infallible>(forwarder.answer(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(patience.head)
         .max_buf_size(BUFFER_MAX_BYTES)
         .max_headers(HEADERS_MAX)
         .half_close(true)

@@ -9,7 +9,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use portcullis_model::Refusal;
 
-use super::{Channel, Gateway, Prover};
+use super::forward::Forwarder;
+use super::meant::Meant;
+use super::names::Names;
+use super::{Authority, Capture, Channel, Gateway, Patience, Prover, inlet};
 
 struct Proof;
 
@@ -236,4 +239,71 @@ async fn without_proof_without_server_and_without_sense_nothing_is_sent() {
         "{}",
         String::from_utf8_lossy(&answer)
     );
+}
+
+/// Half of everything that a client may say, and then nothing: each is let go in bounded time, and
+/// the ledger is told where it was said to a host that no task names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_half_a_thing_is_let_go_in_time() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let hello = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    for (said, named, told) in [
+        (&b""[..], true, true),
+        (b"P", false, true),
+        (b"GET / HTTP/1.1\r\nhost: a.exam", false, true),
+        (b"GET / HTTP/1.1\r\nhost: a.exam", true, false),
+        (hello, false, true),
+        (hello, true, false),
+        (preface, false, true),
+        (preface, true, false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let server = listener.local_addr().expect("address");
+        let name = |host: &str| [format!("{host}:80")].into();
+        let capture = Capture {
+            authority: Authority::new(Default::default(), Duration::from_secs(60)).expect("keys"),
+            hosts: name(if named { "a.example" } else { "b.example" }),
+            tunnels: Default::default(),
+        };
+        let gateway = Gateway {
+            server: format!("http://{server}"),
+            tls: None,
+        };
+        let names = Arc::new(Names::default());
+        let proof = Arc::new(Proof);
+        let mut forwarder =
+            Forwarder::new(&gateway, proof, server, Some(capture), names).expect("forwarder");
+        forwarder.patience = Patience {
+            first: Duration::from_millis(60),
+            head: Duration::from_millis(90),
+        };
+        let (mut client, inside) = tokio::io::duplex(64 * 1024);
+        client.write_all(said).await.expect("said");
+        let meant = Meant::read("a.example:80").expect("host");
+        let served = tokio::spawn(inlet::understood(inside, meant, Arc::new(forwarder)));
+        let reading = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            let _ = client.read_to_end(&mut heard).await;
+        });
+        let report = thread::spawn(move || {
+            listener.set_nonblocking(false).expect("blocking");
+            let (mut stream, _) = listener.accept().ok()?;
+            let mut head = vec![0; 4096];
+            let count = stream.read(&mut head).ok()?;
+            let answer = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).ok()?;
+            Some(String::from_utf8_lossy(&head[..count]).into_owned())
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(20), served).await;
+        assert!(ended.is_ok_and(|ended| ended.is_ok()), "{said:?}");
+        reading.await.expect("the client sees the end");
+        // Who was told nothing would wait for ever.
+        if !told {
+            drop(TcpStream::connect(server));
+        }
+        let report = report.join().expect("gateway").unwrap_or_default();
+        let recorded = report.contains("portcullis-refusal: not-understood");
+        assert_eq!(recorded, told, "{said:?}: {report}");
+    }
 }

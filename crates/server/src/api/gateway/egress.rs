@@ -68,7 +68,8 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     for name in OURS {
         head.headers.remove(name);
     }
-    let begun = begin(body).await?;
+    let room = app.rooms.of(caller.run.id);
+    let begun = begin(body, &room).await?;
     let (body, rest) = match begun {
         Begun::Whole(body) => (body, None),
         Begun::Large(first, rest) => (first, Some((upload::check(&head.headers), Rest::new(rest)))),
@@ -322,7 +323,7 @@ async fn look_at(
     body: &axum::body::Bytes,
     facts: &mut NetConnect,
 ) -> Result<(), Refusal> {
-    let plain = readable(headers, body)?;
+    let plain = readable(headers, body, &app.rooms.of(caller.run.id))?;
     let mut around = uri
         .path_and_query()
         .map_or("", |both| both.as_str())

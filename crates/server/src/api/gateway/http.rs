@@ -57,7 +57,7 @@ pub(super) async fn call(
     request: Request,
 ) -> Result<Response, Problem> {
     let lease = LeaseKind::Endpoint(id.clone());
-    let call = ModelCall::read(request, rest).await?;
+    let call = ModelCall::read(request, rest, &app.rooms.of(caller.run.id)).await?;
     let asked = call.model_asked().unwrap_or_default().to_owned();
     let record = caller.state.inventory.endpoints.get(id).cloned();
     let allowed = record
