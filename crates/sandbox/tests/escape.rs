@@ -108,6 +108,63 @@ fn no_attempt_succeeds_for_an_ordinary_user() {
     assert!(all_refused(&output) >= 100, "{output}");
 }
 
+/// With every connection captured, what is said to any other address is said to the launcher: these
+/// connections come about, and lead nowhere. So do packets that nobody reads.
+const TO_THE_LAUNCHER: [&str; 9] = [
+    "broadcast",
+    "dns-by-stream",
+    "ipv6-out",
+    "metadata-service",
+    "multicast",
+    "neighbours",
+    "public-address",
+    "udp-out",
+    "dns-of-the-system",
+];
+
+#[test]
+fn no_attempt_succeeds_where_connections_are_captured() {
+    let (host, workspace, given) = (Host::new(), workspace(), workspace());
+    fs::write(given.path().join("ca-certificates.crt"), "").expect("bundle");
+    bring_attempt(workspace.path());
+    let words = ["./attempt".to_owned(), "all".to_owned()];
+    let mut spec = spec(&workspace, words.into_iter().chain(host.facts()));
+    spec.use_channel(0);
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    spec.capture_all([8443], given.path(), bundle.as_ref());
+    let running = support::start(&spec);
+    let inlets = running.inlets().expect("inlets");
+    let outcome = running.wait().expect("outcome");
+    let output = stdout(&outcome);
+    assert!(outcome.success(), "{outcome:?}");
+    let (captured, others): (Vec<_>, Vec<_>) = output.lines().partition(|line| {
+        let name = line.split(' ').next().unwrap_or_default();
+        TO_THE_LAUNCHER.contains(&name)
+    });
+    assert!(all_refused(&others.join("\n")) >= 120, "{output}");
+    for name in ["public-address", "ipv6-out", "metadata-service"] {
+        assert!(
+            captured.contains(&format!("{name} DONE").as_str()),
+            "{output}"
+        );
+    }
+    // They wait for the launcher; the host's own listener was reached by nobody.
+    let listener = inlets.captured.first().expect("a captured listener");
+    listener.set_nonblocking(true).expect("nonblocking");
+    let mut dialled = Vec::new();
+    while let Ok((stream, _)) = listener.accept() {
+        dialled.push(stream.local_addr().expect("address").to_string());
+    }
+    for address in ["1.1.1.1]:80", "169.254.169.254]:80", "8.8.8.8]:53"] {
+        assert!(
+            dialled.iter().any(|one| one.contains(address)),
+            "{address}: {dialled:?}"
+        );
+    }
+    host.listener.set_nonblocking(true).expect("nonblocking");
+    assert!(host.listener.accept().is_err());
+}
+
 #[test]
 fn the_attempts_work_where_nothing_stops_them() {
     let (host, workspace) = (Host::new(), workspace());
@@ -120,6 +177,9 @@ fn the_attempts_work_where_nothing_stops_them() {
         "host-abstract-socket",
         "host-unix-socket",
         "unshare-user",
+        "filter-netlink",
+        "be-any-address",
+        "mark-packets",
     ];
     let output = Command::new(workspace.path().join("attempt"))
         .arg("all")

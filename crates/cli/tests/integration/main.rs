@@ -27,6 +27,7 @@ mod egress;
 mod egress_tls;
 mod environment;
 mod git;
+mod hostile;
 mod init;
 mod inventory;
 mod landing;

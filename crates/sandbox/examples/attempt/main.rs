@@ -16,6 +16,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
+mod packets;
 mod wider;
 mod without;
 
@@ -38,7 +39,8 @@ fn main() {
     match what.as_str() {
         "all" => {
             let only = facts.get("only");
-            for (name, attempt) in wider::attempts().into_iter().chain(attempts()) {
+            let more = wider::attempts().into_iter().chain(packets::attempts());
+            for (name, attempt) in more.chain(attempts()) {
                 if only.is_some_and(|only| !only.split(',').any(|one| one == name)) {
                     continue;
                 }

@@ -341,6 +341,9 @@ impl Forwarder {
 
     async fn ask(&self, request: Request<Body>) -> Result<Response<Incoming>, Refusal> {
         self.client.request(request).await.map_err(|error| {
+            if let Some(unread) = body_unread(&error) {
+                return unread;
+            }
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(error = %error, cause, "the gateway could not be asked");
             Refusal::unavailable(
@@ -355,6 +358,27 @@ impl Forwarder {
             .next("wait, and repeat; whoever runs the server sees whether it is up")
         })
     }
+}
+
+/// Where a request came to nothing since its body can't be read, which is the program's affair and
+/// not the gateway's: broken off, or framed in no known way.
+fn body_unread(error: &hyper_util::client::legacy::Error) -> Option<Refusal> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        // hyper's own error of sending has that of the body, by the inside's connection, below it.
+        if let Some(sending) = inner.downcast_ref::<hyper::Error>()
+            && sending.is_user()
+        {
+            let why = std::error::Error::source(sending).map(ToString::to_string);
+            return Some(
+                Refusal::malformed("body")
+                    .expected("a body as its head announces it, whole")
+                    .received(why.as_deref().unwrap_or("a body that broke off")),
+            );
+        }
+        cause = inner.source();
+    }
+    None
 }
 
 /// An answer to the wish for a tunnel.
