@@ -169,6 +169,9 @@ fn attempts() -> Vec<(&'static str, Attempt)> {
         ("open-kernel-log", |_| fs::read("/dev/kmsg").map(drop)),
         ("read-kcore", |_| readable("/proc/kcore")),
         ("read-keys", |_| readable("/proc/keys")),
+        // Boot loaders hand secrets over in it.
+        ("read-kernel-command-line", |_| readable("/proc/cmdline")),
+        ("watch-interrupts", |_| readable("/proc/interrupts")),
         ("write-usr", |_| fs::write("/usr/bin/evil", "x")),
         ("write-etc", |_| fs::write("/etc/passwd", "x")),
         ("write-root", |_| fs::write("/evil", "x")),

@@ -29,7 +29,11 @@ use crate::sys::{
 /// Device nodes that are visible inside; all harmless to everybody.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Files of `/proc` that tell about the machine or steer it: covered by an empty one.
-const PROC_COVERED: [&str; 9] = [
+const PROC_COVERED: [&str; 13] = [
+    "cmdline",
+    "interrupts",
+    "latency_stats",
+    "timer_stats",
     "kcore",
     "keys",
     "key-users",
