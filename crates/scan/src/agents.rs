@@ -153,8 +153,15 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             agent.tools = claude_tools(with);
             // With a prompt of its own the action gives the agent no shell; when it answers a
             // mention it gives it `git add`, `git commit` and `git push`.
-            let answers_mentions =
-                with.get("prompt").is_none() && with.get("direct_prompt").is_none();
+            // Before version 1 it had them with a prompt, too, unless its mode was `agent`.
+            let early = uses
+                .split_once('@')
+                .is_some_and(|(_, at)| at == "beta" || at.starts_with("v0"));
+            let answers_mentions = if early {
+                !with.says("mode", "agent")
+            } else {
+                with.get("prompt").is_none() && with.get("direct_prompt").is_none()
+            };
             let open = agent.tools.as_ref().is_some_and(|tools| may_push(tools));
             let forbidden = with.get("claude_args").is_some_and(forbids_push)
                 || with
@@ -247,6 +254,10 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             agent.checks = ActorCheck::OnEntities;
             agent.bots = Bots::read(with.get("allowed_bots"));
         }
+        "warpdotdev/oz-agent-action" | "warpdotdev/warp-agent-action" => {
+            agent.name = "Warp";
+            agent.shell = true;
+        }
         "qwenlm/qwen-code-action" => {
             agent.name = "Qwen Code";
             agent.shell = true;
@@ -314,7 +325,13 @@ pub(crate) fn by_command(name: &str, words: &[&str]) -> Option<&'static str> {
         "droid" if has(&["exec"]) => "Droid",
         "auggie" if has(&["--print", "-p", "--quiet"]) => "Augment",
         "plandex" | "pdx" if has(&["tell"]) => "Plandex",
-        "q" if has(&["chat"]) => "Amazon Q",
+        "q" | "kiro-cli" if has(&["chat"]) => "Amazon Q",
+        "cn" if has(&["-p", "--print"]) => "Continue",
+        "cline" if has(&["-y", "--yolo", "--oneshot", "-o"]) => "Cline",
+        "kilocode" | "kilo" if has(&["--auto", "-a", "run"]) => "Kilo Code",
+        "iflow" if has(&["-p", "--prompt", "-y", "--yolo"]) => "iFlow",
+        "acli" if has(&["rovodev"]) && has(&["run"]) => "Rovo Dev",
+        "oz" | "warp" if has(&["agent"]) && has(&["run"]) => "Warp",
         "openhands.resolver.resolve_issue" | "openhands.resolver" | "openhands.core.main" => {
             "OpenHands"
         }

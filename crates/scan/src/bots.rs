@@ -9,7 +9,7 @@ use crate::tree::Tree;
 use crate::yaml::{self, Node};
 
 use accounts::automation_accounts;
-pub(crate) use accounts::launched;
+pub(crate) use accounts::{expected, launched};
 use mergers::{bulldozer, kodiak, mergify};
 
 /// A bot that is configured here.

@@ -268,6 +268,24 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 };
                 let mut texts = Vec::new();
                 expr::literals(expr, &mut texts);
+                // `contains(fromJSON('["a[bot]"]'), …)`.
+                let listed: Vec<String> = texts
+                    .iter()
+                    .filter(|text| text.starts_with('['))
+                    .filter_map(|text| serde_json::from_str::<Vec<String>>(text).ok())
+                    .flatten()
+                    .filter(|_| !matches!(expr, expr::Expr::Not(_)))
+                    .collect();
+                for text in &listed {
+                    if text.ends_with("[bot]")
+                        && !matches!(
+                            text.as_str(),
+                            "dependabot[bot]" | "renovate[bot]" | "github-actions[bot]"
+                        )
+                    {
+                        logins.push((text.clone(), workflow.file.clone(), condition.line));
+                    }
+                }
                 for text in texts {
                     let app = text.ends_with("[bot]")
                         && !matches!(
@@ -336,6 +354,20 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             .iter()
             .any(|bot| bot.login == login && matches!(bot.duty, Duty::Opens { .. }))
         {
+            // Whatever name the condition gives it, Copilot has one, and its runs wait.
+            let copilot = login.to_ascii_lowercase().contains("copilot");
+            if copilot
+                && bots
+                    .iter()
+                    .any(|bot| bot.login == "Copilot" && matches!(bot.duty, Duty::Opens { .. }))
+            {
+                continue;
+            }
+            let (login, runs_held) = if copilot {
+                ("Copilot".to_owned(), true)
+            } else {
+                (login, false)
+            };
             bots.push(Bot {
                 product: "An app",
                 login,
@@ -344,7 +376,7 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 duty: Duty::Opens {
                     head: "bot/x",
                     labels: Vec::new(),
-                    runs_held: false,
+                    runs_held,
                     base: None,
                     files: None,
                 },
@@ -352,6 +384,7 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
         }
     }
     bots::launched(workflows, bots);
+    bots::expected(workflows, bots);
     for (product, file, line) in seen {
         let known = bots
             .iter()

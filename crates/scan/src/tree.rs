@@ -140,6 +140,35 @@ impl Tree {
         &self.notes
     }
 
+    /// Directories of the repository's packages, by the places where monorepos keep them; the root
+    /// comes first.
+    pub(crate) fn packages(&self) -> Vec<String> {
+        let mut out = vec![String::new()];
+        for folder in ["packages", "apps", "libs", "services"] {
+            if let Some(root) = &self.root
+                && let Ok(entries) = fs::read_dir(root.join(folder))
+            {
+                let mut names: Vec<String> = entries
+                    .flatten()
+                    .filter(|entry| entry.path().join("package.json").is_file())
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .collect();
+                names.sort();
+                out.extend(names.into_iter().map(|name| format!("{folder}/{name}")));
+            }
+            let inside = format!("{folder}/");
+            for path in self.overlay.keys() {
+                if let Some(rest) = path.strip_prefix(&inside)
+                    && let Some((name, "package.json")) = rest.split_once('/')
+                    && !out.contains(&format!("{folder}/{name}"))
+                {
+                    out.push(format!("{folder}/{name}"));
+                }
+            }
+        }
+        out
+    }
+
     pub(crate) fn root(&self) -> Option<&Path> {
         self.root.as_deref()
     }

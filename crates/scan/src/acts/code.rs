@@ -33,6 +33,8 @@ pub(super) const CALLS: &[&str] = &[
     "execFileSync(",
     "Popen(",
     "Bun.$",
+    "exec.Command(",
+    "exec.CommandContext(",
 ];
 
 /// Reads a program that begins at `line` of `file`.
@@ -184,6 +186,12 @@ fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
         "pull.merge(",
         "pr.merge(",
         "pull_request.merge(",
+        "mr.merge(",
+        "merge_request.merge(",
+        "mergerequest.merge(",
+        "MergeRequests.merge(",
+        "MergeRequests.accept(",
+        "PullRequests.Merge(",
         "PUT /repos/{owner}/{repo}/pulls/{pull_number}/merge",
     ]) {
         add(super::forge::merge(false));
@@ -203,6 +211,9 @@ fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
         "repos.createRelease(",
         "create_git_release(",
         "create_release(",
+        "Repositories.CreateRelease(",
+        ".releases.create(",
+        "ProjectReleases.create(",
     ]) {
         let draft = window();
         add(Op::Release {
@@ -210,6 +221,34 @@ fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
                 .then(|| "true".to_owned()),
             tag: None,
         });
+    } else if has(&["repos.updateRelease(", ".update_release("]) {
+        // A draft that is published is a release; other changes of a release are none.
+        let text = window();
+        if text.contains("draft: false") || text.contains("draft=False") {
+            add(Op::Release {
+                draft: None,
+                tag: None,
+            });
+        }
+    } else if has(&[".request('", ".request(\"", ".request(`"]) {
+        let text = window();
+        let route = raw
+            .split(".request(")
+            .nth(1)
+            .and_then(|rest| rest.split(['\'', '"', '`']).nth(1))
+            .unwrap_or_default();
+        let (method, path) = route.split_once(' ').unwrap_or(("", route));
+        let path = path
+            .replace("{owner}/{repo}", "$REPO")
+            .replace(":owner/:repo", "$REPO");
+        let path = path.trim().to_owned();
+        acts.extend(super::forge::request(
+            method,
+            &path,
+            &text,
+            token.clone(),
+            &super::command::Shell::default(),
+        ));
     } else if has(&["git.createRef(", "create_git_ref("]) {
         if window().contains("refs/tags") {
             add(Op::Tag(None));

@@ -1,11 +1,11 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
-use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes};
+use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, tools};
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
 
 /// Deepest chain of scripts that call scripts.
-const FOLLOW_MAX: usize = 6;
+pub(super) const FOLLOW_MAX: usize = 6;
 /// Most acts of one step.
 const ACTS_MAX: usize = 400;
 
@@ -131,13 +131,32 @@ impl<'a> Reader<'a> {
         self.script_at(text, file, line, 0);
     }
 
-    fn script_at(&mut self, text: &str, file: &str, line: usize, depth: usize) {
+    pub(super) fn script_at(&mut self, text: &str, file: &str, line: usize, depth: usize) {
         for command in shell::commands(text) {
             if self.acts.len() >= ACTS_MAX {
                 return;
             }
             let at = line + command.line;
-            self.command(&command.unwrapped(), file, at, depth);
+            self.unwrap(&command, file, at, depth);
+        }
+    }
+
+    /// Reads a command without what stands in front of it.
+    fn unwrap(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
+        let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+        let before = self.acts.len();
+        match words.as_slice() {
+            [
+                runner @ ("poetry" | "uv" | "pdm" | "hatch" | "rye" | "poe"),
+                ..,
+            ] => {
+                self.task(runner, command, depth);
+            }
+            ["python" | "python3", "-m", module, ..] => self.python_module(module, depth),
+            _ => {}
+        }
+        if self.acts.len() == before {
+            self.command(&command.unwrapped(), file, line, depth);
         }
     }
 
@@ -197,12 +216,14 @@ impl<'a> Reader<'a> {
             | "tsx" | "ts-node" | "python" | "python3" | "ruby" | "zx" | "turbo" | "nx" => {
                 self.call(name, command, depth, file, line);
             }
-            _ if program.contains('/') || name.ends_with(".sh") => {
+            _ if program.contains('/') || name.ends_with(".sh") || name.ends_with(".ps1") => {
                 self.follow(program, depth);
             }
             _ => {}
         }
+        self.task(name, command, depth);
         self.acts.extend(publishes::read(name, command));
+        self.acts.extend(tools::read(name, command));
         if !matches!(name, "ssh" | "sshpass") {
             self.acts.extend(deploys::read(name, command));
         }
@@ -359,7 +380,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Runs a script of the package; false if it has none of that name.
-    fn package_script(&mut self, script: &str, place: Option<&str>, depth: usize) -> bool {
+    pub(super) fn package_script(
+        &mut self,
+        script: &str,
+        place: Option<&str>,
+        depth: usize,
+    ) -> bool {
         if script.is_empty() || depth >= FOLLOW_MAX {
             return true;
         }
@@ -485,9 +511,11 @@ impl<'a> Reader<'a> {
             let lower = candidate.to_ascii_lowercase();
             let first = text.lines().next().unwrap_or_default();
             let shebang = first.starts_with("#!");
-            if [".js", ".mjs", ".cjs", ".ts", ".mts", ".py", ".rb"]
-                .iter()
-                .any(|end| lower.ends_with(end))
+            if [
+                ".js", ".mjs", ".cjs", ".ts", ".mts", ".py", ".rb", ".pl", ".php", ".go",
+            ]
+            .iter()
+            .any(|end| lower.ends_with(end))
                 || (shebang
                     && (first.contains("python")
                         || first.contains("node")
@@ -495,7 +523,7 @@ impl<'a> Reader<'a> {
             {
                 self.program(&text, &candidate, depth);
             } else if shebang
-                || [".sh", ".bash", ".zsh"]
+                || [".sh", ".bash", ".zsh", ".ps1"]
                     .iter()
                     .any(|end| lower.ends_with(end))
                 || !candidate.contains('.')
@@ -599,7 +627,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn within(&self, place: Option<&str>, name: &str) -> String {
+    pub(super) fn within(&self, place: Option<&str>, name: &str) -> String {
         place
             .filter(|place| !place.contains('$'))
             .and_then(|place| normal(&format!("{place}/{name}")))
@@ -607,7 +635,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes that something is being followed; false if it already is.
-    fn enter(&mut self, mark: &str) -> bool {
+    pub(super) fn enter(&mut self, mark: &str) -> bool {
         if self.lookups == 0 || self.followed.iter().any(|known| known == mark) {
             return false;
         }

@@ -233,7 +233,13 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
 }
 
 /// A request to GitHub's API.
-fn request(method: &str, path: &str, text: &str, token: Token, shell: &Shell) -> Vec<Act> {
+pub(super) fn request(
+    method: &str,
+    path: &str,
+    text: &str,
+    token: Token,
+    shell: &Shell,
+) -> Vec<Act> {
     let path = shell.expand(path);
     let lower = text.to_ascii_lowercase();
     let what = shorten(text);

@@ -196,7 +196,9 @@ fn destination_of(reference: &str, shell: &Shell, worktree: Option<&str>) -> Tar
             .or_else(|| shell.branch.clone())
             .map_or(Target::Current, Target::Branch);
     }
-    if looks_like_tag(name) || shell.tagged.as_deref() == Some(name) {
+    // A branch that was checked out by its name may look like a version.
+    let checked_out = shell.branch.as_deref() == Some(name) && !name.contains('$');
+    if !checked_out && looks_like_tag(name) || shell.tagged.as_deref() == Some(name) {
         return Target::Tags(Some(name.to_owned()));
     }
     Target::Branch(name.to_owned())

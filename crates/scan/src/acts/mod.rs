@@ -10,8 +10,12 @@ mod deploys;
 mod forge;
 mod functions;
 mod git;
+mod known;
 mod publishes;
+mod runners;
 mod shipping;
+mod tools;
+mod words;
 
 use serde::Serialize;
 

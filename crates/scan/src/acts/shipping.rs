@@ -114,7 +114,6 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "r0adkll/upload-google-play"
         | "rtcamp/action-slack-notify-none"
         | "mislav/bump-homebrew-formula-action"
-        | "dawidd6/action-homebrew-bump-formula"
         | "vedantmgoyal9/winget-releaser"
         | "vedantmgoyal2009/winget-releaser"
         | "michidk/run-komac"

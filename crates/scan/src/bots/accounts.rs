@@ -1,6 +1,7 @@
 //! Accounts that open pull requests here though no file of theirs says so.
 
 use super::{Authors, Bot, Duty, dependabot_bot, renovate_bot};
+use crate::acts::Op;
 use crate::workflow::Workflow;
 
 /// Accounts that a bot's rule merges for and whose names say that they are automation: they open
@@ -156,6 +157,110 @@ pub(crate) fn launched(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                     });
                 }
             }
+        }
+    }
+}
+
+/// Agents whose branches or pull requests a workflow of the repository is written for: by the
+/// branches that it listens to or asks for, or by the name of a workflow that merges.
+pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
+    /// The word, the product, its login, its branch, and whether its runs are held.
+    const AGENTS: &[(&str, &str, &str, &str, bool)] = &[
+        ("claude", "Claude Code", "claude[bot]", "claude/x", false),
+        ("jules", "Jules", "google-labs-jules[bot]", "jules/x", false),
+        (
+            "copilot",
+            "Copilot coding agent",
+            "Copilot",
+            "copilot/fix",
+            true,
+        ),
+        ("cursor", "Cursor", "cursor[bot]", "cursor/x", false),
+        (
+            "codex",
+            "Codex",
+            "chatgpt-codex-connector[bot]",
+            "codex/x",
+            false,
+        ),
+        (
+            "devin",
+            "Devin",
+            "devin-ai-integration[bot]",
+            "devin/x",
+            false,
+        ),
+        (
+            "openhands",
+            "OpenHands",
+            "openhands-agent",
+            "openhands/x",
+            false,
+        ),
+        ("sweep", "Sweep", "sweep-ai[bot]", "sweep/x", false),
+    ];
+    for workflow in workflows {
+        let lands = workflow
+            .jobs
+            .iter()
+            .flat_map(|job| &job.steps)
+            .flat_map(|step| &step.acts)
+            .any(|act| matches!(act.op, Op::Merge { .. } | Op::Approve));
+        let title = format!("{} {}", workflow.file, workflow.name).to_ascii_lowercase();
+        let words: Vec<&str> = title.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        let conditions: Vec<(&str, usize)> = workflow
+            .jobs
+            .iter()
+            .flat_map(|job| {
+                job.condition
+                    .iter()
+                    .chain(job.steps.iter().filter_map(|step| step.condition.as_ref()))
+            })
+            .map(|condition| (condition.text.as_str(), condition.line))
+            .collect();
+        for (word, product, login, head, runs_held) in AGENTS {
+            let prefix = format!("{word}/");
+            let by_branch = workflow
+                .triggers
+                .iter()
+                .find(|trigger| {
+                    trigger.event == "push"
+                        && trigger
+                            .branches
+                            .iter()
+                            .any(|name| name.starts_with(&prefix))
+                })
+                .map(|trigger| trigger.line);
+            let by_condition = conditions
+                .iter()
+                .find(|(text, _)| {
+                    text.contains(&format!("'{prefix}"))
+                        && text.to_ascii_lowercase().contains("startswith")
+                })
+                .map(|(_, line)| *line);
+            let by_name = (lands && words.contains(word) && words.contains(&"merge")).then_some(1);
+            let Some(line) = by_branch.or(by_condition).or(by_name) else {
+                continue;
+            };
+            let known = bots
+                .iter()
+                .any(|bot| bot.product == *product && matches!(bot.duty, Duty::Opens { .. }));
+            if known {
+                continue;
+            }
+            bots.push(Bot {
+                product,
+                login: (*login).to_owned(),
+                file: workflow.file.clone(),
+                line,
+                duty: Duty::Opens {
+                    head,
+                    labels: Vec::new(),
+                    runs_held: *runs_held,
+                    base: None,
+                    files: None,
+                },
+            });
         }
     }
 }

@@ -11,10 +11,22 @@ impl Names<'_> {
     pub(super) fn destination(&self, target: &Target) -> Option<Reference> {
         match target {
             Target::Elsewhere(_) => None,
+            Target::Tags(Some(name)) if self.checks_out(name) => Some(self.named(name, 0)),
             Target::Tags(name) => Some(Reference::Tag(name.clone())),
             Target::Current | Target::CurrentAndTags => Some(self.current()),
             Target::Branch(template) => Some(self.named(template, 0)),
         }
+    }
+
+    /// Whether the job checks out something of that name: what it pushes under it is a branch.
+    fn checks_out(&self, name: &str) -> bool {
+        self.job.is_some_and(|job| {
+            job.steps.iter().any(|step| {
+                step.checkout
+                    .as_ref()
+                    .is_some_and(|checkout| checkout.reference.as_deref() == Some(name))
+            })
+        })
     }
 
     /// What a checkout without a reference gives.

@@ -8,7 +8,8 @@ use super::perform::one_act;
 use super::scope::Names;
 use super::trigger::starts;
 use super::{
-    Actor, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Subject, Way, merge,
+    Actor, Assumption, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Subject,
+    Way, merge,
 };
 use crate::acts::catalog::With;
 use crate::acts::{SinkKind, is_rehearsal};
@@ -157,7 +158,7 @@ fn start(
         cap: None,
         calls: 0,
     };
-    let held = held_by_approval(&run);
+    let held = held_by_approval(engine, &run);
     let step = PathStep {
         file: workflow.file.clone(),
         line: trigger.line,
@@ -202,7 +203,7 @@ fn start(
 }
 
 /// Runs that a person must release before they start.
-fn held_by_approval(run: &Run<'_>) -> Gate {
+fn held_by_approval(engine: &mut Engine<'_>, run: &Run<'_>) -> Gate {
     let held = run.subject.bots.iter().any(|bot| {
         matches!(
             bot.duty,
@@ -213,8 +214,10 @@ fn held_by_approval(run: &Run<'_>) -> Gate {
         ) && run.event.actor == Actor::Bot(bot.login.clone())
     });
     let stranger = run.event.actor == Actor::Anyone && run.restricted == Restriction::Nothing;
-    if stranger {
-        // By default a first contribution's runs wait for someone to approve them.
+    if stranger && engine.assumption == Assumption::Unprotected {
+        // By default only a first contribution's runs wait for someone to approve them.
+        engine.assume("runs of pull requests by accounts that contributed before need no approval");
+    } else if stranger {
         return Gate::Fact(
             "whether the runs of strangers' pull requests wait for an approval".to_owned(),
         );

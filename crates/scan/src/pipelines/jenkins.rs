@@ -2,6 +2,7 @@
 //! `input`, `sh` steps and `triggers`.
 
 use super::{Draft, branch_is, is_tag, trigger, workflow};
+use crate::acts::Act;
 use crate::expr::Expr;
 use crate::tree::Tree;
 use crate::workflow::{Job, System, Workflow};
@@ -18,6 +19,9 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         trigger("workflow_dispatch", 1),
     ];
     let mut asked: Option<usize> = None;
+    let images = text.contains("docker.build(")
+        || text.contains("docker.image(")
+        || text.contains("docker.withRegistry(");
     let mut lines = text.lines().enumerate().peekable();
     let mut comment = false;
     while let Some((index, raw)) = lines.next() {
@@ -69,7 +73,10 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         {
             draft.only_if(Some(expr), line, at);
         }
-        if let Some(start) = ["sh ", "sh(", "bat ", "bat(", "powershell "]
+        if let Some(act) = plugin(line, images) {
+            draft.act(act, at);
+        }
+        if let Some(start) = ["sh ", "sh(", "bat ", "bat(", "powershell ", "pwsh "]
             .iter()
             .find_map(|mark| word_at(line, mark))
         {
@@ -97,6 +104,48 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
     }
     jobs.push(draft.done());
     Some(workflow(System::Jenkins, file, file, triggers, jobs))
+}
+
+/// What a step of a plugin does.
+fn plugin(line: &str, images: bool) -> Option<Act> {
+    let what = || line.chars().take(80).collect::<String>();
+    if images && line.contains(".push(") {
+        return Some(Act::publish(what()));
+    }
+    let starts = |names: &[&str]| {
+        names.iter().any(|name| {
+            line.split_once(name).is_some_and(|(before, _)| {
+                before.trim_end().is_empty() || before.ends_with([' ', '{', ';'])
+            })
+        })
+    };
+    if starts(&[
+        "sshPublisher(",
+        "sshPublisher ",
+        "kubernetesDeploy(",
+        "kubernetesDeploy ",
+        "openshiftDeploy",
+        "ansiblePlaybook(",
+        "ansiblePlaybook ",
+        "deploy adapters",
+        "deploy(adapters",
+        "azureWebAppPublish",
+        "s3Upload(",
+        "s3Upload ",
+        "cfnUpdate(",
+        "pushToCloudFoundry",
+    ]) {
+        return Some(Act::deploy(what()));
+    }
+    starts(&[
+        "nexusArtifactUploader",
+        "nexusPublisher",
+        "rtUpload",
+        "rtPublishBuildInfo",
+        "rtDockerPush",
+        "publishNuget",
+    ])
+    .then(|| Act::publish(what()))
 }
 
 fn word_at(line: &str, mark: &str) -> Option<usize> {

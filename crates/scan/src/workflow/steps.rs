@@ -400,6 +400,14 @@ fn uses_step(
                 script_step(text, file, command.line, None, tree, state, out);
             }
         }
+        "azure/cli" | "azure/powershell" => {
+            if let Some(script) = node.at(&["with", "inlineScript"])
+                && let Some(text) = script.text()
+                && let Some(tree) = library.tree()
+            {
+                script_step(text, file, script.line, None, tree, state, out);
+            }
+        }
         "borales/actions-yarn" | "bahmutov/npm-install" => {
             if let Some(command) = with.get("cmd")
                 && let Some(tree) = library.tree()

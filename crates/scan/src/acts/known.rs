@@ -1,0 +1,321 @@
+//! Published actions that the catalogue knows by name, with few inputs that matter.
+
+use super::catalog::With;
+use super::command::Shell;
+use super::{Act, NewPr, Op, Target, Token};
+
+/// What such an action does; `None` for one that is not known here.
+pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
+    let forge = |op: Op| vec![Act::new(op, what, with.token())];
+    let acts = match what {
+        // ---- pull requests in this repository
+        "macauley/action-homebrew-bump-cask"
+        | "eugenesvk/action-homebrew-bump-cask"
+        | "dawidd6/action-homebrew-bump-formula" => bump(what, with),
+        "martincostello/update-dotnet-sdk"
+        | "gradle-update/update-gradle-wrapper-action"
+        | "determinatesystems/update-flake-lock"
+        | "googleapis/code-suggester"
+        | "technote-space/create-project-card-action"
+        | "calibreapp/image-actions"
+        | "kt3k/update-license-year"
+        | "fantinodavide/update-license-year"
+        | "funivan/github-autoupdate"
+        | "yykamei/github-workflows-update-pr"
+        | "saadmk11/github-actions-version-updater"
+        | "sandoche/update-dependencies"
+        | "ruzickap/action-my-broken-link-pr"
+        | "imjohnbo/update-dependencies"
+        | "neverendingqs/gh-action-node-update-deps"
+        | "technote-space/package-version-check-action" => forge(Op::CreatePr(NewPr {
+            labels: labels(with),
+            head: with
+                .first(&["branch", "pr-branch", "branch-name"])
+                .map(str::to_owned),
+            base: with
+                .first(&["base-branch", "base", "target-branch"])
+                .map(str::to_owned),
+            release: false,
+        })),
+        "crowdin/github-action" => {
+            let downloads =
+                with.says("download_translations", "true") || with.says("download_sources", "true");
+            if !downloads || with.says("push_translations", "false") {
+                return Some(Vec::new());
+            }
+            let branch = with
+                .first(&["localization_branch_name"])
+                .unwrap_or("l10n_crowdin_translations")
+                .to_owned();
+            let mut acts = vec![Act::new(
+                Op::Push(Target::Branch(branch.clone())),
+                what,
+                Token::Env(super::API_ENV),
+            )];
+            if !with.says("create_pull_request", "false") {
+                acts.push(Act::new(
+                    Op::CreatePr(NewPr {
+                        labels: labels(with),
+                        head: Some(branch),
+                        base: with
+                            .first(&["pull_request_base_branch_name"])
+                            .map(str::to_owned),
+                        release: false,
+                    }),
+                    what,
+                    Token::Env(super::API_ENV),
+                ));
+            }
+            acts
+        }
+        // Branches for older versions: they open pull requests there, not against the default one.
+        "korthout/backport-action"
+        | "zeebe-io/backport-action"
+        | "tibdex/backport"
+        | "sqren/backport-github-action"
+        | "sorenlouv/backport-github-action"
+        | "kiegroup/git-backporting"
+        | "betahuhn/repo-file-sync-action"
+        | "adrianjost/files-sync-action"
+        | "kbrashears5/github-action-file-sync"
+        | "wow-actions/sync-files" => Vec::new(),
+        // ---- pushes
+        "autofix-ci/action"
+        | "pre-commit-ci/lite-action"
+        | "peter-evans/rebase"
+        | "cirrus-actions/rebase" => Vec::new(),
+        "githubocto/flat" => vec![Act::new(Op::Push(Target::Current), what, Token::Git)],
+        "wow-actions/contributors-list"
+        | "akhilmhdh/contributors-readme-action"
+        | "suzuki-shunsuke/commit-action"
+        | "ryancyq/github-signed-commit"
+        | "iarekylew00t/verified-bot-commit"
+        | "bobankh/auto-generate-changelog"
+        | "bot-academy/commit"
+        | "zwaldowski/git-commit-action"
+        | "technote-space/toc-generator"
+        | "leigholiver/commit-with-deploy-key" => forge(Op::Push(
+            with.first(&["branch", "branch-name", "push-branch", "headrefname"])
+                .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
+        )),
+        "gautamkrishnar/keepalive-workflow" => {
+            // Unless told to commit it asks the API to keep the schedule.
+            if with.says("use_api", "false") {
+                forge(Op::Push(Target::Current))
+            } else {
+                Vec::new()
+            }
+        }
+        "aormsby/fork-sync-with-upstream-action" => forge(Op::Push(
+            with.first(&["target_sync_branch", "target_branch"])
+                .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
+        ))
+        .into_iter()
+        .map(|act| act.unless(with.first(&["test_mode"])))
+        .collect(),
+        "wei/git-sync" | "repo-sync/github-sync" => {
+            let target = with.first(&["destination_branch"]).unwrap_or("main");
+            let other = with
+                .first(&["destination_repo"])
+                .filter(|name| !name.contains("github.repository"));
+            forge(Op::Push(match other {
+                Some(name) => Target::Elsewhere(name.to_owned()),
+                None => Target::Branch(target.to_owned()),
+            }))
+        }
+        "pixta-dev/repository-mirroring-action"
+        | "yesolutions/mirror-action"
+        | "wearerequired/git-mirror-action"
+        | "spyoungtech/mirror-action"
+        | "swinton/mirror-action" => forge(Op::Push(Target::Elsewhere(
+            with.first(&[
+                "target_repo_url",
+                "remote",
+                "destination-repo",
+                "repository",
+            ])
+            .unwrap_or("another repository")
+            .to_owned(),
+        ))),
+        "phips28/gh-action-bump-version"
+        | "tripss/conventional-changelog-action"
+        | "cocogitto/cocogitto-action"
+        | "commitizen-tools/commitizen-action"
+        | "reecetech/version-increment-push"
+        | "technote-space/release-github-actions" => {
+            let pushes = match what {
+                "cocogitto/cocogitto-action" => with.says("release", "true"),
+                "tripss/conventional-changelog-action" => {
+                    !with.says("git-push", "false") && !with.says("skip-git-pull", "never")
+                }
+                _ => !with.says("push", "false"),
+            };
+            if !pushes {
+                return Some(Vec::new());
+            }
+            vec![Act::new(
+                Op::Push(Target::CurrentAndTags),
+                what,
+                match with.token() {
+                    Token::Env(_) => Token::Git,
+                    given => given,
+                },
+            )]
+        }
+        // ---- tags and releases
+        "actions-ecosystem/action-push-tag"
+        | "cardinalby/git-tag-action"
+        | "negz/create-tag"
+        | "tvdias/github-tagger"
+        | "avakar/tag-and-release"
+        | "hole19/git-tag-action"
+        | "mathiasvr/tag-action" => forge(Op::Tag(with.first(&["tag"]).map(str::to_owned))),
+        // A tag that moves with another one.
+        "endbug/latest-tag"
+        | "cssnr/update-version-tags-action"
+        | "actions-cool/release-helper-tag"
+        | "haya14busa/action-update-semver"
+        | "vweevers/additional-tags-action" => Vec::new(),
+        "xresloader/upload-to-github-release"
+        | "meedamian/github-release"
+        | "eine/tip"
+        | "pytooling/actions/releaser"
+        | "pytooling/actions/releaser/composite"
+        | "andelf/nightly-release"
+        | "webfreak001/deploy-nightly"
+        | "viperproject/create-nightly-release"
+        | "jreleaser/release-action"
+        | "release-it/action"
+        | "docker://ghcr.io/eine/tip"
+        | "crazy-max/ghaction-github-release"
+        | "gregoranders/release-action"
+        | "dlavrenuek/conventional-changelog-release"
+        | "patrickjahns/release-action"
+        | "justincy/github-action-npm-release"
+        | "spenserblack/release-action"
+        | "hs1r1us/release-aio"
+        | "termux/upload-release-action" => forge(Op::Release {
+            draft: with.get("draft").map(str::to_owned),
+            tag: with.first(&["tag_name", "tag"]).map(str::to_owned),
+        }),
+        // ---- registries
+        "shrink/actions-docker-registry-tag"
+        | "tinact/docker.image-retag"
+        | "philips-software/docker-ci-scripts"
+        | "vaultvulp/gp-docker-action"
+        | "casperdcl/deploy-pypi"
+        | "samuelmeuli/action-maven-publish"
+        | "bigwigsmods/packager"
+        | "game-ci/steam-deploy"
+        | "flatpak/flatpak-github-actions/flat-manager"
+        | "flathub-infra/flatpak-github-actions/flat-manager"
+        | "itsmeow/curseforge-upload"
+        | "ayowel/butler-to-itch"
+        | "jossef/action-set-and-publish"
+        | "im-open/publish-nuget"
+        | "roang-zero1/factorio-mod-portal-publish"
+        | "justintime50/homebrew-releaser"
+        | "microsoft/store-submission"
+        | "isbang/setup-and-publish"
+        | "yeslayla/butler-publish-itchio-action"
+        | "fjogeleit/yaml-publish"
+        | "anothrnick/publish"
+        | "optics/publish-vscode" => {
+            let push = with
+                .get("push")
+                .filter(|_| what == "vaultvulp/gp-docker-action");
+            if push == Some("false") {
+                return Some(Vec::new());
+            }
+            vec![Act::publish(what).unless(with.first(&["dry-run", "dry_run"]))]
+        }
+        "crazy-max/ghaction-chocolatey" => {
+            if !with.get("args").is_some_and(|args| args.contains("push")) {
+                return Some(Vec::new());
+            }
+            vec![Act::publish(what)]
+        }
+        "samuelmeuli/action-electron-builder"
+        | "coparse-inc/action-electron-builder"
+        | "johannesjo/action-electron-builder" => {
+            vec![
+                Act::new(
+                    Op::Release {
+                        draft: None,
+                        tag: None,
+                    },
+                    what,
+                    with.token(),
+                )
+                .only_if(Some(with.get("release").unwrap_or("false"))),
+            ]
+        }
+        // ---- places where things run
+        "dokku/github-action"
+        | "hashicorp/tfc-workflows-github/actions/apply-run"
+        | "dflook/tofu-apply"
+        | "arillso/action.playbook"
+        | "pressidium/lftp-mirror-action"
+        | "sebastianpopp/ftp-action"
+        | "wangyucode/sftp-upload-action"
+        | "azure/sql-action"
+        | "kubernetes-sigs/kubectl-apply"
+        | "azure/k8s-bake-and-apply"
+        | "jtalk/url-health-deploy" => vec![Act::deploy(what)],
+        // ---- requests to the forge
+        "octokit/request-action" => {
+            let route = with.get("route").unwrap_or_default();
+            let (method, path) = route.split_once(' ').unwrap_or(("GET", route));
+            let text = with
+                .0
+                .iter()
+                .filter(|(name, _)| name != "route")
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(" ");
+            let mut acts = super::forge::request(
+                &method.to_ascii_uppercase(),
+                path.trim(),
+                &text,
+                with.token(),
+                &Shell::default(),
+            );
+            for act in &mut acts {
+                what.clone_into(&mut act.what);
+            }
+            acts
+        }
+        "octokit/graphql-action" => {
+            super::code::graphql(with.get("query").unwrap_or_default(), what, with.token())
+        }
+        _ => return None,
+    };
+    Some(acts)
+}
+
+/// A new version in a Homebrew tap is a pull request: here, where the tap is this repository.
+fn bump(what: &str, with: &With<'_>) -> Vec<Act> {
+    let here = with
+        .first(&["tap"])
+        .is_some_and(|tap| tap.contains("github.repository"));
+    if !here {
+        return Vec::new();
+    }
+    vec![Act::new(
+        Op::CreatePr(NewPr {
+            head: Some("bump-".to_owned()),
+            ..NewPr::default()
+        }),
+        what,
+        with.token(),
+    )]
+}
+
+fn labels(with: &With<'_>) -> Vec<String> {
+    with.first(&["labels", "pr-labels", "pull_request_labels"])
+        .unwrap_or_default()
+        .split([',', '\n'])
+        .map(|label| label.trim().to_owned())
+        .filter(|label| !label.is_empty())
+        .collect()
+}

@@ -1,0 +1,424 @@
+//! Task runners: where a step runs a task by its name, the commands of that task are read.
+
+use super::code;
+use super::command::{FOLLOW_MAX, Reader};
+use crate::shell::Command;
+
+/// Most packages of a repository whose scripts one task of a monorepo's runner starts.
+const PACKAGES_MAX: usize = 40;
+
+impl Reader<'_> {
+    /// Reads the task that a command names, if its program is a runner known here.
+    pub(super) fn task(&mut self, name: &str, command: &Command, depth: usize) {
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        let plain: Vec<String> = command
+            .words
+            .iter()
+            .skip(1)
+            .filter(|word| !word.starts_with('-'))
+            .cloned()
+            .collect();
+        let words: Vec<&str> = plain.iter().map(String::as_str).collect();
+        match (name, words.as_slice()) {
+            ("mise" | "rtx", ["run" | "r", tasks @ ..] | ["task" | "tasks", "run", tasks @ ..]) => {
+                for task in tasks {
+                    self.mise(task, depth);
+                }
+            }
+            ("rake", tasks) => {
+                for task in tasks {
+                    self.rake(task, depth);
+                }
+            }
+            ("invoke" | "inv" | "fab", tasks) => {
+                for task in tasks {
+                    self.python_function(&["tasks.py", "fabfile.py"], task);
+                }
+            }
+            ("nox", _) => {
+                for task in after(command, &["-s", "-e", "--session", "--sessions"]) {
+                    self.python_function(&["noxfile.py"], &task);
+                }
+            }
+            ("tox", _) => {
+                for task in after(command, &["-e"]) {
+                    self.tox(&task, depth);
+                }
+            }
+            ("cargo", ["make", task, ..]) | ("cargo-make", ["make", task, ..]) => {
+                self.cargo_make(task, depth);
+            }
+            ("composer", ["run" | "run-script" | "exec", task, ..]) | ("composer", [task, ..]) => {
+                self.composer(task, depth);
+            }
+            ("turbo", ["run", tasks @ ..]) | ("turbo", tasks) => {
+                for task in tasks {
+                    self.every_package(task, depth);
+                }
+            }
+            ("nx", _) => {
+                for task in after(command, &["-t", "--target", "--targets"]) {
+                    self.every_package(&task, depth);
+                }
+                if let ["run", target, ..] = words.as_slice()
+                    && let Some((_, task)) = target.split_once(':')
+                {
+                    self.every_package(task, depth);
+                }
+            }
+            ("poe" | "hatch" | "pdm" | "rye" | "poetry" | "uv", [_, task, ..]) => {
+                self.pyproject(task, depth);
+            }
+            ("poe", [task]) => self.pyproject(task, depth),
+            ("perl" | "php", [path, ..]) => self.follow(path, depth),
+            ("pwsh" | "powershell", _) => {
+                if let Some(path) = words
+                    .iter()
+                    .find(|word| word.to_ascii_lowercase().ends_with(".ps1"))
+                {
+                    self.follow(path, depth);
+                }
+            }
+            ("go", ["run", path, ..]) if !path.contains('@') => {
+                let path = path.trim_end_matches("/...").to_owned();
+                if path.ends_with(".go") {
+                    self.follow(&path, depth);
+                } else {
+                    self.follow(&format!("{path}/main.go"), depth);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// `python -m scripts.publish`.
+    pub(super) fn python_module(&mut self, module: &str, depth: usize) {
+        if depth >= FOLLOW_MAX || !module.contains('.') && !module.contains('_') {
+            return;
+        }
+        let path = module.replace('.', "/");
+        self.follow(&format!("{path}.py"), depth);
+        self.follow(&format!("{path}/__main__.py"), depth);
+    }
+
+    fn mise(&mut self, task: &str, depth: usize) {
+        for file in [
+            "mise.toml",
+            ".mise.toml",
+            "mise/config.toml",
+            ".mise/config.toml",
+            ".config/mise.toml",
+            ".config/mise/config.toml",
+        ] {
+            let path = self.within(None, file);
+            if !self.enter(&format!("{path}#{task}")) {
+                return;
+            }
+            let Ok(text) = self.tree.read(&path) else {
+                continue;
+            };
+            let Ok(table) = text.parse::<toml::Table>() else {
+                continue;
+            };
+            let Some(found) = table.get("tasks").and_then(|tasks| tasks.get(task)) else {
+                continue;
+            };
+            let line = line_of(&text, task);
+            for need in texts(found.get("depends")) {
+                self.mise(&need, depth + 1);
+            }
+            for body in texts(found.get("run").or(Some(found))) {
+                self.script_at(&body, &path, line, depth + 1);
+            }
+            return;
+        }
+        for folder in ["mise-tasks", ".mise-tasks", ".mise/tasks", "mise/tasks"] {
+            let path = format!("{folder}/{}", task.replace(':', "/"));
+            if self.tree.read(&path).is_ok() {
+                self.follow(&path, depth);
+                return;
+            }
+        }
+    }
+
+    /// `task :publish do … end` in a Rakefile.
+    fn rake(&mut self, task: &str, depth: usize) {
+        let name = task.split('[').next().unwrap_or(task);
+        let last = name.rsplit(':').next().unwrap_or(name);
+        let Ok(text) = self.tree.read("Rakefile") else {
+            return;
+        };
+        if !self.enter(&format!("Rakefile#{name}")) {
+            return;
+        }
+        let mut inside: Option<usize> = None;
+        let mut block = String::new();
+        let mut first = 0;
+        for (index, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let trimmed = line.trim();
+            match inside {
+                Some(level) if trimmed == "end" && indent <= level => break,
+                Some(_) => {
+                    block.push_str(line);
+                    block.push('\n');
+                }
+                None => {
+                    let head = trimmed.strip_prefix("task ").map(|rest| {
+                        rest.trim_start_matches([':', '\'', '"'])
+                            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+                            .next()
+                            .unwrap_or_default()
+                            .trim_end_matches(':')
+                            .to_owned()
+                    });
+                    if head.as_deref() == Some(last) {
+                        inside = Some(indent);
+                        first = index + 2;
+                    }
+                }
+            }
+        }
+        if depth < FOLLOW_MAX && !block.is_empty() {
+            self.acts.extend(code::read(&block, "Rakefile", first));
+            // `sh "gem push …"` needs no brackets in Ruby.
+            for (index, line) in block.lines().enumerate() {
+                let body = ["sh ", "system "]
+                    .iter()
+                    .find_map(|word| line.trim().strip_prefix(word))
+                    .map(|rest| rest.trim().trim_matches(['\'', '"']));
+                if let Some(body) = body {
+                    self.script_at(body, "Rakefile", first + index, depth + 1);
+                }
+            }
+        }
+    }
+
+    /// A function of a Python file that a runner calls by its name.
+    fn python_function(&mut self, files: &[&str], task: &str) {
+        let name = task.replace(['-', '.'], "_");
+        for file in files {
+            let Ok(text) = self.tree.read(file) else {
+                continue;
+            };
+            if !self.enter(&format!("{file}#{name}")) {
+                return;
+            }
+            let head = format!("def {name}(");
+            let mut block = String::new();
+            let mut first = 0;
+            let mut inside = false;
+            for (index, line) in text.lines().enumerate() {
+                if inside {
+                    if !line.trim().is_empty() && !line.starts_with([' ', '\t', ')']) {
+                        break;
+                    }
+                    block.push_str(line);
+                    block.push('\n');
+                } else if line.starts_with(&head) {
+                    inside = true;
+                    first = index + 2;
+                }
+            }
+            self.acts.extend(code::read(&block, file, first));
+        }
+    }
+
+    fn tox(&mut self, task: &str, depth: usize) {
+        let Ok(text) = self.tree.read("tox.ini") else {
+            return;
+        };
+        if !self.enter(&format!("tox.ini#{task}")) {
+            return;
+        }
+        let head = format!("[testenv:{task}]");
+        let (mut inside, mut commands) = (false, false);
+        for (index, line) in text.lines().enumerate() {
+            let trimmed = line.trim();
+            if trimmed.starts_with('[') {
+                inside = trimmed == head;
+                commands = false;
+            } else if inside && !line.starts_with([' ', '\t']) {
+                commands = trimmed.starts_with("commands");
+                let body = trimmed
+                    .split_once('=')
+                    .filter(|_| commands)
+                    .map_or("", |(_, body)| body.trim());
+                self.script_at(body, "tox.ini", index + 1, depth + 1);
+            } else if inside && commands {
+                self.script_at(
+                    trimmed.trim_start_matches('-').trim(),
+                    "tox.ini",
+                    index + 1,
+                    depth + 1,
+                );
+            }
+        }
+    }
+
+    fn cargo_make(&mut self, task: &str, depth: usize) {
+        if depth >= FOLLOW_MAX || !self.enter(&format!("Makefile.toml#{task}")) {
+            return;
+        }
+        let Ok(text) = self.tree.read("Makefile.toml") else {
+            return;
+        };
+        let Ok(table) = text.parse::<toml::Table>() else {
+            return;
+        };
+        let Some(found) = table.get("tasks").and_then(|tasks| tasks.get(task)) else {
+            return;
+        };
+        let line = line_of(&text, task);
+        for need in texts(found.get("dependencies")) {
+            self.cargo_make(&need, depth + 1);
+        }
+        for body in texts(found.get("script")) {
+            self.script_at(&body, "Makefile.toml", line, depth + 1);
+        }
+        if let Some(program) = found.get("command").and_then(toml::Value::as_str) {
+            let mut words = vec![program.to_owned()];
+            words.extend(texts(found.get("args")));
+            self.script_at(&words.join(" "), "Makefile.toml", line, depth + 1);
+        }
+    }
+
+    fn composer(&mut self, task: &str, depth: usize) {
+        let Ok(text) = self.tree.read("composer.json") else {
+            return;
+        };
+        let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else {
+            return;
+        };
+        let Some(found) = json.pointer(&format!("/scripts/{}", task.replace('/', "~1"))) else {
+            return;
+        };
+        if !self.enter(&format!("composer.json#{task}")) {
+            return;
+        }
+        let line = line_of(&text, task);
+        let bodies: Vec<String> = match found {
+            serde_json::Value::String(one) => vec![one.clone()],
+            serde_json::Value::Array(list) => list
+                .iter()
+                .filter_map(|one| one.as_str().map(str::to_owned))
+                .collect(),
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Object(_) => Vec::new(),
+        };
+        for body in bodies {
+            match body.strip_prefix('@') {
+                Some(other) => self.composer(other, depth + 1),
+                None => self.script_at(&body, "composer.json", line, depth + 1),
+            }
+        }
+    }
+
+    /// A script of the root and of every package of a monorepo.
+    fn every_package(&mut self, task: &str, depth: usize) {
+        let places: Vec<String> = self
+            .tree
+            .packages()
+            .iter()
+            .take(PACKAGES_MAX)
+            .cloned()
+            .collect();
+        for place in places {
+            let place = (!place.is_empty()).then_some(place.as_str());
+            let _ = self.package_script(task, place, depth + 1);
+        }
+    }
+
+    /// Scripts and tasks of `pyproject.toml`, by the runners that read them.
+    fn pyproject(&mut self, task: &str, depth: usize) {
+        let path = self.within(self.shell.directory.clone().as_deref(), "pyproject.toml");
+        let Ok(text) = self.tree.read(&path) else {
+            return;
+        };
+        if !text.contains(task) || !self.enter(&format!("{path}#{task}")) {
+            return;
+        }
+        let Ok(table) = text.parse::<toml::Table>() else {
+            return;
+        };
+        let task = task.rsplit(':').next().unwrap_or(task);
+        let tool = table.get("tool");
+        let at = |names: &[&str]| {
+            names
+                .iter()
+                .try_fold(tool?, |value, name| value.get(name))
+                .and_then(|value| value.get(task))
+        };
+        let mut found: Vec<&toml::Value> = [
+            at(&["pdm", "scripts"]),
+            at(&["poe", "tasks"]),
+            at(&["rye", "scripts"]),
+            at(&["taskipy", "tasks"]),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if let Some(toml::Value::Table(environments)) = tool
+            .and_then(|tool| tool.get("hatch"))
+            .and_then(|hatch| hatch.get("envs"))
+        {
+            found.extend(environments.values().filter_map(|environment| {
+                environment
+                    .get("scripts")
+                    .and_then(|scripts| scripts.get(task))
+            }));
+        }
+        let line = line_of(&text, task);
+        for one in found {
+            let body = ["cmd", "shell", "composite"]
+                .iter()
+                .find_map(|key| one.get(key))
+                .unwrap_or(one);
+            for body in texts(Some(body)) {
+                self.script_at(&body, &path, line, depth + 1);
+            }
+        }
+    }
+}
+
+/// The values of an option that may be given once, with commas, or followed by several words.
+fn after(command: &Command, names: &[&str]) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut words = command.words.iter().peekable();
+    while let Some(word) = words.next() {
+        if let Some(value) = names
+            .iter()
+            .find_map(|name| word.strip_prefix(name)?.strip_prefix('='))
+        {
+            out.extend(value.split(',').map(str::to_owned));
+        } else if names.contains(&word.as_str()) {
+            while let Some(value) = words.next_if(|next| !next.starts_with('-')) {
+                out.extend(value.split(',').map(str::to_owned));
+            }
+        }
+    }
+    out
+}
+
+/// A text, or the texts of a list.
+fn texts(value: Option<&toml::Value>) -> Vec<String> {
+    match value {
+        Some(toml::Value::String(one)) => vec![one.clone()],
+        Some(toml::Value::Array(list)) => list
+            .iter()
+            .filter_map(|one| one.as_str().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The line that names a task.
+fn line_of(text: &str, task: &str) -> usize {
+    text.lines()
+        .position(|line| line.contains(task))
+        .map_or(1, |index| index + 1)
+}
