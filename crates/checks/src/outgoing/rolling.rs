@@ -2,7 +2,7 @@
 //!
 //! What was looked at may go; the last [`HELD_BYTES`] always wait for what follows, since a secret
 //! may begin in them, and [`BEFORE_BYTES`] of what went are kept to read on from. So no secret of up
-//! to [`HELD_BYTES`] begins to leave. Of a kept file, a body is known by several lines: what went
+//! to [`HELD_BYTES`] begins to leave, unless the body pauses within it. Of a kept file, a body is known by several lines: what went
 //! before the last of them was seen has left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,20 @@ impl Rolling {
             .find(|(_, byte)| **byte == b'\n')
             .map(|(at, _)| at + 1);
         Ok(self.release(line.unwrap_or(held)))
+    }
+
+    /// Looks at what came so far and gives all of it, for a body that pauses: whoever speaks and
+    /// waits for an answer would wait for ever otherwise. What went is still read on from, so a
+    /// secret that is cut in two by the pause is found with its second half, which stays.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn pause(&mut self, kept: &Kept) -> Result<Vec<u8>, Found> {
+        if self.window.len() == self.gone {
+            return Ok(Vec::new());
+        }
+        self.look(kept)?;
+        Ok(self.release(self.window.len()))
     }
 
     /// Looks at the rest, and gives it.
@@ -152,6 +166,33 @@ mod tests {
                 assert!(gone.len() <= at + 5, "{at} {size}: {} went", gone.len());
                 assert!(body.starts_with(&gone));
             }
+        }
+    }
+
+    #[test]
+    fn a_pause_lets_go_of_what_came_and_never_of_a_whole_secret() {
+        let none = Kept::default();
+        let mut rolling = Rolling::default();
+        assert_eq!(rolling.pause(&none), Ok(Vec::new()));
+        for part in ["one\n", "two\n", "three"] {
+            assert_eq!(rolling.push(&none, part.as_bytes()), Ok(Vec::new()));
+            assert_eq!(rolling.pause(&none), Ok(part.as_bytes().to_vec()));
+            assert_eq!(rolling.pause(&none), Ok(Vec::new()));
+        }
+        for cut in 1..TOKEN.len() {
+            let (begin, end) = TOKEN.split_at(cut);
+            let mut rolling = Rolling::default();
+            let begin = format!("key {begin}");
+            assert_eq!(rolling.push(&none, begin.as_bytes()), Ok(Vec::new()));
+            // Nothing of it is a secret yet.
+            let Ok(gone) = rolling.pause(&none) else {
+                continue;
+            };
+            assert_eq!(gone, begin.as_bytes());
+            let rest = format!("{end}\nand more");
+            assert_eq!(rolling.push(&none, rest.as_bytes()), Ok(Vec::new()));
+            let found = rolling.pause(&none).unwrap_err();
+            assert!(found.secrets.contains("github-token"), "{cut}");
         }
     }
 

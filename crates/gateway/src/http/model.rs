@@ -154,7 +154,8 @@ impl ModelCall {
                 .next("switch compression of requests off in the client"));
         }
         let max = usize::try_from(CALL_MAX_BYTES).unwrap_or(usize::MAX);
-        let (body, whole) = upload::hold(&mut body, room, max, upload::HELD_TIME).await?;
+        let (body, whole) =
+            upload::hold(&mut body, room, max, upload::HELD_TIME, upload::SILENCE).await?;
         if !whole {
             return Err(
                 Refusal::limit("model-request-too-large", "the request is too large")

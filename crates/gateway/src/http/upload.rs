@@ -26,38 +26,46 @@ const DRAINED_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// Longest time for what is held of a body, which takes room meanwhile however slowly it comes.
 pub const HELD_TIME: Duration = Duration::from_secs(120);
+/// A body that pauses for so long is no longer held: it may be a stream whose client waits for an
+/// answer to what it said.
+pub const PAUSE: Duration = Duration::from_secs(1);
+/// Longest silence within a body that passes as a stream.
+pub const STREAM_SILENCE: Duration = Duration::from_secs(300);
 
 /// The beginning of a body.
 #[derive(Debug)]
 pub enum Begun<B> {
     /// All of it.
     Whole(Bytes),
-    /// More than is held: its first bytes, and the rest.
+    /// More than is held, or it pauses: its first bytes, and the rest.
     Large(Bytes, B),
 }
 
-/// Reads a body until its end, or until more came than is held.
+/// Reads a body until its end, until more came than is held, or until it pauses. `whole`: one that
+/// can't be looked at in parts, so that a pause is none.
 ///
 /// # Errors
 /// `connection-lost`, `request-too-slow`, `no-room-for-body`.
-pub async fn begin<B>(mut body: B, room: &Room) -> Result<Begun<B>, Refusal>
+pub async fn begin<B>(mut body: B, room: &Room, whole: bool) -> Result<Begun<B>, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    match hold(&mut body, room, HELD_MAX_BYTES, HELD_TIME).await? {
+    let pause = if whole { SILENCE } else { PAUSE };
+    match hold(&mut body, room, HELD_MAX_BYTES, HELD_TIME, pause).await? {
         (bytes, true) => Ok(Begun::Whole(bytes)),
         (bytes, false) => Ok(Begun::Large(bytes, body)),
     }
 }
 
-/// Reads a body until its end (then `true`), or until more than `most` bytes of it came; all of it
-/// within `time`.
+/// Reads a body until its end (then `true`), until more than `most` bytes of it came, or until it
+/// pauses for `pause`, where that is less than the longest silence; all of it within `time`.
 pub(super) async fn hold<B>(
     body: &mut B,
     room: &Room,
     most: usize,
     time: Duration,
+    pause: Duration,
 ) -> Result<(Bytes, bool), Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -65,13 +73,17 @@ where
 {
     let reading = async {
         let mut held = Held::new(room);
-        while let Some(piece) = next(body).await? {
-            held.push(&piece).await?;
+        loop {
+            match next_within(body, pause).await? {
+                Next::Piece(piece) => held.push(&piece).await?,
+                Next::End => return Ok((held.finish(), true)),
+                Next::Silence if pause < SILENCE => return Ok((held.finish(), false)),
+                Next::Silence => return Err(silent(SILENCE)),
+            }
             if held.len() > most {
                 return Ok((held.finish(), false));
             }
         }
-        Ok((held.finish(), true))
     };
     tokio::time::timeout(time, reading)
         .await
@@ -89,27 +101,55 @@ fn too_slow(expected: &str) -> Refusal {
         .next("send it without pauses")
 }
 
+fn silent(most: Duration) -> Refusal {
+    too_slow(&format!("bytes at least every {} s", most.as_secs()))
+}
+
+/// What comes of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bytes.
+    Piece(Bytes),
+    /// Nothing for as long as was waited.
+    Silence,
+    /// Its end.
+    End,
+}
+
 /// The next bytes of a body from inside; `None` at its end. Trailers are left out.
 ///
 /// # Errors
-/// As [`begin`].
+/// `connection-lost`, `request-too-slow`.
 pub async fn next<B>(body: &mut B) -> Result<Option<Bytes>, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match next_within(body, SILENCE).await? {
+        Next::Piece(piece) => Ok(Some(piece)),
+        Next::End => Ok(None),
+        Next::Silence => Err(silent(SILENCE)),
+    }
+}
+
+/// As [`next`], for who does something else in a silence of `time`.
+///
+/// # Errors
+/// `connection-lost`.
+pub async fn next_within<B>(body: &mut B, time: Duration) -> Result<Next, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     loop {
         if body.is_end_stream() {
-            return Ok(None);
+            return Ok(Next::End);
         }
-        let Ok(frame) = tokio::time::timeout(SILENCE, body.frame()).await else {
-            return Err(too_slow(&format!(
-                "bytes at least every {} s",
-                SILENCE.as_secs()
-            )));
+        let Ok(frame) = tokio::time::timeout(time, body.frame()).await else {
+            return Ok(Next::Silence);
         };
         match frame {
-            None => return Ok(None),
+            None => return Ok(Next::End),
             Some(Err(error)) => {
                 return Err(Refusal::new(
                     RefusalKind::Malformed,
@@ -122,7 +162,7 @@ where
                 if let Ok(piece) = frame.into_data()
                     && !piece.is_empty()
                 {
-                    return Ok(Some(piece));
+                    return Ok(Next::Piece(piece));
                 }
             }
         }
@@ -261,7 +301,7 @@ mod tests {
             }
         });
         let room = super::super::room::Rooms::default().of(portcullis_model::RunId(1));
-        let Begun::Large(first, _) = begin(&mut body, &room).await.unwrap() else {
+        let Begun::Large(first, _) = begin(&mut body, &room, false).await.unwrap() else {
             panic!("it is larger");
         };
         assert!((HELD_MAX_BYTES..HELD_MAX_BYTES + 2 * 1024 * 1024).contains(&first.len()));
@@ -271,7 +311,7 @@ mod tests {
         }
         sending.await.unwrap();
         assert_eq!(first.len() + rest, 20 * 1024 * 1024);
-        let whole = begin(Full::new(Bytes::from_static(b"small")), &room)
+        let whole = begin(Full::new(Bytes::from_static(b"small")), &room, false)
             .await
             .unwrap();
         assert!(matches!(whole, Begun::Whole(bytes) if bytes == "small"));
@@ -287,10 +327,27 @@ mod tests {
             }
         });
         let time = Duration::from_millis(100);
-        let refusal = hold(&mut body, &room, HELD_MAX_BYTES, time).await;
+        let refusal = hold(&mut body, &room, HELD_MAX_BYTES, time, SILENCE).await;
         assert_eq!(refusal.unwrap_err().code, "request-too-slow");
         drop(body);
         dripping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_pauses_goes_on_as_a_stream_where_it_can() {
+        let room = super::super::room::Rooms::default().of(portcullis_model::RunId(1));
+        let (sender, mut body) = Upload::streamed(None);
+        assert!(sender.send(Bytes::from_static(b"first")).await);
+        let pause = Duration::from_millis(20);
+        let held = hold(&mut body, &room, HELD_MAX_BYTES, HELD_TIME, pause).await;
+        assert_eq!(held.unwrap(), (Bytes::from_static(b"first"), false));
+        let silence = next_within(&mut body, pause).await.unwrap();
+        assert_eq!(silence, Next::Silence);
+        assert!(sender.send(Bytes::from_static(b"second")).await);
+        drop(sender);
+        let rest = next_within(&mut body, pause).await.unwrap();
+        assert_eq!(rest, Next::Piece(Bytes::from_static(b"second")));
+        assert_eq!(next_within(&mut body, pause).await.unwrap(), Next::End);
     }
 
     #[tokio::test]

@@ -69,7 +69,7 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
         head.headers.remove(name);
     }
     let room = app.rooms.of(caller.run.id);
-    let begun = begin(body, &room).await?;
+    let begun = begin(body, &room, upload::is_encoded(&head.headers)).await?;
     let (body, rest) = match begun {
         Begun::Whole(body) => (body, None),
         Begun::Large(first, rest) => (first, Some((upload::check(&head.headers), Rest::new(rest)))),

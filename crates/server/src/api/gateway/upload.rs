@@ -2,17 +2,23 @@
 //! something in it must not leave.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use portcullis_checks::outgoing::{Found, Kept, Rolling};
-use portcullis_gateway::http::upload::{self, UPLOAD_MAX_BYTES, Upload, UploadSender};
+use portcullis_gateway::http::upload::{
+    self, Next, STREAM_SILENCE, UPLOAD_MAX_BYTES, Upload, UploadSender,
+};
 use portcullis_model::Refusal;
 use portcullis_policy::action::{Action, NetConnect};
 
 use super::Caller;
 use super::http::{decide, texts};
 use crate::app::App;
+
+/// A pause of this length lets go of what came so far.
+const FLUSH: Duration = Duration::from_millis(100);
 
 /// Why a body was broken off, once it was. The denial is recorded by then.
 #[derive(Clone, Default)]
@@ -60,9 +66,7 @@ pub(super) struct Passing {
 /// # Errors
 /// `request-too-large`, `body-not-readable`.
 pub(super) fn check(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
-        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
+    if is_encoded(headers) {
         return Err(Refusal::denied(
             "body-not-readable",
             "a compressed body of this size can't be looked at, so it does not leave",
@@ -81,6 +85,14 @@ pub(super) fn check(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
         Some(length) if length > UPLOAD_MAX_BYTES => Err(too_large(&length.to_string())),
         length => Ok(length),
     }
+}
+
+/// Whether a body is coded, so that it can be looked at only when it is whole.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn too_large(received: &str) -> Refusal {
@@ -121,23 +133,42 @@ async fn pass(
     let mut rolling = Rolling::default();
     let mut seen = 0_u64;
     let mut piece = Some(first);
-    while let Some(bytes) = piece {
-        seen = seen.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if seen > UPLOAD_MAX_BYTES {
-            return Err(too_large("more"));
+    let mut silence = Duration::ZERO;
+    loop {
+        if let Some(bytes) = piece.take() {
+            silence = Duration::ZERO;
+            seen = seen.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            if seen > UPLOAD_MAX_BYTES {
+                return Err(too_large("more"));
+            }
+            let may_go = match rolling.push(&passing.kept, &bytes) {
+                Ok(may_go) => may_go,
+                Err(found) => return Err(denied(app, &mut passing, found).await),
+            };
+            if !may_go.is_empty() && !sender.send(may_go.into()).await {
+                // The host does not want more; its answer says why.
+                return Ok(());
+            }
         }
-        let may_go = match rolling.push(&passing.kept, &bytes) {
-            Ok(may_go) => may_go,
-            Err(found) => return Err(denied(app, &mut passing, found).await),
-        };
-        if !may_go.is_empty() && !sender.send(may_go.into()).await {
-            // The host does not want more; its answer says why.
-            return Ok(());
+        let Some(body) = &mut rest.0 else { break };
+        match upload::next_within(body, FLUSH).await? {
+            Next::Piece(bytes) => piece = Some(bytes),
+            Next::End => break,
+            Next::Silence => {
+                silence = silence.saturating_add(FLUSH);
+                if silence >= STREAM_SILENCE {
+                    return Err(too_silent());
+                }
+                // Who speaks and waits for an answer is not kept waiting.
+                let may_go = match rolling.pause(&passing.kept) {
+                    Ok(may_go) => may_go,
+                    Err(found) => return Err(denied(app, &mut passing, found).await),
+                };
+                if !may_go.is_empty() && !sender.send(may_go.into()).await {
+                    return Ok(());
+                }
+            }
         }
-        piece = match &mut rest.0 {
-            Some(body) => upload::next(body).await?,
-            None => None,
-        };
     }
     match rolling.finish(&passing.kept) {
         Ok(may_go) => {
@@ -146,6 +177,15 @@ async fn pass(
         }
         Err(found) => Err(denied(app, &mut passing, found).await),
     }
+}
+
+fn too_silent() -> Refusal {
+    Refusal::limit("request-too-slow", "the request's body does not come")
+        .expected(&format!(
+            "bytes at least every {} s",
+            STREAM_SILENCE.as_secs()
+        ))
+        .next("send it without such pauses")
 }
 
 /// Policy says no in its words, and the ledger gets it. Should it say yes here, the body is broken
