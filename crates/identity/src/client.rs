@@ -1,12 +1,14 @@
 //! The launcher's half: it makes a run's key, proves it, and signs each request of the run. The
 //! key never leaves the launcher's process, and nothing of it enters the sandbox.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use portcullis_model::{Refusal, Secret, Timestamp};
 
 use crate::dpop::{self, Call};
 use crate::key::{P256Key, P256PublicKey, Thumbprint};
+use crate::session::{Offer, Proving, Said};
 
 /// The private key of one run.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl RunKey {
         url: &str,
         now: Timestamp,
     ) -> Result<(&'static str, Secret<String>), Refusal> {
-        let proof = dpop::create(&self.0, Call { method, url }, None, now)?;
+        let proof = dpop::create(&self.0, Call { method, url }, None, None, now)?;
         Ok(("dpop", Secret::new(proof)))
     }
 
@@ -56,6 +58,7 @@ impl RunKey {
         RunCredential {
             key: self,
             token: RwLock::new(token),
+            renewals: AtomicU64::new(0),
         }
     }
 }
@@ -65,6 +68,8 @@ impl RunKey {
 pub struct RunCredential {
     key: RunKey,
     token: RwLock<Secret<String>>,
+    /// How often the token was renewed: a session lasts as long as the token that opened it.
+    renewals: AtomicU64,
 }
 
 impl RunCredential {
@@ -79,13 +84,49 @@ impl RunCredential {
         url: &str,
         now: Timestamp,
     ) -> Result<[(&'static str, Secret<String>); 2], Refusal> {
+        self.proved(method, url, None, now)
+    }
+
+    /// As [`Self::headers`], for the first request of a connection: with the offer of a session, by
+    /// which the requests after it are proved.
+    ///
+    /// # Errors
+    /// As [`Self::headers`].
+    pub fn opening(
+        &self,
+        method: &str,
+        url: &str,
+        now: Timestamp,
+    ) -> Result<([(&'static str, Secret<String>); 2], Opening), Refusal> {
+        let renewals = self.renewals.load(Ordering::Acquire);
+        let offer = Offer::new(*self.key.thumbprint())?;
+        let headers = self.proved(method, url, Some(&offer), now)?;
+        Ok((headers, Opening { offer, renewals }))
+    }
+
+    fn proved(
+        &self,
+        method: &str,
+        url: &str,
+        offer: Option<&Offer>,
+        now: Timestamp,
+    ) -> Result<[(&'static str, Secret<String>); 2], Refusal> {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
         let token = token.expose();
-        let proof = dpop::create(&self.key.0, Call { method, url }, Some(token), now)?;
+        let call = Call { method, url };
+        let share = offer.map(Offer::share);
+        let proof = dpop::create(&self.key.0, call, Some(token), share, now)?;
         Ok([
             ("authorization", Secret::new(format!("DPoP {token}"))),
             ("dpop", Secret::new(proof)),
         ])
+    }
+
+    /// The header of a connection's next request, by the session that was opened on it. `None`
+    /// where the token was renewed since: the next request is a first one again.
+    pub fn next(&self, session: &mut RunSession, said: Said<'_>) -> Option<String> {
+        (session.renewals == self.renewals.load(Ordering::Acquire))
+            .then(|| session.proving.prove(said))
     }
 
     /// The run's key.
@@ -96,5 +137,31 @@ impl RunCredential {
     /// Takes a newer token for the same key.
     pub fn renew(&self, token: Secret<String>) {
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        self.renewals.fetch_add(1, Ordering::Release);
     }
+}
+
+/// A session that was offered and not answered yet.
+pub struct Opening {
+    offer: Offer,
+    renewals: u64,
+}
+
+impl Opening {
+    /// The session, by what the answer's [`HEADER`](crate::session::HEADER) says.
+    ///
+    /// # Errors
+    /// As [`Offer::accept`].
+    pub fn accept(self, answered: &str) -> Result<RunSession, Refusal> {
+        Ok(RunSession {
+            proving: self.offer.accept(answered)?,
+            renewals: self.renewals,
+        })
+    }
+}
+
+/// A session of one connection, at the launcher.
+pub struct RunSession {
+    proving: Proving,
+    renewals: u64,
 }

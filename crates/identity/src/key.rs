@@ -207,6 +207,9 @@ impl Jwk {
     }
 }
 
+/// Length of a thumbprint in base64url.
+const THUMBPRINT_CHARS: usize = 43;
+
 /// SHA-256 of a public key's canonical JWK (RFC 7638), written as 43 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thumbprint([u8; 32]);
@@ -223,6 +226,15 @@ impl Thumbprint {
     /// The 32 raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Whether `text` is this thumbprint, written.
+    pub fn is(&self, text: &str) -> bool {
+        let mut written = [0; THUMBPRINT_CHARS];
+        matches!(
+            URL_SAFE_NO_PAD.encode_slice(self.0, &mut written),
+            Ok(THUMBPRINT_CHARS)
+        ) && text.as_bytes() == written
     }
 }
 

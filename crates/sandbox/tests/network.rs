@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use portcullis_model::Refusal;
-use portcullis_sandbox::channel::{Authority, Capture, Channel, Gateway, Prover};
+use portcullis_sandbox::channel::{Authority, Capture, Channel, First, Gateway, Prover};
 use portcullis_sandbox::{Expose, spawn};
 use support::{Ordinary, eventually, run, shell, start, stdout, workspace};
 
@@ -183,10 +183,13 @@ fn loopback_works_inside_and_is_all_there_is() {
 struct Proof;
 
 impl Prover for Proof {
-    fn headers(&self, method: &str, url: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+    fn first(&self, method: &str, url: &str) -> Result<First, Refusal> {
         let value = HeaderValue::try_from(format!("{method} {url}"))
             .map_err(|error| Refusal::internal(error.to_string()))?;
-        Ok(vec![(HeaderName::from_static("dpop"), value)])
+        Ok(First {
+            headers: vec![(HeaderName::from_static("dpop"), value)],
+            offered: None,
+        })
     }
 }
 

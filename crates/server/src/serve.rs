@@ -1,6 +1,5 @@
 //! The role `serve`: the ledger, the API, the gateway, the worker.
 
-use axum::serve::ListenerExt as _;
 use std::future::{Future, IntoFuture as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::api::gateway::calls::Calls;
+use crate::api::gateway::connection::{Connection, Incoming};
 use crate::app::{App, Role};
 use crate::home::Home;
 use crate::log::Readers;
@@ -118,16 +118,11 @@ async fn turn(
         None => tracing::info!(?role, "ready again"),
     }
     let (end, ending) = tokio::sync::oneshot::channel::<()>();
-    // Head and body of an answer go out in two writes; the second must not wait for the client's
-    // delayed acknowledgement of the first.
-    let listener = listener.tap_io(|stream| {
-        let _best_effort = stream.set_nodelay(true);
+    let service = api::router(Arc::clone(app)).into_make_service_with_connect_info::<Connection>();
+    let serving = axum::serve(Incoming(listener), service).with_graceful_shutdown(async {
+        // A sender that is gone says the same.
+        let _told = ending.await;
     });
-    let serving =
-        axum::serve(listener, api::router(Arc::clone(app))).with_graceful_shutdown(async {
-            // A sender that is gone says the same.
-            let _told = ending.await;
-        });
     let serving = serving.into_future();
     tokio::pin!(serving);
     let turn = tokio::select! {

@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
 use portcullis_identity::{RunCredential, RunKey};
 use portcullis_model::digest::encode_hex;
 use portcullis_model::statement::Command;
 use portcullis_model::{Digest, HostId, Refusal, Task, canonical};
-use portcullis_sandbox::channel::{Authority, Capture, Channel, Gateway, Prover};
+use portcullis_sandbox::channel::{Authority, Capture, Channel, Gateway};
 use portcullis_sandbox::{Ending, Protection, RunAs, Running, Spec, Terminal, probe, spawn};
 
 use crate::client::Client;
@@ -31,10 +30,12 @@ mod host;
 mod keep;
 mod lent;
 mod prelude;
+mod prover;
 
 use folder::{Folder, given_bind, user_of_run};
 use host::Host;
 use lent::Lent;
+use prover::RunProver;
 
 /// Time between asking a command to end and ending it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -311,24 +312,6 @@ struct Inside<'a> {
     file: &'a TaskFile,
     gaps: Vec<Protection>,
     toolchains: Vec<portcullis_sandbox::Toolchain>,
-}
-
-/// Signs each request of the channel with the run's key.
-struct RunProver(Arc<RunCredential>);
-
-impl Prover for RunProver {
-    fn headers(&self, method: &str, url: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
-        self.0
-            .headers(method, url, now())?
-            .into_iter()
-            .map(|(name, value)| {
-                let mut value = HeaderValue::from_str(value.expose())
-                    .map_err(|_| Refusal::internal("a proof is no header"))?;
-                value.set_sensitive(true);
-                Ok((HeaderName::from_static(name), value))
-            })
-            .collect()
-    }
 }
 
 /// Protections that this machine lacks. A run may do without some, if its task says so.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::jws::{self, UnverifiedJws};
 use crate::key::{P256Key, P256PublicKey, Thumbprint, random_text};
 use crate::replay::ReplayCache;
+use crate::session::Share;
 use crate::token::{Claims, TokenVerifier};
 
 mod target;
@@ -59,6 +60,8 @@ pub struct Proof {
     pub id: String,
     /// When it was made, in whole seconds.
     pub made: Timestamp,
+    /// The launcher's share of a session's key, where it offers one.
+    pub session: Option<Share>,
 }
 
 /// Who calls: a run that holds a valid token and has just proved its key.
@@ -129,7 +132,8 @@ pub fn verify_possession(
     verify(replay, proof, call, None, claimed, now)
 }
 
-/// Makes a proof with `key` for one request, to go with `token` if there is one.
+/// Makes a proof with `key` for one request, to go with `token` if there is one, and with the share
+/// of a [session](crate::session) if one is offered.
 ///
 /// # Errors
 /// The URL is not an absolute `http` or `https` one, or the system gave no randomness.
@@ -137,6 +141,7 @@ pub fn create(
     key: &P256Key,
     call: Call<'_>,
     token: Option<&str>,
+    session: Option<Share>,
     now: Timestamp,
 ) -> Result<String, Refusal> {
     let header = Header {
@@ -150,6 +155,7 @@ pub fn create(
         htu: normalise_url(call.url)?,
         iat: now.as_ms() / 1_000,
         jti: random_text()?,
+        session,
     };
     jws::sign(key, &header, &claims)
 }
@@ -162,7 +168,8 @@ struct Header {
     typ: String,
 }
 
-/// RFC 9449 §4.2. We give out no server nonces, so the claim `nonce` is as unknown as any other.
+/// RFC 9449 §4.2, and our own `session`. We give out no server nonces, so the claim `nonce` is as
+/// unknown as any other.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProofClaims {
@@ -172,6 +179,8 @@ struct ProofClaims {
     htu: String,
     iat: u64,
     jti: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<Share>,
 }
 
 fn verify(
@@ -217,6 +226,7 @@ fn verify(
         key,
         id: claims.jti,
         made: Timestamp::from_ms(claims.iat.saturating_mul(1_000)),
+        session: claims.session,
     })
 }
 

@@ -2,20 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::BoxBody};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use portcullis_model::{Refusal, RefusalKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::authority::Authority;
+use super::connections::{Answer, Connections, Prover};
 use super::inlet;
 use super::meant::{Meant, Scheme};
 use super::names::Names;
@@ -24,39 +22,22 @@ use super::route::{
 };
 use super::{Capture, Gateway, Patience};
 
-/// Longest that the server gets to accept a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// Longest that an idle connection to the server is kept for the next request.
-const IDLE_KEPT: Duration = Duration::from_secs(60);
 /// Name of the tunnel protocol in `upgrade`.
 const TUNNEL: &str = "portcullis-tunnel";
 const TARGET: HeaderName = HeaderName::from_static("portcullis-target");
 
-const REFUSAL: HeaderName = HeaderName::from_static("portcullis-refusal");
+pub(super) const REFUSAL: HeaderName = HeaderName::from_static("portcullis-refusal");
 const FOR_TARGET: HeaderName = HeaderName::from_static("portcullis-target-authorization");
 
 /// Refusals of requests as to a proxy that the ledger is told of.
 const RECORDED: [&str; 2] = ["ambiguous-length", "malformed-request-target"];
 
-/// Makes the proof of possession of a run's key for one request (RFC 9449: an `authorization` and
-/// a `dpop` header). Called anew for each request, never from inside the sandbox.
-pub trait Prover: Send + Sync {
-    /// Headers to add. `url` is absolute, with its query; what a proof binds of it is the
-    /// prover's affair.
-    ///
-    /// # Errors
-    /// When there is no proof to be had (the run's key is void); the run gets the refusal.
-    fn headers(&self, method: &str, url: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal>;
-}
-
 pub(super) type Body = BoxBody<Bytes, hyper::Error>;
 
 /// What all connections of one channel share.
 pub(super) struct Forwarder {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
-    server: String,
+    server: Connections,
     own: String,
-    prover: Arc<dyn Prover>,
     capture: Option<Capture>,
     names: Arc<Names>,
     pub(super) patience: Patience,
@@ -70,27 +51,9 @@ impl Forwarder {
         capture: Option<Capture>,
         names: Arc<Names>,
     ) -> Result<Self, Refusal> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_PATIENCE));
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match &gateway.tls {
-            Some(settings) => builder.with_tls_config(settings.clone()),
-            None => builder
-                .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
-                .map_err(|error| Refusal::internal(format!("TLS: {error}")))?,
-        };
-        let connector = builder.https_or_http().enable_http1().wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_KEPT)
-            .build(connector);
         Ok(Self {
-            client,
-            server: base(&gateway.server)?,
+            server: Connections::new(gateway, base(&gateway.server)?, prover)?,
             own: own.to_string(),
-            prover,
             capture,
             names,
             patience: Patience::default(),
@@ -157,11 +120,10 @@ impl Forwarder {
         *onward.method_mut() = Method::POST;
         let path = format!("{GATEWAY}/refused");
         let sent = async {
-            self.address(&mut onward, &path, Some(&meant.authority()))?;
             if let Ok(code) = HeaderValue::from_str(&refusal.code) {
                 onward.headers_mut().insert(REFUSAL, code);
             }
-            self.ask(onward).await
+            self.ask(onward, &path, Some(&meant.authority())).await
         };
         if let Err(error) = sent.await {
             tracing::warn!(code = %error.code, "a refusal could not be recorded: {error}");
@@ -249,8 +211,7 @@ impl Forwarder {
         if websocket {
             say_websocket(onward.headers_mut());
         }
-        self.address(&mut onward, path, target)?;
-        let mut response = self.ask(onward).await?;
+        let mut response = self.ask(onward, path, target).await?;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let outside = switched.then(|| hyper::upgrade::on(&mut response));
         let mut response = response.map(|body| body.boxed());
@@ -293,11 +254,11 @@ impl Forwarder {
 
     async fn open_tunnel(&self, target: &str) -> Result<Tunnel, Refusal> {
         let mut onward = Request::new(empty());
-        self.address(&mut onward, &format!("{GATEWAY}/tunnel"), Some(target))?;
         let headers = onward.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static(TUNNEL));
-        let mut response = self.ask(onward).await?;
+        let path = format!("{GATEWAY}/tunnel");
+        let mut response = self.ask(onward, &path, Some(target)).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let mut response = response.map(|body| body.boxed());
             strip_hop_by_hop(response.headers_mut());
@@ -317,68 +278,23 @@ impl Forwarder {
         })
     }
 
-    /// Sets where a request goes, and the proof that the run sends it.
-    fn address(
+    /// Sends a request on to the gateway, with the proof that the run sends it. `target`: where it
+    /// goes from there.
+    async fn ask(
         &self,
-        request: &mut Request<Body>,
+        mut request: Request<Body>,
         path: &str,
         target: Option<&str>,
-    ) -> Result<(), Refusal> {
-        let url = format!("{}{path}", self.server);
-        *request.uri_mut() = url
-            .parse::<Uri>()
-            .map_err(|error| Refusal::malformed("path").received(&error.to_string()))?;
+    ) -> Result<Response<Answer>, Refusal> {
         if let Some(target) = target {
             let target = HeaderValue::try_from(target)
                 .map_err(|error| Refusal::malformed("target").received(&error.to_string()))?;
             request.headers_mut().insert(TARGET, target);
         }
-        for (name, value) in self.prover.headers(request.method().as_str(), &url)? {
-            request.headers_mut().insert(name, value);
-        }
-        Ok(())
+        self.server
+            .ask(request, path, target.unwrap_or_default())
+            .await
     }
-
-    async fn ask(&self, request: Request<Body>) -> Result<Response<Incoming>, Refusal> {
-        self.client.request(request).await.map_err(|error| {
-            if let Some(unread) = body_unread(&error) {
-                return unread;
-            }
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(error = %error, cause, "the gateway could not be asked");
-            Refusal::unavailable(
-                "gateway-unreachable",
-                "the gateway can't be reached, so nothing leaves the sandbox",
-            )
-            .received(if error.is_connect() {
-                "no connection"
-            } else {
-                "the connection broke off"
-            })
-            .next("wait, and repeat; whoever runs the server sees whether it is up")
-        })
-    }
-}
-
-/// Where a request came to nothing since its body can't be read, which is the program's affair and
-/// not the gateway's: broken off, or framed in no known way.
-fn body_unread(error: &hyper_util::client::legacy::Error) -> Option<Refusal> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        // hyper's own error of sending has that of the body, by the inside's connection, below it.
-        if let Some(sending) = inner.downcast_ref::<hyper::Error>()
-            && sending.is_user()
-        {
-            let why = std::error::Error::source(sending).map(ToString::to_string);
-            return Some(
-                Refusal::malformed("body")
-                    .expected("a body as its head announces it, whole")
-                    .received(why.as_deref().unwrap_or("a body that broke off")),
-            );
-        }
-        cause = inner.source();
-    }
-    None
 }
 
 /// An answer to the wish for a tunnel.

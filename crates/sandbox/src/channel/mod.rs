@@ -17,6 +17,7 @@
 //! It decides nothing: what the gateway refuses comes back as it is, with its reason.
 
 mod authority;
+mod connections;
 mod forward;
 mod inlet;
 mod meant;
@@ -36,8 +37,9 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use authority::Authority;
+pub use connections::{First, Header, Opening, Prover, Session};
 use forward::Forwarder;
-pub use forward::Prover;
+
 use names::Names;
 
 use crate::Inlets;

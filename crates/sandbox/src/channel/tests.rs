@@ -12,27 +12,31 @@ use portcullis_model::Refusal;
 use super::forward::Forwarder;
 use super::meant::Meant;
 use super::names::Names;
-use super::{Authority, Capture, Channel, Gateway, Patience, Prover, inlet};
+use super::{Authority, Capture, Channel, First, Gateway, Patience, Prover, inlet};
 
 struct Proof;
 
 impl Prover for Proof {
-    fn headers(&self, method: &str, url: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+    fn first(&self, method: &str, url: &str) -> Result<First, Refusal> {
         let proof = HeaderValue::try_from(format!("{method} {url}")).expect("value");
-        Ok(vec![
+        let headers = vec![
             (HeaderName::from_static("dpop"), proof),
             (
                 HeaderName::from_static("authorization"),
                 HeaderValue::from_static("DPoP token"),
             ),
-        ])
+        ];
+        Ok(First {
+            headers,
+            offered: None,
+        })
     }
 }
 
 struct NoProof;
 
 impl Prover for NoProof {
-    fn headers(&self, _: &str, _: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+    fn first(&self, _: &str, _: &str) -> Result<First, Refusal> {
         Err(Refusal::denied("run-ended", "the run has ended"))
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State as Shared};
+use axum::Extension;
+use axum::extract::{ConnectInfo, Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use portcullis_flow::State;
 use portcullis_flow::run::Run;
 use portcullis_identity::dpop::{self, Call, UnverifiedHeaders};
+use portcullis_identity::session;
 use portcullis_model::event::{LeaseKind, LeaseRefused};
 use portcullis_model::{Actor, Principal, Refusal};
 use serde_json::json;
@@ -14,8 +16,10 @@ use serde_json::json;
 use super::{Problem, one_header};
 use crate::app::{App, now};
 use crate::worker;
+use connection::Connection;
 
 pub(crate) mod calls;
+pub(crate) mod connection;
 mod egress;
 mod git;
 mod http;
@@ -76,33 +80,43 @@ fn halts(app: &App, state: &State, run: &Run) -> bool {
         .is_some()
 }
 
-/// Everything below `/gateway/v1`.
+/// Everything below `/gateway/v1`. Where a request opened a session, its answer says the server's
+/// half.
 pub(super) async fn handle(
     Shared(app): Shared<Arc<App>>,
+    connection: Option<Extension<ConnectInfo<Connection>>>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Response {
+    let mut answer = answer(&app, request).await.into_response();
+    if let Some(Extension(ConnectInfo(connection))) = connection {
+        connection.tell(answer.headers_mut());
+    }
+    answer
+}
+
+async fn answer(app: &Arc<App>, request: Request) -> Result<Response, Problem> {
     let path = request.uri().path().to_owned();
     let rest = path.strip_prefix("/gateway/v1/").unwrap_or_default();
     let (head, tail) = rest.split_once('/').unwrap_or((rest, ""));
     match head {
         "control" => {
-            let caller = authenticate(&app, &request)?;
-            launcher::control(&app, &caller).await
+            let caller = authenticate(app, &request)?;
+            launcher::control(app, &caller).await
         }
         "identity" => {
-            let caller = authenticate(&app, &request)?;
-            Ok(axum::Json(launcher::renew(&app, &caller)?).into_response())
+            let caller = authenticate(app, &request)?;
+            Ok(axum::Json(launcher::renew(app, &caller)?).into_response())
         }
         "checkpoint" => {
-            let caller = authenticate(&app, &request)?;
-            launcher::checkpoint(&app, caller, request).await
+            let caller = authenticate(app, &request)?;
+            launcher::checkpoint(app, caller, request).await
         }
         "ask" => {
-            let caller = authenticate(&app, &request)?;
-            let caller = active(&app, caller, &LeaseKind::Identity).await?;
+            let caller = authenticate(app, &request)?;
+            let caller = active(app, caller, &LeaseKind::Identity).await?;
             match tail {
                 "" => Ok(axum::Json(what_may_i_do(&caller)).into_response()),
-                "push" => git::ask(&app, &caller, request).await,
+                "push" => git::ask(app, &caller, request).await,
                 other => Err(Refusal::not_found("question", other)
                     .expected("ask, or ask/push")
                     .into()),
@@ -110,13 +124,13 @@ pub(super) async fn handle(
         }
         "git" => {
             let by_git = is_git(&request);
-            let answer = git::run_request(&app, tail, request).await;
+            let answer = git::run_request(app, tail, request).await;
             if by_git { told_to_git(answer) } else { answer }
         }
-        "model" => http::model(&app, tail, request).await,
-        "egress" => egress::request(&app, request).await,
-        "tunnel" => egress::tunnel(&app, request).await,
-        "refused" => egress::refused(&app, request).await,
+        "model" => http::model(app, tail, request).await,
+        "egress" => egress::request(app, request).await,
+        "tunnel" => egress::tunnel(app, request).await,
+        "refused" => egress::refused(app, request).await,
         _ => Err(Refusal::not_found("gateway path", rest)
             .expected("git, model, egress, tunnel or ask")
             .into()),
@@ -145,8 +159,41 @@ fn told_to_git(answer: Result<Response, Problem>) -> Result<Response, Problem> {
     answer.or_else(|problem| Ok(problem.told_to_git()))
 }
 
-/// Who calls, by token and proof of possession; the run may have ended.
+/// Who calls, by token and proof of possession, or by the session that these opened on the same
+/// connection; the run may have ended.
 fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
+    let headers = request.headers();
+    let connection = request.extensions().get::<ConnectInfo<Connection>>();
+    let (run, key) = match (one_header(headers, session::HEADER)?, connection) {
+        (Some(proof), Some(connection)) => connection.0.identify(app, request, proof)?,
+        (Some(_), None) => return Err(connection::unknown()),
+        (None, connection) => {
+            let caller = proved(app, request)?;
+            if let Some(connection) = connection {
+                connection.0.begin(&caller)?;
+            }
+            (caller.claims.run, *caller.proof.key.thumbprint())
+        }
+    };
+    let state = app.state();
+    let run = state
+        .runs
+        .get(&run)
+        .cloned()
+        .ok_or_else(|| Refusal::denied("run-unknown", "this run is not in the ledger"))?;
+    if !key.is(&run.key) {
+        return Err(Refusal::denied(
+            "wrong-run-key",
+            "the proof is by another key than the run's",
+        )
+        .expected(&run.key)
+        .received(&key.to_string()));
+    }
+    Ok(Caller { state, run, key })
+}
+
+/// Who calls, by token and proof.
+fn proved(app: &App, request: &Request) -> Result<dpop::Caller, Refusal> {
     let headers = request.headers();
     let authorization = one_header(headers, "authorization")?;
     let proof = one_header(headers, "dpop")?;
@@ -158,7 +205,7 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
         );
     };
     let url = format!("{}{}", app.config.url(), request.uri().path());
-    let caller = dpop::authenticate(
+    dpop::authenticate(
         &app.verifier,
         &app.replay,
         UnverifiedHeaders {
@@ -170,26 +217,7 @@ fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
             url: &url,
         },
         now(),
-    )?;
-    let state = app.state();
-    let run = state
-        .runs
-        .get(&caller.claims.run)
-        .cloned()
-        .ok_or_else(|| Refusal::denied("run-unknown", "this run is not in the ledger"))?;
-    if run.key != caller.proof.key.thumbprint().to_string() {
-        return Err(Refusal::denied(
-            "wrong-run-key",
-            "the proof is by another key than the run's",
-        )
-        .expected(&run.key)
-        .received(&caller.proof.key.thumbprint().to_string()));
-    }
-    Ok(Caller {
-        state,
-        run,
-        key: *caller.proof.key.thumbprint(),
-    })
+    )
 }
 
 /// The run goes on; if it ended, the first refusal of `lease` is recorded.
