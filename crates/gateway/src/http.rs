@@ -27,7 +27,7 @@ pub mod upload;
 
 use portcullis_model::Secret;
 
-pub use answer::{Bounds, Forwarded, Observation, Stop};
+pub use answer::{Bounds, Ending, Forwarded, Observation, Stop};
 pub use destination::{AddressRule, Destination};
 pub use headers::{PLACEHOLDER, foreign_credential};
 

@@ -1,14 +1,15 @@
-//! The launcher's half by itself: a run whose requests go straight to the gateway, each with its
-//! proof. The proofs are made beforehand, since a launcher makes them on its own host.
+//! The launcher's half by itself: a run whose requests go straight to the gateway, proved as a
+//! launcher proves them.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_evidence::dsse;
 use portcullis_evidence::signer::Signer;
-use portcullis_identity::client::{RunCredential, RunKey};
+use portcullis_identity::client::{Opening, RunCredential, RunKey, RunSession};
 use portcullis_identity::custody::{Ed25519Purpose, load_ed25519};
+use portcullis_identity::session::{HEADER, Said};
 use portcullis_model::statement::{Command, Envelope, SignedCommand};
 use portcullis_model::{Secret, Timestamp, canonical};
 use serde_json::{Value, json};
@@ -16,13 +17,12 @@ use serde_json::{Value, json};
 use super::NAME;
 use super::common::Outcome;
 use super::house::House;
-use super::load::{Figures, at, now_ms, one_by_one, over_and_over, request, total};
+use super::load::{Asks, Figures, at, now_ms, one_by_one, over_and_over, request, total};
 
-/// How many proofs are used before new ones are made: they are good for 20 seconds.
-const PROOFS: usize = 60_000;
+const PATH: &str = "/gateway/v1/egress";
 
 pub(crate) struct Run {
-    credential: RunCredential,
+    credential: Arc<RunCredential>,
     server: String,
     port: u16,
     host: u16,
@@ -71,25 +71,22 @@ impl Run {
             .and_then(Value::as_str)
             .ok_or_else(|| format!("the run was not started: {answer}"))?;
         Ok(Self {
-            credential: key.with_token(Secret::new(token.to_owned())),
+            credential: Arc::new(key.with_token(Secret::new(token.to_owned()))),
             server: house.url(),
             port: house.port(),
             host,
         })
     }
 
-    /// A request with its own proof.
-    fn proved(&self) -> Outcome<String> {
-        let url = format!("{}/gateway/v1/egress", self.server);
-        let [(_, token), (_, proof)] = self.credential.headers("GET", &url, now())?;
-        let more = format!(
-            "authorization: {}\r\ndpop: {}\r\nportcullis-target: http://{NAME}:{}/\r\n",
-            token.expose(),
-            proof.expose(),
-            self.host
-        );
-        let host = format!("127.0.0.1:{}", self.port);
-        Ok(request("/gateway/v1/egress", &host, &more))
+    fn requests(&self) -> Proved {
+        Proved {
+            credential: Arc::clone(&self.credential),
+            url: format!("{}{PATH}", self.server),
+            host: format!("127.0.0.1:{}", self.port),
+            target: format!("http://{NAME}:{}/", self.host),
+            opening: None,
+            session: None,
+        }
     }
 
     /// The figures, and how many requests were made.
@@ -100,29 +97,17 @@ impl Run {
         serial: usize,
     ) -> Outcome<(Figures, u64)> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        // Each proof is fresh, and made before its request's time begins.
-        let next = || self.proved().unwrap_or_default();
-        let (cold_ms, mut times) = one_by_one(address, serial, next)?;
+        let (cold_ms, mut times) = one_by_one(address, serial, self.requests())?;
         times.sort_by(f64::total_cmp);
-        let (mut requests, mut spent) = (0, Duration::ZERO);
-        while spent < time {
-            let mut made = Vec::with_capacity(PROOFS);
-            for _ in 0..PROOFS {
-                made.push(self.proved()?);
-            }
-            let shared = Arc::new(Mutex::new(made));
-            let begin = Instant::now();
-            let until = begin + time.saturating_sub(spent);
-            let threads = (0..connections).map(|_| {
-                let shared = Arc::clone(&shared);
-                let next = move || shared.lock().ok()?.pop();
-                std::thread::spawn(move || over_and_over(address, next, until))
-            });
-            requests += total(threads.collect())?;
-            spent += begin.elapsed();
-        }
+        let begin = Instant::now();
+        let until = begin + time;
+        let threads = (0..connections).map(|_| {
+            let requests = self.requests();
+            std::thread::spawn(move || over_and_over(address, requests, until))
+        });
+        let requests = total(threads.collect())?;
         let figures = Figures {
-            rate: requests as f64 / spent.as_secs_f64(),
+            rate: requests as f64 / begin.elapsed().as_secs_f64(),
             cold_ms,
             p50_ms: at(&times, 50),
             p99_ms: at(&times, 99),
@@ -130,6 +115,53 @@ impl Run {
         };
         let all = figures.requests;
         Ok((figures, all))
+    }
+}
+
+/// The requests of one connection.
+struct Proved {
+    credential: Arc<RunCredential>,
+    url: String,
+    host: String,
+    target: String,
+    opening: Option<Opening>,
+    session: Option<RunSession>,
+}
+
+impl Asks for Proved {
+    fn next(&mut self, first: bool) -> Outcome<String> {
+        let said = Said {
+            method: "GET",
+            path: PATH,
+            destination: &self.target,
+        };
+        let session = self.session.as_mut().filter(|_| !first);
+        let proof = session.and_then(|session| self.credential.next(session, said));
+        let proof = if let Some(proof) = proof {
+            format!("{HEADER}: {proof}")
+        } else {
+            let ([(_, token), (_, proof)], opening) =
+                self.credential.opening("GET", &self.url, now())?;
+            self.opening = Some(opening);
+            format!(
+                "authorization: {}\r\ndpop: {}",
+                token.expose(),
+                proof.expose()
+            )
+        };
+        let more = format!("{proof}\r\nportcullis-target: {}\r\n", self.target);
+        Ok(request(PATH, &self.host, &more))
+    }
+
+    fn answered(&mut self, head: &str) -> Outcome<()> {
+        if let Some(opening) = self.opening.take() {
+            let share = head
+                .lines()
+                .find_map(|line| line.strip_prefix(HEADER)?.strip_prefix(": "))
+                .ok_or("no session was opened")?;
+            self.session = Some(opening.accept(share)?);
+        }
+        Ok(())
     }
 }
 

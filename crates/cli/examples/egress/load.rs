@@ -79,15 +79,14 @@ pub(crate) fn measure(
     time: Duration,
     serial: usize,
 ) -> Outcome<Figures> {
-    let same = || way.request.clone();
-    let (cold_ms, mut times) = one_by_one(way.address, serial, same)?;
+    let (cold_ms, mut times) = one_by_one(way.address, serial, way.request.clone())?;
     times.sort_by(f64::total_cmp);
     let until = Instant::now() + time;
     let begin = Instant::now();
     let threads: Vec<_> = (0..connections)
         .map(|_| {
             let (address, text) = (way.address, way.request.clone());
-            std::thread::spawn(move || over_and_over(address, || Some(text.clone()), until))
+            std::thread::spawn(move || over_and_over(address, text, until))
         })
         .collect();
     let requests = total(threads)?;
@@ -112,38 +111,59 @@ pub(crate) fn total(threads: Vec<std::thread::JoinHandle<Result<u64, String>>>) 
 pub(crate) fn one_by_one(
     address: SocketAddr,
     serial: usize,
-    mut text: impl FnMut() -> String,
+    mut asks: impl Asks,
 ) -> Outcome<(f64, Vec<f64>)> {
+    let mut text = asks.next(true)?;
     let begin = Instant::now();
     let mut connection = Connection::open(address)?;
-    connection.ask(&text())?;
+    asks.answered(&connection.ask(&text)?)?;
     let cold_ms = begin.elapsed().as_secs_f64() * 1e3;
     let mut times = Vec::with_capacity(serial);
     for _ in 0..serial {
-        let text = text();
+        text = asks.next(connection.fresh)?;
         let begin = Instant::now();
-        connection.ask(&text)?;
+        let head = connection.ask(&text)?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
+        asks.answered(&head)?;
     }
     Ok((cold_ms, times))
 }
 
-/// Asks until the time is over or there is nothing more to ask.
+/// What is asked on a connection.
+pub(crate) trait Asks {
+    /// The next request; `first`: of a connection.
+    fn next(&mut self, first: bool) -> Outcome<String>;
+    /// The head of its answer.
+    fn answered(&mut self, _head: &str) -> Outcome<()> {
+        Ok(())
+    }
+}
+
+/// The same again and again.
+impl Asks for String {
+    fn next(&mut self, _first: bool) -> Outcome<String> {
+        Ok(self.clone())
+    }
+}
+
+/// Asks until the time is over.
 pub(crate) fn over_and_over(
     address: SocketAddr,
-    mut text: impl FnMut() -> Option<String>,
+    mut asks: impl Asks,
     until: Instant,
 ) -> Result<u64, String> {
-    let said = |error: Box<dyn std::error::Error>| error.to_string();
-    let mut connection = Connection::open(address).map_err(said)?;
-    let mut count = 0;
-    while Instant::now() < until
-        && let Some(text) = text()
-    {
-        connection.ask(&text).map_err(said)?;
-        count += 1;
-    }
-    Ok(count)
+    let mut ask = || -> Outcome<u64> {
+        let mut connection = Connection::open(address)?;
+        let mut count = 0;
+        while Instant::now() < until {
+            let text = asks.next(connection.fresh)?;
+            let head = connection.ask(&text)?;
+            asks.answered(&head)?;
+            count += 1;
+        }
+        Ok(count)
+    };
+    ask().map_err(|error| error.to_string())
 }
 
 pub(crate) fn at(sorted: &[f64], percent: usize) -> f64 {
@@ -158,6 +178,8 @@ struct Connection {
     address: SocketAddr,
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Nothing was asked on it yet.
+    fresh: bool,
 }
 
 impl Connection {
@@ -175,79 +197,86 @@ impl Connection {
             address,
             stream,
             buffer: vec![0; 16 * 1024],
+            fresh: true,
         })
     }
 
-    /// One request and its whole answer, which has to be 200. A peer that does not keep
+    /// One request and its whole answer, which has to be 200; its head. A peer that does not keep
     /// connections is connected to anew, as one that hung up while nothing was asked.
-    fn ask(&mut self, text: &str) -> Outcome<()> {
+    fn ask(&mut self, text: &str) -> Outcome<String> {
         const TRIES: usize = 3;
         for _ in 1..TRIES {
-            if self.try_ask(text)? {
-                return Ok(());
+            if let Some(head) = self.try_ask(text)? {
+                return Ok(head);
             }
             *self = Self::open(self.address)?;
         }
-        if self.try_ask(text)? {
-            Ok(())
-        } else {
-            Err("connections end before an answer".into())
-        }
+        self.try_ask(text)?
+            .ok_or_else(|| "connections end before an answer".into())
     }
 
-    /// Whether an answer came; not, where the connection was over before it began.
-    fn try_ask(&mut self, text: &str) -> Outcome<bool> {
+    /// The answer's head; `None` where the connection was over before it began.
+    fn try_ask(&mut self, text: &str) -> Outcome<Option<String>> {
+        self.fresh = false;
         if self.stream.write_all(text.as_bytes()).is_err() {
-            return Ok(false);
+            return Ok(None);
         }
         let mut filled = 0;
         loop {
             let room = self.buffer.get_mut(filled..).unwrap_or_default();
             let count = match self.stream.read(room) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Ok(0) | Err(_) if filled == 0 => return Ok(false),
+                Ok(0) | Err(_) if filled == 0 => return Ok(None),
                 read => read?,
             };
             filled += count;
             let seen = self.buffer.get(..filled).unwrap_or_default();
-            let (done, closes) = whole(seen, count == 0)?;
-            if done {
-                if closes {
+            if let Some(answer) = whole(seen, count == 0)? {
+                if answer.closes {
                     *self = Self::open(self.address)?;
                 }
-                return Ok(true);
+                return Ok(Some(answer.head));
             }
         }
     }
 }
 
-/// Whether an answer is all here, and whether its connection ends with it.
-fn whole(seen: &[u8], ended: bool) -> Outcome<(bool, bool)> {
-    let Some(head) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
+/// An answer that is all here.
+struct Answer {
+    head: String,
+    /// Its connection ends with it.
+    closes: bool,
+}
+
+/// The answer, if it is all here. `ended`: nothing more comes.
+fn whole(seen: &[u8], ended: bool) -> Outcome<Option<Answer>> {
+    let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
         return if ended {
             Err("the connection ended before an answer".into())
         } else {
-            Ok((false, false))
+            Ok(None)
         };
     };
-    let text = String::from_utf8_lossy(seen.get(..head).unwrap_or_default()).to_ascii_lowercase();
-    let status = text.get(9..12).unwrap_or_default();
+    let head = String::from_utf8_lossy(seen.get(..end).unwrap_or_default()).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let status = lower.get(9..12).unwrap_or_default();
     if status != "200" {
         let all = String::from_utf8_lossy(seen);
         return Err(format!("answered with {status}: {all}").into());
     }
-    let length = text
+    let length = lower
         .lines()
         .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    let closes = text.contains("connection: close") || text.starts_with("http/1.0");
-    let body = seen.len() - head - 4;
-    Ok(match length {
+    let closes = lower.contains("connection: close") || lower.starts_with("http/1.0");
+    let body = seen.len() - end - 4;
+    let (here, closes) = match length {
         Some(length) => (body >= length, closes || ended),
-        None if text.contains("transfer-encoding: chunked") => {
+        None if lower.contains("transfer-encoding: chunked") => {
             (seen.ends_with(b"0\r\n\r\n"), closes)
         }
         None => (ended, true),
-    })
+    };
+    Ok(here.then_some(Answer { head, closes }))
 }
 
 /// Answers every request alike, and notes when the last one came.

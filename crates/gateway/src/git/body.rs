@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use flate2::write::GzDecoder;
-use hyper::body::{Body, Frame};
+use hyper::body::{Body, Frame, SizeHint};
 use portcullis_model::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::sync::mpsc;
@@ -137,9 +137,12 @@ where
     }
 }
 
-/// An answer's body that a task writes. Dropping it stops the task.
-pub struct StreamBody {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+/// An answer's body: one that a task writes, which dropping it stops, or one that is whole already.
+pub struct StreamBody(Source);
+
+enum Source {
+    Task(mpsc::Receiver<io::Result<Bytes>>),
+    Whole(Option<Bytes>),
 }
 
 /// The writing end of a [`StreamBody`].
@@ -148,7 +151,12 @@ pub(crate) type BodySender = mpsc::Sender<io::Result<Bytes>>;
 impl StreamBody {
     pub(crate) fn channel() -> (BodySender, Self) {
         let (sender, receiver) = mpsc::channel(ANSWER_QUEUE);
-        (sender, Self { receiver })
+        (sender, Self(Source::Task(receiver)))
+    }
+
+    /// A body of which nothing is missing; `None` for an empty one.
+    pub(crate) fn whole(bytes: Option<Bytes>) -> Self {
+        Self(Source::Whole(bytes.filter(|bytes| !bytes.is_empty())))
     }
 }
 
@@ -160,9 +168,26 @@ impl Body for StreamBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.receiver
-            .poll_recv(context)
-            .map(|item| item.map(|item| item.map(Frame::data)))
+        match &mut self.0 {
+            Source::Task(receiver) => receiver
+                .poll_recv(context)
+                .map(|item| item.map(|item| item.map(Frame::data))),
+            Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.0, Source::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Task(_) => SizeHint::default(),
+            Source::Whole(bytes) => {
+                let length = bytes.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+            }
+        }
     }
 }
 

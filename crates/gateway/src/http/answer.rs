@@ -1,11 +1,13 @@
 //! An answer on its way in: streamed with bounds, watched, and told about when it is over.
 
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use portcullis_model::Digest;
 use portcullis_model::digest::Hasher;
@@ -78,8 +80,40 @@ pub struct Observation {
 pub struct Forwarded {
     /// What the inside gets.
     pub response: Response<StreamBody>,
-    /// What happened, once it is over. It always comes, whoever hangs up.
-    pub observation: oneshot::Receiver<Observation>,
+    /// What happened, once it is over.
+    pub ending: Ending,
+}
+
+/// The end of an exchange. It always comes, whoever hangs up.
+pub struct Ending(Over);
+
+enum Over {
+    Already(Box<Observation>),
+    Later(oneshot::Receiver<Observation>),
+}
+
+impl Ending {
+    /// What happened; `None` where the process is about to end.
+    pub async fn told(self) -> Option<Observation> {
+        match self.0 {
+            Over::Already(seen) => Some(*seen),
+            Over::Later(later) => later.await.ok(),
+        }
+    }
+
+    /// Hands over what happened: at once where it is over, else in a task.
+    pub fn then(self, note: impl FnOnce(Observation) + Send + 'static) {
+        match self.0 {
+            Over::Already(seen) => note(*seen),
+            Over::Later(later) => {
+                tokio::spawn(async move {
+                    if let Ok(seen) = later.await {
+                        note(seen);
+                    }
+                });
+            }
+        }
+    }
 }
 
 /// What is known of the request when the answer begins.
@@ -92,33 +126,51 @@ pub(crate) struct Asked {
 }
 
 /// Ready when what was lent is void, and an exchange under way has to be cut.
-pub type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Streams `answer` in, until its end or until `stop` is ready.
-pub(crate) fn forward(
+/// Takes `answer` in: at once where it came whole with its head, else as a stream until its end or
+/// until `stop` is ready.
+pub(crate) async fn forward(
     answer: Response<Incoming>,
     asked: Asked,
     bounds: Bounds,
-    stop: Stop,
+    mut stop: Stop,
 ) -> Forwarded {
-    let (mut head, body) = answer.into_parts();
+    let (mut head, mut body) = answer.into_parts();
     let content_type = plain_type(&head.headers);
     strip_answer(&mut head.headers);
     head.extensions.clear();
-    let status = head.status.as_u16();
-    let (sender, stream) = StreamBody::channel();
-    let (done, observation) = oneshot::channel();
-    tokio::spawn(async move {
-        let mut watched = Watched {
-            hasher: Hasher::default(),
-            bytes: 0,
-            prefix: Vec::new(),
-            kept: Vec::new(),
-            whole: true,
+    let mut exchange = Exchange {
+        asked,
+        status: head.status.as_u16(),
+        content_type,
+        watched: Watched::default(),
+    };
+    let mut first = next_at_once(&mut body).await;
+    let whole = match &first {
+        Some(None) => true,
+        Some(Some(Ok(frame))) => body.is_end_stream() && fits(frame, bounds),
+        Some(Some(Err(_))) | None => false,
+    };
+    if whole && !is_ready(&mut stop).await {
+        let frame = first.take().flatten().and_then(Result::ok);
+        let piece = frame.and_then(|frame| frame.into_data().ok());
+        if let Some(piece) = &piece {
+            exchange.watched.see(piece, &exchange.asked, bounds);
+        }
+        return Forwarded {
+            response: Response::from_parts(head, StreamBody::whole(piece)),
+            ending: Ending(Over::Already(Box::new(exchange.over(Ok(()))))),
         };
-        let left = bounds.total_time.saturating_sub(asked.began.elapsed());
+    }
+    let (sender, stream) = StreamBody::channel();
+    let (done, later) = oneshot::channel();
+    tokio::spawn(async move {
+        let left = bounds
+            .total_time
+            .saturating_sub(exchange.asked.began.elapsed());
         let result = tokio::select! {
-            result = tokio::time::timeout(left, pump(body, &sender, &mut watched, bounds)) => result
+            result = tokio::time::timeout(left, pump(first, body, &sender, &mut exchange, bounds)) => result
                 .unwrap_or_else(|_| Err("it took too long".to_owned())),
             () = sender.closed() => Err("the client went away".to_owned()),
             () = stop => Err("the run ended, or was halted".to_owned()),
@@ -128,62 +180,121 @@ pub(crate) fn forward(
                 .send(Err(std::io::Error::other(reason.clone())))
                 .await;
         }
-        let _ = done.send(Observation {
+        let _ = done.send(exchange.over(result));
+    });
+    Forwarded {
+        response: Response::from_parts(head, stream),
+        ending: Ending(Over::Later(later)),
+    }
+}
+
+/// The next frame of a body, if it is here already or as good as: it comes through a task that may
+/// not have come to it yet.
+async fn next_at_once(body: &mut Incoming) -> Option<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    /// How often that task is let go first.
+    const TURNS: usize = 2;
+    for _ in 0..TURNS {
+        let polled = std::future::poll_fn(|context| {
+            Poll::Ready(match Pin::new(&mut *body).poll_frame(context) {
+                Poll::Ready(frame) => Some(frame),
+                Poll::Pending => None,
+            })
+        });
+        if let Some(frame) = polled.await {
+            return Some(frame);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+fn fits(frame: &Frame<Bytes>, bounds: Bounds) -> bool {
+    let length = frame.data_ref().map_or(0, Bytes::len);
+    u64::try_from(length).is_ok_and(|length| length <= bounds.answer_bytes)
+}
+
+async fn is_ready(stop: &mut Stop) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(stop.as_mut().poll(context).is_ready())).await
+}
+
+/// One request and what is seen of its answer.
+struct Exchange {
+    asked: Asked,
+    status: u16,
+    content_type: String,
+    watched: Watched,
+}
+
+impl Exchange {
+    fn over(self, result: Result<(), String>) -> Observation {
+        let Self {
+            asked,
+            status,
+            content_type,
+            watched,
+        } = self;
+        Observation {
             status,
             bytes_out: (asked.bytes_out)(),
             bytes_in: watched.bytes,
-            model_asked: asked.model,
             model_served: served_model(&content_type, &watched.prefix),
+            model_asked: asked.model,
             request_digest: asked.digest,
             answer_digest: watched.hasher.finish(),
             request: asked.kept,
             answer: watched.kept,
-            answer_whole: watched.whole && result.is_ok(),
+            answer_whole: !watched.cut && result.is_ok(),
             duration_ms: u64::try_from(asked.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             result,
-        });
-    });
-    Forwarded {
-        response: Response::from_parts(head, stream),
-        observation,
+        }
     }
 }
 
+#[derive(Default)]
 struct Watched {
     hasher: Hasher,
     bytes: u64,
+    /// The beginning, in which the model that served is looked for.
     prefix: Vec<u8>,
     kept: Vec<u8>,
-    whole: bool,
+    /// Not all of it was kept.
+    cut: bool,
 }
 
 impl Watched {
-    fn see(&mut self, piece: &[u8], keep: usize) {
+    /// Takes note of a piece.
+    fn see(&mut self, piece: &[u8], asked: &Asked, bounds: Bounds) {
         self.bytes = self
             .bytes
             .saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         self.hasher.update(piece);
         let room = |held: usize, max: usize| max.saturating_sub(held).min(piece.len());
-        let prefix = room(self.prefix.len(), SCAN_MAX_BYTES);
-        self.prefix
-            .extend_from_slice(piece.get(..prefix).unwrap_or_default());
-        let kept = room(self.kept.len(), keep);
+        if asked.model.is_some() {
+            let prefix = room(self.prefix.len(), SCAN_MAX_BYTES);
+            self.prefix
+                .extend_from_slice(piece.get(..prefix).unwrap_or_default());
+        }
+        let kept = room(self.kept.len(), bounds.keep_bytes);
         self.kept
             .extend_from_slice(piece.get(..kept).unwrap_or_default());
-        self.whole &= kept == piece.len();
+        self.cut |= kept < piece.len();
     }
 }
 
 async fn pump(
+    mut first: Option<Option<Result<Frame<Bytes>, hyper::Error>>>,
     mut body: Incoming,
     sender: &BodySender,
-    watched: &mut Watched,
+    exchange: &mut Exchange,
     bounds: Bounds,
 ) -> Result<(), String> {
     loop {
-        let frame = tokio::time::timeout(bounds.idle_time, body.frame())
-            .await
-            .map_err(|_| "the other side fell silent".to_owned())?;
+        let frame = match first.take() {
+            Some(frame) => frame,
+            None => tokio::time::timeout(bounds.idle_time, body.frame())
+                .await
+                .map_err(|_| "the other side fell silent".to_owned())?,
+        };
         let Some(frame) = frame else {
             return Ok(());
         };
@@ -192,8 +303,8 @@ async fn pump(
         let Ok(piece) = frame.into_data() else {
             continue;
         };
-        watched.see(&piece, bounds.keep_bytes);
-        if watched.bytes > bounds.answer_bytes {
+        exchange.watched.see(&piece, &exchange.asked, bounds);
+        if exchange.watched.bytes > bounds.answer_bytes {
             return Err(format!(
                 "the answer is larger than {} bytes",
                 bounds.answer_bytes

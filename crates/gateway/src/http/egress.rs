@@ -192,7 +192,7 @@ impl EgressClient {
             kept: None,
             bytes_out,
         };
-        Ok(answer::forward(answer, asked, bounds, stop))
+        Ok(answer::forward(answer, asked, bounds, stop).await)
     }
 
     /// As [`Self::forward`], for a request that asks to go on as a WebSocket. What is said once the

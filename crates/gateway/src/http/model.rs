@@ -274,7 +274,7 @@ impl ModelClient {
                     ))
             })?
             .map_err(|error| unreachable(&error))?;
-        Ok(answer::forward(answer, asked, bounds, stop))
+        Ok(answer::forward(answer, asked, bounds, stop).await)
     }
 }
 

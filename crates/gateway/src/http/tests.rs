@@ -139,7 +139,7 @@ async fn call(
         .await
         .map(|body| body.to_bytes())
         .map_err(|error| error.to_string());
-    let observation = forwarded.observation.await.unwrap();
+    let observation = forwarded.ending.told().await.unwrap();
     Ok((head.status, head.headers, body, observation))
 }
 
@@ -295,7 +295,7 @@ async fn a_request_goes_where_it_was_decided_and_nowhere_inside() {
             .unwrap();
         assert_eq!(forwarded.response.status(), 200);
         forwarded.response.into_body().collect().await.unwrap();
-        assert!(forwarded.observation.await.unwrap().result.is_ok());
+        assert!(forwarded.ending.told().await.unwrap().result.is_ok());
     }
     let (path, sent, _) = seen.lock().unwrap()[0].clone();
     assert_eq!(path, "/v1/chat?q=1");
@@ -406,17 +406,17 @@ async fn an_answer_under_way_is_cut_when_stopped_and_told_when_the_host_breaks_o
         let mut body = forwarded.response.into_body();
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(first, "data: 1\n\n");
-        under_way.push((body, forwarded.observation));
+        under_way.push((body, forwarded.ending));
     }
     drop(stop);
-    let (mut cut, observation) = under_way.remove(0);
+    let (mut cut, ending) = under_way.remove(0);
     assert!(cut.frame().await.unwrap().is_err());
-    let result = observation.await.unwrap().result;
+    let result = ending.told().await.unwrap().result;
     assert!(result.unwrap_err().contains("halted"));
     drop(hang_up);
-    let (mut broken, observation) = under_way.remove(0);
+    let (mut broken, ending) = under_way.remove(0);
     assert!(broken.frame().await.unwrap().is_err());
-    let result = observation.await.unwrap().result;
+    let result = ending.told().await.unwrap().result;
     assert!(result.unwrap_err().contains("broke off"));
 }
 

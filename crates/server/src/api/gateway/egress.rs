@@ -220,11 +220,10 @@ async fn answered<T>(
     noted(app, caller, resource, result).await
 }
 
-/// The answer, and a task that notes how the exchange ended.
+/// The answer; how the exchange ended is noted once it did.
 fn passed_on(app: &Arc<App>, caller: Caller, lease: LeaseKind, forwarded: Forwarded) -> Response {
-    let (app, observation) = (Arc::clone(app), forwarded.observation);
-    tokio::spawn(async move {
-        let Ok(seen) = observation.await else { return };
+    let app = Arc::clone(app);
+    forwarded.ending.then(move |seen| {
         let outcome = Outcome {
             lease,
             status: seen.status,

@@ -201,9 +201,11 @@ pub(super) fn observed(
     told: Option<PromptSeen>,
 ) -> Response {
     let (app, caller) = (Arc::clone(app), caller.clone());
-    let observation = forwarded.observation;
+    let ending = forwarded.ending;
     tokio::spawn(async move {
-        let Ok(seen) = observation.await else { return };
+        let Some(seen) = ending.told().await else {
+            return;
+        };
         if let Some(told) = told {
             prompt::answered(&app, told, seen.model_served.as_deref()).await;
         }
