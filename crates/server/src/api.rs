@@ -1,26 +1,29 @@
 //! The HTTP API. Reads are open to whoever reaches the listener, which is loopback; whatever
 //! changes something carries a signature of its own.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::map_response;
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post, put};
 use base64::Engine as _;
 use portcullis_model::document::from_json;
 use portcullis_model::statement::{Command, Envelope};
-use portcullis_model::{Digest, Refusal};
+use portcullis_model::{Digest, Refusal, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::intake;
+use gateway::connection::Connection;
 
 pub mod gateway;
 pub mod ledger;
@@ -40,8 +43,70 @@ pub const BLOB_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// What handlers answer.
 pub type Answer = Result<axum::Json<Value>, Problem>;
 
-/// Every route of the server.
-pub fn router(app: Arc<App>) -> Router {
+/// The server on one connection.
+#[derive(Clone)]
+pub struct Entrance {
+    app: Arc<App>,
+    router: Router,
+    connection: Connection,
+}
+
+impl Entrance {
+    /// For connections that come in; each gets its own with [`Self::of`].
+    pub fn new(app: Arc<App>) -> Self {
+        Self {
+            router: router(Arc::clone(&app)),
+            app,
+            connection: Connection::default(),
+        }
+    }
+
+    /// The same for a new connection.
+    pub(crate) fn of(&self, connection: Connection) -> Self {
+        Self {
+            connection,
+            ..self.clone()
+        }
+    }
+}
+
+impl tower_service::Service<Request> for Entrance {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Self {
+            app,
+            router,
+            connection,
+        } = self.clone();
+        Box::pin(async move {
+            let moment = Moment::now(&app);
+            let mut answer = match check(&app, &moment, &request) {
+                Err(refusal) => Problem::from(refusal).into_response(),
+                // What runs ask comes most often by far, and takes the short way.
+                Ok(()) if request.uri().path().starts_with("/gateway/v1/") => {
+                    gateway::handle(&app, connection, request).await
+                }
+                Ok(()) => {
+                    let mut router = router;
+                    let Ok(answer) = router.call(request).await;
+                    answer
+                }
+            };
+            moment.tell(&app, answer.headers_mut());
+            Ok(answer)
+        })
+    }
+}
+
+/// Every route of the server but the gateway's.
+fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/commands", post(commands))
         .route("/v1/approvals", post(approvals))
@@ -52,67 +117,78 @@ pub fn router(app: Arc<App>) -> Router {
         .nest("/log", log::routes())
         // What the router and its extractors refuse by themselves; the gateway's answers are others'.
         .layer(map_response(problem::of_router))
-        .route("/gateway/v1/{*path}", any(gateway::handle))
         .route("/git/{*path}", any(gateway::people))
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), as_of))
-        .layer(middleware::from_fn(only_by_local_name))
         .with_state(app)
 }
 
-/// Says of which moment an answer is, and refuses at a standby what only the leader does.
+/// Of which moment an answer is.
 ///
 /// `portcullis-as-of` holds the number of entries and a time: at the leader the present, at a
 /// standby when it last saw that there are no more. It is taken before the answer is made, so an
 /// answer may be newer and is never older.
-async fn as_of(Shared(app): Shared<Arc<App>>, request: Request, next: Next) -> Response {
-    let standby = app.ledger.as_of();
-    let told = format!(
-        "{}; {}",
-        app.ledger.size(),
-        standby.unwrap_or_else(crate::app::now)
-    );
+struct Moment {
+    entries: u64,
+    time: Timestamp,
+    standby: bool,
+}
+
+impl Moment {
+    fn now(app: &App) -> Self {
+        let standby = app.ledger.as_of();
+        Self {
+            entries: app.ledger.size(),
+            time: standby.unwrap_or_else(crate::app::now),
+            standby: standby.is_some(),
+        }
+    }
+
+    fn tell(&self, app: &App, headers: &mut HeaderMap) {
+        let told = format!("{}; {}", self.entries, self.time);
+        if let Ok(told) = HeaderValue::from_str(&told) {
+            headers.insert(AS_OF, told);
+        }
+        if self.standby
+            && let Some(leader) = app.ledger.leader()
+            && let Ok(leader) = HeaderValue::from_str(&leader)
+        {
+            headers.insert(LEADER, leader);
+        }
+    }
+}
+
+/// Refuses what is asked under another's name, and at a standby what only the leader does.
+fn check(app: &App, moment: &Moment, request: &Request) -> Result<(), Refusal> {
+    only_by_local_name(request)?;
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let mut response = match app.ledger.why_closed() {
-        Some(refusal) if standby.is_some() && !reads => Problem::from(refusal).into_response(),
-        _ => next.run(request).await,
-    };
-    let headers = response.headers_mut();
-    if let Ok(told) = HeaderValue::from_str(&told) {
-        headers.insert(AS_OF, told);
+    match app.ledger.why_closed() {
+        Some(refusal) if moment.standby && !reads => Err(refusal),
+        Some(_) | None => Ok(()),
     }
-    if standby.is_some()
-        && let Some(leader) = app.ledger.leader()
-        && let Ok(leader) = HeaderValue::from_str(&leader)
-    {
-        headers.insert(LEADER, leader);
-    }
-    response
 }
 
 /// The header that says of which moment an answer is.
-const AS_OF: &str = "portcullis-as-of";
+const AS_OF: HeaderName = HeaderName::from_static("portcullis-as-of");
 /// The header in which a standby says who leads.
-const LEADER: &str = "portcullis-leader";
+const LEADER: HeaderName = HeaderName::from_static("portcullis-leader");
 
 /// Reads are open to whoever reaches the listener, and a browser on this machine reaches it for
 /// any page whose name was made to point here. Such a page still asks by its own name.
-async fn only_by_local_name(request: Request, next: Next) -> Result<Response, Problem> {
+fn only_by_local_name(request: &Request) -> Result<(), Refusal> {
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
         None => one_header(request.headers(), "host")?,
     };
     match host.filter(|host| !is_local_name(host)) {
-        None => Ok(next.run(request).await),
+        None => Ok(()),
         Some(other) => Err(Refusal::denied(
             "wrong-host",
             "this server answers by its local names only",
         )
         .expected("localhost or a loopback address")
         .received(other)
-        .next("use the server's URL, which `portcullis serve` prints")
-        .into()),
+        .next("use the server's URL, which `portcullis serve` prints")),
     }
 }
 

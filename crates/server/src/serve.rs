@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::api::gateway::calls::Calls;
-use crate::api::gateway::connection::{Connection, Incoming};
+use crate::api::gateway::connection::{Entrances, Incoming};
 use crate::app::{App, Role};
 use crate::home::Home;
 use crate::log::Readers;
@@ -118,7 +118,7 @@ async fn turn(
         None => tracing::info!(?role, "ready again"),
     }
     let (end, ending) = tokio::sync::oneshot::channel::<()>();
-    let service = api::router(Arc::clone(app)).into_make_service_with_connect_info::<Connection>();
+    let service = Entrances(api::Entrance::new(Arc::clone(app)));
     let serving = axum::serve(Incoming(listener), service).with_graceful_shutdown(async {
         // A sender that is gone says the same.
         let _told = ending.await;

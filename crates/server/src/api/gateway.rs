@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::extract::{ConnectInfo, Request, State as Shared};
+use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use portcullis_flow::State;
 use portcullis_flow::run::Run;
@@ -83,17 +82,18 @@ fn halts(app: &App, state: &State, run: &Run) -> bool {
 /// Everything below `/gateway/v1`. Where a request opened a session, its answer says the server's
 /// half.
 pub(super) async fn handle(
-    Shared(app): Shared<Arc<App>>,
-    connection: Option<Extension<ConnectInfo<Connection>>>,
-    request: Request,
+    app: &Arc<App>,
+    connection: Connection,
+    mut request: Request,
 ) -> Response {
-    let mut answer = answer(&app, request).await.into_response();
-    if let Some(Extension(ConnectInfo(connection))) = connection {
-        connection.tell(answer.headers_mut());
-    }
+    request.extensions_mut().insert(connection.clone());
+    let mut answer = answer(app, request).await.into_response();
+    connection.tell(answer.headers_mut());
     answer
 }
 
+/// Each kind of request has its future on the heap: what most requests need is small, and what the
+/// largest kind needs is moved from place to place otherwise.
 async fn answer(app: &Arc<App>, request: Request) -> Result<Response, Problem> {
     let path = request.uri().path().to_owned();
     let rest = path.strip_prefix("/gateway/v1/").unwrap_or_default();
@@ -109,30 +109,33 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Response, Problem> {
         }
         "checkpoint" => {
             let caller = authenticate(app, &request)?;
-            launcher::checkpoint(app, caller, request).await
+            Box::pin(launcher::checkpoint(app, caller, request)).await
         }
-        "ask" => {
-            let caller = authenticate(app, &request)?;
-            let caller = active(app, caller, &LeaseKind::Identity).await?;
-            match tail {
-                "" => Ok(axum::Json(what_may_i_do(&caller)).into_response()),
-                "push" => git::ask(app, &caller, request).await,
-                other => Err(Refusal::not_found("question", other)
-                    .expected("ask, or ask/push")
-                    .into()),
-            }
-        }
+        "ask" => Box::pin(asked(app, tail, request)).await,
         "git" => {
             let by_git = is_git(&request);
-            let answer = git::run_request(app, tail, request).await;
+            let answer = Box::pin(git::run_request(app, tail, request)).await;
             if by_git { told_to_git(answer) } else { answer }
         }
-        "model" => http::model(app, tail, request).await,
-        "egress" => egress::request(app, request).await,
-        "tunnel" => egress::tunnel(app, request).await,
-        "refused" => egress::refused(app, request).await,
+        "model" => Box::pin(http::model(app, tail, request)).await,
+        "egress" => Box::pin(egress::request(app, request)).await,
+        "tunnel" => Box::pin(egress::tunnel(app, request)).await,
+        "refused" => Box::pin(egress::refused(app, request)).await,
         _ => Err(Refusal::not_found("gateway path", rest)
             .expected("git, model, egress, tunnel or ask")
+            .into()),
+    }
+}
+
+/// What a run may do, or what would come of a push.
+async fn asked(app: &Arc<App>, what: &str, request: Request) -> Result<Response, Problem> {
+    let caller = authenticate(app, &request)?;
+    let caller = active(app, caller, &LeaseKind::Identity).await?;
+    match what {
+        "" => Ok(axum::Json(what_may_i_do(&caller)).into_response()),
+        "push" => git::ask(app, &caller, request).await,
+        other => Err(Refusal::not_found("question", other)
+            .expected("ask, or ask/push")
             .into()),
     }
 }
@@ -163,14 +166,14 @@ fn told_to_git(answer: Result<Response, Problem>) -> Result<Response, Problem> {
 /// connection; the run may have ended.
 fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
     let headers = request.headers();
-    let connection = request.extensions().get::<ConnectInfo<Connection>>();
+    let connection = request.extensions().get::<Connection>();
     let (run, key) = match (one_header(headers, session::HEADER)?, connection) {
-        (Some(proof), Some(connection)) => connection.0.identify(app, request, proof)?,
+        (Some(proof), Some(connection)) => connection.identify(app, request, proof)?,
         (Some(_), None) => return Err(connection::unknown()),
         (None, connection) => {
             let caller = proved(app, request)?;
             if let Some(connection) = connection {
-                connection.0.begin(&caller)?;
+                connection.begin(&caller)?;
             }
             (caller.claims.run, *caller.proof.key.thumbprint())
         }

@@ -1,10 +1,11 @@
 //! A connection to the server, with the session that a run's proof opened on it.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use axum::extract::Request;
-use axum::extract::connect_info::Connected;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::serve::{IncomingStream, Listener};
 use portcullis_identity::Thumbprint;
@@ -13,7 +14,7 @@ use portcullis_identity::session::{self, Said, Session, Share};
 use portcullis_model::{Refusal, RunId};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::one_header;
+use super::super::{Entrance, one_header};
 use crate::app::{App, now};
 
 const SESSION: HeaderName = HeaderName::from_static(session::HEADER);
@@ -29,9 +30,21 @@ struct Sessions {
     tell: Option<Share>,
 }
 
-impl Connected<IncomingStream<'_, Incoming>> for Connection {
-    fn connect_info(_: IncomingStream<'_, Incoming>) -> Self {
-        Self::default()
+/// Makes each connection that comes in an entrance of its own.
+#[derive(Clone)]
+pub(crate) struct Entrances(pub(crate) Entrance);
+
+impl tower_service::Service<IncomingStream<'_, Incoming>> for Entrances {
+    type Response = Entrance;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Entrance, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: IncomingStream<'_, Incoming>) -> Self::Future {
+        std::future::ready(Ok(self.0.of(Connection::default())))
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
         for name in OURS {
             request.headers_mut().remove(name);
         }
-        return http::call(app, caller, &id, &rest, request).await;
+        return Box::pin(http::call(app, caller, &id, &rest, request)).await;
     }
     let lease = LeaseKind::Host(destination.to_string());
     let caller = active(app, caller, &lease).await?;
@@ -333,12 +333,13 @@ async fn look_at(
         around.push_str(": ");
         around.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
-    let mut secrets = outgoing::secrets(&plain);
-    secrets.extend(outgoing::secrets(around.as_bytes()));
-    facts.secrets = texts(secrets);
     let kept = kept::files(app, caller).await?;
-    facts.kept_files = kept.found_in(&plain);
-    facts.kept_files.extend(kept.found_in(around.as_bytes()));
+    for said in [plain.as_ref(), around.as_bytes()] {
+        if !said.is_empty() {
+            facts.secrets.extend(texts(outgoing::secrets(said)));
+            facts.kept_files.extend(kept.found_in(said));
+        }
+    }
     Ok(())
 }
 
