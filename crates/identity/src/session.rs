@@ -287,3 +287,6 @@ fn read(value: &str) -> Result<(u64, [u8; 32]), Refusal> {
         Ok(_) | Err(_) => Err(malformed()),
     }
 }
+
+#[cfg(test)]
+mod tests;
