@@ -63,6 +63,9 @@ impl RunKey {
     }
 }
 
+/// `authorization` and `dpop`, by name and value.
+pub type ProofHeaders = [(&'static str, Secret<String>); 2];
+
 /// What a run calls with: its key, and a token that only this key can use.
 #[derive(Debug)]
 pub struct RunCredential {
@@ -83,7 +86,7 @@ impl RunCredential {
         method: &str,
         url: &str,
         now: Timestamp,
-    ) -> Result<[(&'static str, Secret<String>); 2], Refusal> {
+    ) -> Result<ProofHeaders, Refusal> {
         self.proved(method, url, None, now)
     }
 
@@ -97,7 +100,7 @@ impl RunCredential {
         method: &str,
         url: &str,
         now: Timestamp,
-    ) -> Result<([(&'static str, Secret<String>); 2], Opening), Refusal> {
+    ) -> Result<(ProofHeaders, Opening), Refusal> {
         let renewals = self.renewals.load(Ordering::Acquire);
         let offer = Offer::new(*self.key.thumbprint())?;
         let headers = self.proved(method, url, Some(&offer), now)?;
@@ -110,7 +113,7 @@ impl RunCredential {
         url: &str,
         offer: Option<&Offer>,
         now: Timestamp,
-    ) -> Result<[(&'static str, Secret<String>); 2], Refusal> {
+    ) -> Result<ProofHeaders, Refusal> {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
         let token = token.expose();
         let call = Call { method, url };

@@ -42,6 +42,7 @@ mod restore;
 mod rollout;
 mod runs;
 mod secrets;
+mod session;
 mod takeover;
 mod tasks;
 mod upgrade;

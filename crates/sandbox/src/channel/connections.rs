@@ -152,22 +152,27 @@ impl Connections {
             request.headers_mut().insert(http::header::HOST, host);
         }
         loop {
-            let (mut connection, kept) = match self.idle.take() {
-                Some(connection) => (connection, true),
-                None => (self.open().await?, false),
-            };
-            if kept && connection.sender.ready().await.is_err() {
+            let mut kept = self.idle.take();
+            if let Some(connection) = &mut kept
+                && connection.sender.ready().await.is_err()
+            {
                 continue;
             }
-            let opening = self.prove(&mut connection, &mut request, path, target)?;
-            let names: Vec<HeaderName> = opening.names;
+            // Before anything is connected to: a run without a proof reaches nobody.
+            let session = kept.as_mut().map(|kept| &mut kept.session);
+            let proved = self.prove(session, &mut request, path, target)?;
+            let was_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.open().await?,
+            };
             match connection.sender.try_send_request(request).await {
-                Ok(answer) => return Ok(self.answered(answer, connection, opening.offered)),
+                Ok(answer) => return Ok(self.answered(answer, connection, proved.offered)),
                 Err(mut error) => match error.take_message() {
                     // It went away while nothing was asked: nothing of the request was sent.
-                    Some(unsent) if kept => {
+                    Some(unsent) if was_kept => {
                         request = unsent;
-                        for name in names {
+                        for name in proved.names {
                             request.headers_mut().remove(name);
                         }
                     }
@@ -177,22 +182,21 @@ impl Connections {
         }
     }
 
+    /// Adds the proof to a request: by the session, or else as a first one.
     fn prove(
         &self,
-        connection: &mut Connection,
+        session: Option<&mut Option<Box<dyn Session>>>,
         request: &mut Request<Body>,
         path: &str,
         target: &str,
     ) -> Result<Proved, Refusal> {
         let method = request.method().as_str();
-        let by_session = connection
-            .session
-            .as_mut()
+        let by_session = session
+            .and_then(|session| session.as_mut())
             .and_then(|session| session.next(method, path, target));
         let (headers, offered) = match by_session {
             Some(headers) => (headers, None),
             None => {
-                connection.session = None;
                 let url = format!("{}{path}", self.base);
                 let first = self.prover.first(method, &url)?;
                 (first.headers, first.offered)

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_model::Refusal;
 
 use super::forward::Forwarder;
 use super::meant::Meant;
 use super::names::Names;
-use super::{Authority, Capture, Channel, First, Gateway, Patience, Prover, inlet};
+use super::{
+    Authority, Capture, Channel, First, Gateway, Header, Opening, Patience, Prover, Session, inlet,
+};
 
 struct Proof;
 
@@ -310,4 +312,145 @@ async fn who_says_half_a_thing_is_let_go_in_time() {
         let recorded = report.contains("portcullis-refusal: not-understood");
         assert_eq!(recorded, told, "{said:?}: {report}");
     }
+}
+
+/// Offers a session, of which the answer's header says the name.
+struct Sessions;
+
+impl Prover for Sessions {
+    fn first(&self, _: &str, _: &str) -> Result<First, Refusal> {
+        let header = (
+            HeaderName::from_static("dpop"),
+            HeaderValue::from_static("first"),
+        );
+        Ok(First {
+            headers: vec![header],
+            offered: Some(Box::new(Offered)),
+        })
+    }
+}
+
+struct Offered;
+
+impl Opening for Offered {
+    fn answered(self: Box<Self>, headers: &mut HeaderMap) -> Option<Box<dyn Session>> {
+        let name = headers.remove("portcullis-session")?;
+        Some(Box::new(Numbered(name, 0)))
+    }
+}
+
+struct Numbered(HeaderValue, u32);
+
+impl Session for Numbered {
+    fn next(&mut self, method: &str, path: &str, target: &str) -> Option<Vec<Header>> {
+        self.1 += 1;
+        let name = self.0.to_str().expect("text");
+        let proof = format!("{name} {} {method} {path} {target}", self.1);
+        // Two requests, and it is over.
+        let header = (
+            HeaderName::from_static("portcullis-session"),
+            HeaderValue::try_from(proof).expect("value"),
+        );
+        (self.1 <= 2).then(|| vec![header])
+    }
+}
+
+/// Answers so many requests on each of its connections, and then hangs up; gives their heads with
+/// their bodies.
+fn gateway_of(
+    connections: &'static [&'static [&'static str]],
+) -> (SocketAddr, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let served = thread::spawn(move || {
+        let mut requests = Vec::new();
+        for answers in connections {
+            let (mut stream, _) = listener.accept().expect("accept");
+            for answer in *answers {
+                let mut request = Vec::new();
+                let mut byte = [0];
+                while !request.ends_with(b"\r\n\r\n") {
+                    stream.read_exact(&mut byte).expect("head");
+                    request.extend(byte);
+                }
+                if String::from_utf8_lossy(&request).contains("content-length: 4") {
+                    let mut body = [0; 4];
+                    stream.read_exact(&mut body).expect("body");
+                    request.extend(body);
+                }
+                stream.write_all(answer.as_bytes()).expect("answer");
+                requests.push(String::from_utf8(request).expect("text"));
+            }
+        }
+        requests
+    });
+    (address, served)
+}
+
+const OPENED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nportcullis-session: one\r\n\r\nhi";
+const PLAIN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\
+    portcullis-refusal: session-unknown\r\n\r\nno";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_follow_are_proved_by_the_session_of_their_connection() {
+    let (server, served) = gateway_of(&[&[OPENED, PLAIN, PLAIN, OPENED, PLAIN], &[PLAIN]]);
+    let channel = channel(server, Arc::new(Sessions)).await;
+    let ask = |text: &str| {
+        let answer = say(
+            channel.address(),
+            &format!("{text}host: a.example\r\nconnection: close\r\n\r\n"),
+        );
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(!answer.contains("portcullis-session"), "{answer}");
+    };
+    for _ in 0..5 {
+        ask("GET http://a.example/x HTTP/1.1\r\n");
+    }
+    // The connection is gone by now; a new one begins anew, and nothing of the request is lost.
+    ask_with_body(channel.address());
+    let heads = served.join().expect("served");
+    let proofs: Vec<_> = heads
+        .iter()
+        .map(|head| {
+            let lines = head
+                .lines()
+                .filter(|line| line.starts_with("dpop") || line.starts_with("portcullis-session"));
+            lines.collect::<Vec<_>>().join("; ")
+        })
+        .collect();
+    let by = |number: u32| {
+        format!("portcullis-session: one {number} GET /gateway/v1/egress http://a.example/x")
+    };
+    let expected = [
+        "dpop: first".to_owned(),
+        by(1),
+        by(2),
+        "dpop: first".to_owned(),
+        by(1),
+        "dpop: first".to_owned(),
+    ];
+    assert_eq!(proofs, expected);
+    assert!(heads[5].ends_with("\r\n\r\nbody"), "{}", heads[5]);
+}
+
+fn ask_with_body(channel: SocketAddr) {
+    let answer = say(
+        channel,
+        "POST http://a.example/x HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\
+         content-length: 4\r\n\r\nbody",
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_refused_ends_its_connection() {
+    let (server, served) = gateway_of(&[&[OPENED, REFUSED], &[OPENED]]);
+    let channel = channel(server, Arc::new(Sessions)).await;
+    let text = "GET http://a.example/x HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
+    assert!(say(channel.address(), text).starts_with("HTTP/1.1 200"));
+    assert!(say(channel.address(), text).starts_with("HTTP/1.1 403"));
+    assert!(say(channel.address(), text).starts_with("HTTP/1.1 200"));
+    let heads = served.join().expect("served");
+    assert!(heads[2].contains("dpop: first"), "{}", heads[2]);
 }

@@ -6,7 +6,7 @@ mod http;
 mod mirror;
 mod outside;
 mod process;
-mod runner;
+pub(crate) mod runner;
 mod shield;
 mod terminal;
 

@@ -1,7 +1,8 @@
 //! A launcher without a sandbox: it holds a run's key itself, so that a test can say to the gateway
 //! what no run could.
 
-use portcullis_identity::client::{RunCredential, RunKey};
+use portcullis_identity::client::{Opening, RunCredential, RunKey, RunSession};
+use portcullis_identity::session::Said;
 use portcullis_model::statement::{Command, Envelope};
 use portcullis_model::{Digest, Secret, TaskText, canonical};
 use serde_json::{Value, json};
@@ -105,6 +106,26 @@ impl Runner<'_> {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.expose().clone()))
             .collect()
+    }
+
+    /// As [`Self::proof`], with the offer of a session.
+    pub(crate) fn opening(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> (Vec<(&'static str, String)>, Opening) {
+        let url = format!("{}{path}", self.house.url());
+        let (proofs, opening) = self.credential.opening(method, &url, now()).unwrap();
+        let headers = proofs
+            .iter()
+            .map(|(name, value)| (*name, value.expose().clone()))
+            .collect();
+        (headers, opening)
+    }
+
+    /// The proof of a connection's next request.
+    pub(crate) fn next(&self, session: &mut RunSession, said: Said<'_>) -> String {
+        self.credential.next(session, said).unwrap()
     }
 
     /// From here on with this token.
