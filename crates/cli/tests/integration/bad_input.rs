@@ -212,7 +212,8 @@ fn routes() -> Vec<String> {
             }
         }
     }
-    let mut found = Vec::new();
+    // What runs ask does not go by the router.
+    let mut found = vec!["/gateway/v1/{*path}".to_owned()];
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for part in text.split(".route(").skip(1) {
