@@ -151,6 +151,10 @@ const ANSWER_DROPPED: &[&str] = &[
     "alt-svc",
     "www-authenticate",
     "content-length",
+    // What only the server says to a launcher.
+    "portcullis-session",
+    "portcullis-refusal",
+    "portcullis-as-of",
 ];
 
 /// Removes what belongs to one hop, the fields that `Connection` lists among it.

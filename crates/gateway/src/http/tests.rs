@@ -103,6 +103,7 @@ async fn reply(log: &Seen, request: Request<Incoming>) -> Response<Full<Bytes>> 
         .status(status)
         .header("content-type", kind)
         .header("set-cookie", "a=b")
+        .header("portcullis-session", "theirs")
         .header("location", "http://127.0.0.1:1/elsewhere")
         .body(Full::new(Bytes::from(body)))
         .unwrap()
@@ -155,6 +156,7 @@ async fn a_model_call_leaves_with_our_key_and_nothing_of_theirs() {
     let (status, headers, body, observation) = call(&base, "/chat", bounds, &client).await.unwrap();
     assert_eq!(status, 200);
     assert!(!headers.contains_key("set-cookie"));
+    assert!(!headers.contains_key("portcullis-session"));
     let (path, sent, request) = seen.lock().unwrap()[0].clone();
     assert_eq!(path, "/v1/chat");
     assert_eq!(sent.get_all("authorization").iter().count(), 1);

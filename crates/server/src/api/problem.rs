@@ -1,7 +1,7 @@
 //! Refusals over HTTP: RFC 9457 problem details.
 
 use axum::body::to_bytes;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use portcullis_model::{Refusal, RefusalKind};
 use serde_json::{Value, json};
@@ -45,11 +45,22 @@ pub fn document(refusal: &Refusal) -> Value {
 impl Problem {
     /// The refusal as git's client shows it: it prints plain text, and nothing else.
     pub fn told_to_git(&self) -> Response {
-        let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         let text = format!("portcullis: {}\n  code: {}\n", self.0, self.0.code);
-        (status(&self.0), headers, text).into_response()
+        self.answer("text/plain; charset=utf-8", text)
+    }
+
+    fn answer(&self, kind: &'static str, text: String) -> Response {
+        let kind = [(header::CONTENT_TYPE, kind)];
+        let mut answer = (status(&self.0), kind, text).into_response();
+        if let Ok(code) = HeaderValue::from_str(&self.0.code) {
+            answer.headers_mut().insert(REFUSAL, code);
+        }
+        answer
     }
 }
+
+/// The header that says a refusal's code, whatever the body's form.
+const REFUSAL: HeaderName = HeaderName::from_static("portcullis-refusal");
 
 /// Longest text of the router's own refusals, in bytes; it repeats a path or a query.
 const REJECTION_MAX_BYTES: usize = 64 * 1024;
@@ -78,7 +89,7 @@ pub async fn of_router(response: Response) -> Response {
     response
 }
 
-fn rejection(status: StatusCode, said: &str, allow: Option<&header::HeaderValue>) -> Refusal {
+fn rejection(status: StatusCode, said: &str, allow: Option<&HeaderValue>) -> Refusal {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let refusal = Refusal::new(
             RefusalKind::Malformed,
@@ -111,12 +122,7 @@ impl IntoResponse for Problem {
                 self.0.message
             );
         }
-        let body = document(&self.0).to_string();
-        (
-            status,
-            [(header::CONTENT_TYPE, "application/problem+json")],
-            body,
-        )
-            .into_response()
+        let text = document(&self.0).to_string();
+        self.answer("application/problem+json", text)
     }
 }
