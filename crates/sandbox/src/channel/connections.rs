@@ -261,6 +261,14 @@ struct Proved {
 }
 
 fn unreachable(error: &hyper::Error) -> Refusal {
+    if error.is_user() {
+        // Its body can't be read, which is the program's affair and not the gateway's: broken off,
+        // or framed in no known way. What the inside's connection says of it is the error below.
+        let why = std::error::Error::source(error).map(ToString::to_string);
+        return Refusal::malformed("body")
+            .expected("a body as its head announces it, whole")
+            .received(why.as_deref().unwrap_or("a body that broke off"));
+    }
     tracing::warn!(error = %error, "the gateway could not be asked");
     gateway_unreachable("the connection broke off")
 }
