@@ -389,12 +389,13 @@ fn gateway_of(
 
 const OPENED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nportcullis-session: one\r\n\r\nhi";
 const PLAIN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+const LAST: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
 const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\
     portcullis-refusal: session-unknown\r\n\r\nno";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_follow_are_proved_by_the_session_of_their_connection() {
-    let (server, served) = gateway_of(&[&[OPENED, PLAIN, PLAIN, OPENED, PLAIN], &[PLAIN]]);
+    let (server, served) = gateway_of(&[&[OPENED, PLAIN, PLAIN, OPENED, LAST], &[PLAIN]]);
     let channel = channel(server, Arc::new(Sessions)).await;
     let ask = |text: &str| {
         let answer = say(
