@@ -150,7 +150,11 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
                     agent.checks = ActorCheck::OnEntities;
                 }
             }
-            agent.tools = claude_tools(with);
+            // Version 1 has other inputs and passes over those of the versions before.
+            let first = uses
+                .split_once('@')
+                .is_some_and(|(_, at)| at == "v1" || at.starts_with("v1."));
+            agent.tools = claude_tools(with, first && !base);
             // With a prompt of its own the action gives the agent no shell; when it answers a
             // mention it gives it `git add`, `git commit` and `git push`.
             // Before version 1 it had them with a prompt, too, unless its mode was `agent`.
@@ -442,9 +446,11 @@ pub(crate) fn split_tools(text: &str) -> Vec<String> {
 }
 
 /// The tools that the action allows beside its defaults; `None` where it allows none.
-fn claude_tools(with: &With<'_>) -> Option<Vec<String>> {
+fn claude_tools(with: &With<'_>, first: bool) -> Option<Vec<String>> {
     let mut out = Vec::new();
-    if let Some(text) = with.get("allowed_tools").or(with.get("allowed-tools")) {
+    if let Some(text) = with.get("allowed_tools").or(with.get("allowed-tools"))
+        && !first
+    {
         out.extend(split_tools(text));
     }
     if let Some(settings) = with.get("settings") {

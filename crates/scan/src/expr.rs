@@ -166,6 +166,27 @@ pub(crate) fn literals<'a>(expr: &'a Expr, into: &mut Vec<&'a str>) {
     }
 }
 
+/// The texts that an expression wants one of these paths to be: `github.actor == 'x'`.
+pub(crate) fn equals<'a>(expr: &'a Expr, paths: &[&str], into: &mut Vec<&'a str>) {
+    match expr {
+        Expr::Literal(_) | Expr::Path(_) | Expr::Call(..) | Expr::Not(_) => {}
+        Expr::Both(left, right) | Expr::Either(left, right) => {
+            equals(left, paths, into);
+            equals(right, paths, into);
+        }
+        Expr::Compare(left, Comparison::Equal, right) => match (&**left, &**right) {
+            (Expr::Path(path), Expr::Literal(Value::Text(text)))
+            | (Expr::Literal(Value::Text(text)), Expr::Path(path))
+                if paths.contains(&path.as_str()) =>
+            {
+                into.push(text);
+            }
+            _ => {}
+        },
+        Expr::Compare(..) => {}
+    }
+}
+
 /// Whether an expression holds.
 pub(crate) fn truth(expr: &Expr, scope: &dyn Scope) -> Truth {
     match expr {

@@ -135,11 +135,12 @@ fn read(
     }));
     inferred_bots(&workflows, &mut bots);
     bots.extend(pipelines::servers(&tree, slug.as_deref()));
-    let default_branch = settings
+    let named = settings
         .as_ref()
         .and_then(|settings| settings.default_branch.clone())
-        .or_else(|| tree.root().and_then(checkout::head_branch))
-        .unwrap_or_else(|| guess_default(&workflows));
+        .or_else(|| tree.root().and_then(checkout::head_branch));
+    let default_known = named.is_some();
+    let default_branch = named.unwrap_or_else(|| guess_default(&workflows));
     let codeowners = tree
         .files()
         .iter()
@@ -157,6 +158,7 @@ fn read(
         subject: Subject {
             slug,
             default_branch,
+            default_known,
             workflows,
             bots,
             codeowners,
@@ -236,7 +238,11 @@ fn read_pipeline(file: &str, tree: &Tree, library: &Library<'_>) -> FileRead {
         Ok(Ok(found)) => (found, Vec::new()),
         Ok(Err(error)) => problem(
             error.line,
-            format!("not readable as YAML: {}", error.message),
+            if error.message.starts_with("on.") {
+                error.message
+            } else {
+                format!("not readable as YAML: {}", error.message)
+            },
         ),
         Err(_) => problem(
             0,
@@ -258,6 +264,7 @@ pub(crate) fn is_github_workflow(file: &str) -> bool {
 fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
     let mut seen: Vec<(&str, String, usize)> = Vec::new();
     let mut logins: Vec<(String, String, usize)> = Vec::new();
+    let mut own_labels: Vec<(String, String)> = Vec::new();
     for workflow in workflows {
         for job in &workflow.jobs {
             let mut conditions = vec![job.condition.as_ref()];
@@ -268,6 +275,22 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 };
                 let mut texts = Vec::new();
                 expr::literals(expr, &mut texts);
+                // `github.actor == 'x[bot]' && github.event.label.name == 'y'`: it sets the label.
+                let equal = |path: &[&str]| {
+                    let mut found = Vec::new();
+                    expr::equals(expr, path, &mut found);
+                    found
+                };
+                let setters = equal(&[
+                    "github.actor",
+                    "github.triggering_actor",
+                    "github.event.sender.login",
+                ]);
+                for setter in setters {
+                    for label in equal(&["github.event.label.name"]) {
+                        own_labels.push((setter.to_owned(), label.to_owned()));
+                    }
+                }
                 // `contains(fromJSON('["a[bot]"]'), …)`.
                 let listed: Vec<String> = texts
                     .iter()
@@ -368,6 +391,11 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             } else {
                 (login, false)
             };
+            let labels = own_labels
+                .iter()
+                .filter(|(setter, _)| *setter == login)
+                .map(|(_, label)| label.clone())
+                .collect();
             bots.push(Bot {
                 product: "An app",
                 login,
@@ -375,7 +403,7 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 line,
                 duty: Duty::Opens {
                     head: "bot/x",
-                    labels: Vec::new(),
+                    labels,
                     runs_held,
                     base: None,
                     files: None,

@@ -241,6 +241,14 @@ pub(crate) fn read(
     let Some(on) = root.get("on").or_else(|| root.get("true")) else {
         return Ok(None);
     };
+    if let Some(schedule) = on.get("schedule")
+        && schedule.is_map()
+    {
+        return Err(yaml::YamlError {
+            line: schedule.line,
+            message: "on.schedule is no list; GitHub refuses such a workflow".to_owned(),
+        });
+    }
     let jobs = root.get("jobs").map(Node::entries).unwrap_or_default();
     let defaults = root
         .at(&["defaults", "run", "working-directory"])

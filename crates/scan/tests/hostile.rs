@@ -237,3 +237,44 @@ fn odd_files_on_disk_are_told_and_passed_over() {
         "there is no git here"
     );
 }
+
+/// As an ordinary user: root reads what it likes.
+#[cfg(unix)]
+#[test]
+fn a_file_that_may_not_be_read_is_named_and_the_rest_is_scanned() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+
+    let home = tempfile::tempdir().unwrap();
+    let set = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(home.path(), 0o755);
+    let workflows = home.path().join("checkout/.github/workflows");
+    std::fs::create_dir_all(&workflows).unwrap();
+    let text = "on: {schedule: [{cron: '0 0 * * *'}]}\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: npm publish\n";
+    std::fs::write(workflows.join("open.yml"), text).unwrap();
+    std::fs::write(workflows.join("shut.yml"), text).unwrap();
+    set(&workflows.join("shut.yml"), 0o000);
+    let root = std::fs::metadata(home.path()).unwrap().uid() == 0;
+    let program = home.path().join("scan");
+    std::fs::copy(env!("CARGO_BIN_EXE_portcullis-scan"), &program).unwrap();
+    set(&program, 0o755);
+    let mut command = std::process::Command::new(&program);
+    command
+        .arg(home.path().join("checkout"))
+        .args(["--no-history", "--output", "json"]);
+    if root {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problems = report["repositories"][0]["problems"].as_array().unwrap();
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem["file"] == ".github/workflows/shut.yml"),
+        "{problems:?}"
+    );
+}

@@ -262,6 +262,10 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "kubernetes-sigs/kubectl-apply"
         | "azure/k8s-bake-and-apply"
         | "jtalk/url-health-deploy" => vec![Act::deploy(what)],
+        "sap/project-piper-action" => super::tools::piper(
+            with.first(&["step-name", "command"]).unwrap_or_default(),
+            what.to_owned(),
+        ),
         // ---- requests to the forge
         "octokit/request-action" => {
             let route = with.get("route").unwrap_or_default();

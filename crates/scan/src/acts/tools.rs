@@ -113,6 +113,32 @@ const DEPLOYS: &[(&str, &[&str])] = &[
     ("oc", &["start-build"]),
 ];
 
+/// A step of SAP's Piper.
+pub(super) fn piper(step: &str, what: String) -> Vec<Act> {
+    match step {
+        "githubPublishRelease" => vec![Act::new(
+            Op::Release {
+                draft: None,
+                tag: None,
+            },
+            what,
+            Token::Env(API_ENV),
+        )],
+        "containerPushToRegistry" | "nexusUpload" | "kanikoExecute" | "helmExecute" => {
+            vec![Act::publish(what)]
+        }
+        "cloudFoundryDeploy"
+        | "kubernetesDeploy"
+        | "neoDeploy"
+        | "mtaDeploy"
+        | "multicloudDeploy"
+        | "transportRequestRelease"
+        | "gitopsUpdateDeployment"
+        | "terraformExecute" => vec![Act::deploy(what)],
+        _ => Vec::new(),
+    }
+}
+
 /// Reads one command; nothing for what neither publishes nor deploys.
 pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
@@ -169,6 +195,9 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                     "the target's name says that it is not production",
                 ),
         ];
+    }
+    if name == "piper" {
+        return piper(plain.first().copied().unwrap_or_default(), what);
     }
     if name == "release-cli" && plain.first() == Some(&"create") {
         return vec![Act::new(

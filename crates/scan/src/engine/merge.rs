@@ -252,7 +252,14 @@ pub(super) fn push(
         }
         Reference::Branch(name) => {
             let way = engine.step(way, step(format!("push to {name}")), &Gate::Clear);
-            if is_production_branch(name) {
+            let old_name = engine.subject(repository).is_some_and(|subject| {
+                subject.default_known
+                    && matches!(
+                        (subject.default_branch.as_str(), name.as_str()),
+                        ("main", "master") | ("master", "main")
+                    )
+            });
+            if is_production_branch(name) && !old_name {
                 engine.reach(
                     repository,
                     SinkKind::Merge,
@@ -411,6 +418,15 @@ fn merged(
     }
     if !fires && !engine.has_other_systems(repository) {
         return;
+    }
+    if let Some(pull) = pull.filter(|_| fires) {
+        // Where there is a merge queue, its branch is tested first.
+        let queued = Event {
+            pull_request: Some(pull.clone()),
+            reference: Reference::Branch("gh-readonly-queue/x".to_owned()),
+            ..Event::new(repository, "merge_group", "checks_requested", actor.clone())
+        };
+        engine.happens(queued, way.clone());
     }
     let push = Event {
         quiet: !fires,

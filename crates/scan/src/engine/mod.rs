@@ -358,6 +358,8 @@ pub(crate) struct AgentRun {
 pub(crate) struct Subject {
     pub(crate) slug: Option<String>,
     pub(crate) default_branch: String,
+    /// Whether git or the settings name it; otherwise it is guessed from the workflows.
+    pub(crate) default_known: bool,
     pub(crate) workflows: Vec<Workflow>,
     pub(crate) bots: Vec<Bot>,
     pub(crate) codeowners: Option<String>,
