@@ -14,7 +14,6 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
         shell.selected = command
             .option(&["--label", "-l"])
             .map(|label| shell.expand(label))
-            .filter(|label| !label.contains('$'))
             // Counting them selects none.
             .filter(|_| {
                 command

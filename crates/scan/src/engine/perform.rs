@@ -358,6 +358,17 @@ fn perform(
             let on_event = run.event.pull_request.clone();
             let pull = on_event.or_else(|| state.pull.clone());
             let mut way = way.clone();
+            // A label that the environment holds: `--label "$LABEL"`.
+            let label = label.as_ref().map(|label| {
+                let name = label.trim_start_matches('$').trim_matches(['{', '}']);
+                names
+                    .env
+                    .iter()
+                    .rev()
+                    .find_map(|layer| layer.iter().find(|(key, _)| key == name))
+                    .filter(|_| label.starts_with('$'))
+                    .map_or(label, |(_, value)| value)
+            });
             if let Some(label) = label
                 && !super::scope::has_label(run.event, label)
                 && run.event.actor != Actor::Person
