@@ -16,6 +16,7 @@ mod audit;
 mod book;
 mod bundle;
 mod change;
+mod diff;
 mod git;
 mod level;
 mod registry;

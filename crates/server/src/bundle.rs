@@ -264,6 +264,8 @@ struct Collector<'a> {
     entries: BTreeMap<LedgerIndex, Entry>,
     blobs: BTreeMap<Digest, Bytes>,
     commits: BTreeSet<GitOid>,
+    /// Commits between which a verifier recomputes what differs.
+    diffs: Vec<(GitOid, GitOid)>,
     subjects: BTreeSet<String>,
 }
 
@@ -276,6 +278,7 @@ impl<'a> Collector<'a> {
             entries: BTreeMap::new(),
             blobs: BTreeMap::new(),
             commits: BTreeSet::new(),
+            diffs: Vec::new(),
             subjects: BTreeSet::new(),
         }
     }
@@ -425,7 +428,7 @@ impl<'a> Collector<'a> {
                     self.request(*request)?;
                 }
                 if let Some(prepared) = prepared {
-                    self.prepared(*prepared)?;
+                    self.prepared(*prepared, &revision.pushed.base, &revision.pushed.head)?;
                 }
             }
         }
@@ -456,13 +459,25 @@ impl<'a> Collector<'a> {
     }
 
     /// What was made ready instead of the pushed commits, and what checks and tests say of it.
-    fn prepared(&mut self, entry: LedgerIndex) -> Result<(), Refusal> {
+    fn prepared(
+        &mut self,
+        entry: LedgerIndex,
+        base: &GitOid,
+        head: &GitOid,
+    ) -> Result<(), Refusal> {
         let event = self.entry(entry)?;
         let Body::LandingPrepared(made) = &event.body else {
             return Err(Refusal::internal("a landing of what was not prepared"));
         };
         let made = made.clone();
         self.commits.extend(made.commits.iter().cloned());
+        if made.base != *base {
+            self.commits.extend([base.clone(), made.base.clone()]);
+            self.diffs.extend([
+                (base.clone(), head.clone()),
+                (made.base.clone(), made.head.clone()),
+            ]);
+        }
         let Some(at) = self.places.tested.get(&entry) else {
             return Ok(());
         };
@@ -622,7 +637,7 @@ impl<'a> Collector<'a> {
         let objects = if self.commits.is_empty() {
             BTreeMap::new()
         } else {
-            commits::read(&git_dir, self.commits.into_iter())?
+            commits::read(&git_dir, self.commits.into_iter(), &self.diffs)?
         };
         Ok(Bundle {
             version: BUNDLE_VERSION,

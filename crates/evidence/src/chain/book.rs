@@ -9,7 +9,7 @@ use portcullis_model::{Digest, Event, GitOid, LedgerIndex, Refusal, RepositoryId
 
 use super::audit::{Auditor, blob_altered};
 use super::bundle::{Bundle, Bytes};
-use super::git::{self, Commit};
+use super::git::{self, Commit, Tree};
 use super::registry::Registry;
 use super::{LinkName, Links, Said};
 use crate::merkle::{leaf_hash, verify_inclusion};
@@ -209,17 +209,26 @@ impl<'a> Book<'a> {
 
     /// A commit object.
     pub(super) fn commit(&self, oid: &GitOid) -> Result<Commit, Refusal> {
+        git::commit(oid, self.object("commit", oid)?)
+    }
+
+    /// A tree object.
+    pub(super) fn tree(&self, oid: &GitOid) -> Result<Tree, Refusal> {
+        git::tree(oid, self.object("tree", oid)?)
+    }
+
+    fn object(&self, kind: &str, oid: &GitOid) -> Result<&'a [u8], Refusal> {
         let Bytes(bytes) = self.bundle.objects.get(oid).ok_or_else(|| {
             Refusal::denied(
-                "commit-missing",
-                format!("commit {oid} is not in the bundle"),
+                &format!("{kind}-missing"),
+                format!("{kind} {oid} is not in the bundle"),
             )
         })?;
         self.used_objects.borrow_mut().insert(oid.clone());
-        git::commit(oid, bytes)
+        Ok(bytes)
     }
 
-    /// What is wrong with the bodies and commits that no link looked at: one that is not what its
+    /// What is wrong with the bodies and objects that no link looked at: one that is not what its
     /// name says, or that no entry names. Such bytes could say anything.
     pub(super) fn stray(&self) -> Option<String> {
         let used = self.used_blobs.borrow();
@@ -237,7 +246,7 @@ impl<'a> Book<'a> {
         let mut objects = self.bundle.objects.keys();
         objects
             .find(|id| !used.contains(*id))
-            .map(|id| format!("commit {id}"))
+            .map(|id| format!("object {id}"))
     }
 
     /// Every landing that was concluded as done.

@@ -20,7 +20,7 @@ pub const BUNDLE_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const ENTRIES_MAX: usize = 65_536;
 /// Most blobs in one bundle: about six for each change.
 pub const BLOBS_MAX: usize = 16_384;
-/// Most commit objects in one bundle.
+/// Most commit and tree objects in one bundle.
 pub const OBJECTS_MAX: usize = 65_536;
 
 /// Everything that it takes to verify one artifact or commit offline. Written in canonical JSON, so
@@ -39,7 +39,8 @@ pub struct Bundle {
     /// What entries name by digest: attestations, reports, policy files, task texts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub blobs: BTreeMap<Digest, Bytes>,
-    /// Commit objects (without git's header) by id.
+    /// Commit objects (without git's header) by id; where a change landed on a later base, also the
+    /// tree objects in which the two diffs differ from their bases.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub objects: BTreeMap<GitOid, Bytes>,
 }

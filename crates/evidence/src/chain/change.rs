@@ -17,7 +17,7 @@ use portcullis_model::{
 use super::approvals::{Answer, Asked};
 use super::book::{Book, Landing};
 use super::tested::{retested, tests};
-use super::{LinkName, Links, together};
+use super::{LinkName, Links, diff, together};
 
 /// What a change's links showed.
 #[derive(Clone, Debug, Default)]
@@ -406,6 +406,10 @@ fn revision<'a>(
             made.head.short(),
             made.base.short()
         ));
+        if facts.carried {
+            let paths = diff::same(book, (&body.base, &body.head), (&made.base, &made.head))?;
+            says.push_str(&format!(" by its trees ({paths} paths)"));
+        }
     }
     Ok(((event, body), says))
 }

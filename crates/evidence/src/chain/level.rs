@@ -207,7 +207,7 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
     let carried = shown.changes.iter().filter(|one| one.carried).count();
     if carried > 0 {
         says.push(format!(
-            "That {} landed on a later base as its people saw it in every way: the diff is the same by its manifest, the rest of the tree is what the branch held, and that it lies outside what the change depends on is the server's reading of the build files.",
+            "That {} landed on a later base as its people saw it in every way: the diff is the same, recomputed here from the trees, the rest of the tree is what the branch held, and that it lies outside what the change depends on is the server's reading of the build files.",
             counted(carried, "change", "changes")
         ));
     }

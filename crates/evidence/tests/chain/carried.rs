@@ -1,14 +1,14 @@
 //! A change that landed on a later base than people saw: the chain holds for the same diff, tested
 //! again there, by approvals that carry, and every lie about one of these breaks a named link.
 
-use portcullis_evidence::chain::{About, LinkName, Report, verify};
+use portcullis_evidence::chain::{About, Bytes, LinkName, Report, verify};
 use portcullis_model::event::{
     Body, Effect, EffectIntended, LandingMethod, LandingPrepared, LandingTested, TestVerdict,
 };
 use portcullis_model::statement::Carry;
 use portcullis_model::{Digest, GitOid, LedgerIndex};
 
-use crate::world::{Options, World, commit, repository, tree};
+use crate::world::{Options, World, commit, entry, oid_of, repository, tree, trees};
 use crate::{report, subject};
 
 struct Carried {
@@ -51,8 +51,13 @@ fn carried(carry: Carry) -> Carried {
     world.hire("dan");
     let base = world.base.clone();
     let (first, tip, task) = world.change(&base, "one");
-    // A bundle of the second holds no commits of the first.
-    world.objects.clear();
+    // A bundle of the second holds no commits of the first, but the bases and the trees in which
+    // what was signed and what landed differ from them.
+    world.objects.retain(|oid, _| *oid == tip);
+    commit(&mut world.objects, &[], "0");
+    for name in ["0", "one", "two", "two on one"] {
+        world.objects.extend(trees(name));
+    }
     let (second, head, other) = world.change(&base, "two");
     world.carry = carry;
     let mut effect = world.approved(second, Some(other), &["dan"], None);
@@ -108,7 +113,7 @@ fn a_carried_landing_is_proved_and_says_so() {
     assert!(report.holds(), "{:?}", report.first_broken);
     let all: String = report.links.iter().map(|link| link.says.as_str()).collect();
     for said in [
-        "with the same diff",
+        "with the same diff by its trees (1 paths)",
         "for the same diff on a later base",
         "ran again on its later base",
     ] {
@@ -156,6 +161,94 @@ fn every_lie_about_what_was_prepared_breaks_the_revision() {
             }
         }
     });
+}
+
+/// Lands a commit with another tree on the later base, and lies about it everywhere: in what was
+/// prepared, in the intent, in the jobs' commit. Only the trees themselves tell.
+fn forged(root: Vec<u8>, more: &[Vec<u8>]) -> Report {
+    let mut made = carried(Carry::SameDiff);
+    let tree = oid_of("tree", &root);
+    let objects = &mut made.world.objects;
+    objects.retain(|oid, _| !trees("two on one").iter().any(|(known, _)| known == oid));
+    for bytes in more.iter().chain([&root]) {
+        objects.insert(oid_of("tree", bytes), Bytes(bytes.clone()));
+    }
+    let Bytes(honest) = objects.remove(&made.landed).unwrap();
+    let honest = String::from_utf8(honest).unwrap();
+    let (_, rest) = honest.split_once('\n').unwrap();
+    let bytes = format!("tree {tree}\n{rest}").into_bytes();
+    let landed = oid_of("commit", &bytes);
+    objects.insert(landed.clone(), Bytes(bytes));
+    for event in &mut made.world.events {
+        let text = String::from_utf8(event.encode().unwrap()).unwrap();
+        let text = text
+            .replace(made.landed.as_str(), landed.as_str())
+            .replace(trees("two on one")[0].0.as_str(), tree.as_str());
+        *event = portcullis_model::Event::decode(event.index, text.as_bytes()).unwrap();
+    }
+    made.landed = landed;
+    look(&made)
+}
+
+#[test]
+fn a_tree_that_is_not_the_signed_diff_on_the_later_base_is_found_from_the_trees() {
+    let blob = |text: &str| oid_of("blob", text.as_bytes());
+    let file = |name: &str, text: &str| entry("100644", name, &blob(text));
+    let sources = |files: &[Vec<u8>]| {
+        let source = files.concat();
+        (entry("40000", "src", &oid_of("tree", &source)), source)
+    };
+    // As it should be, the root is believed, as far as the signed tests go.
+    let honest = [file("0", "0"), file("one", "one"), file("two", "two")];
+    let (root, source) = sources(&honest);
+    assert_eq!(oid_of("tree", &root), tree("two on one"));
+    let report = forged(root, &[source]);
+    let link = report
+        .links
+        .iter()
+        .find(|link| link.name == LinkName::Revision);
+    assert!(link.unwrap().says.contains("by its trees"), "{link:?}");
+    let mut lies: Vec<(Vec<u8>, Vec<Vec<u8>>)> = Vec::new();
+    for files in [
+        // What landed before is taken back, as a squash from a stale base does.
+        vec![file("0", "0"), file("two", "two")],
+        // Another text, another mode, one file more, and none at all.
+        vec![file("0", "0"), file("one", "one"), file("two", "evil")],
+        vec![
+            file("0", "0"),
+            file("one", "one"),
+            entry("100755", "two", &blob("two")),
+        ],
+        vec![
+            file("0", "0"),
+            file("evil", "evil"),
+            file("one", "one"),
+            file("two", "two"),
+        ],
+        vec![file("0", "0"), file("one", "one")],
+        // Not as git writes it: a name twice, which tools read in different ways.
+        vec![
+            file("0", "0"),
+            file("one", "one"),
+            file("two", "two"),
+            file("two", "evil"),
+        ],
+    ] {
+        let (root, source) = sources(&files);
+        lies.push((root, vec![source]));
+    }
+    // A directory with nothing in it, which no diff of files shows.
+    let (root, source) = sources(&honest);
+    let empty = entry("40000", "hidden", &oid_of("tree", b""));
+    lies.push(([empty, root.clone()].concat(), vec![source, Vec::new()]));
+    // A tree that is not in the bundle.
+    lies.push((root, Vec::new()));
+    for (root, more) in lies {
+        let broken = forged(root, &more)
+            .first_broken
+            .expect("the lie was believed");
+        assert_eq!(broken.name, LinkName::Revision, "{}", broken.says);
+    }
 }
 
 #[test]

@@ -514,9 +514,38 @@ impl World {
     }
 }
 
-/// The tree that a name stands for.
+/// The tree that a name stands for: `src` with a file for each word of it that is no "on".
 pub(crate) fn tree(name: &str) -> GitOid {
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("tree {name}").as_bytes());
+    trees(name)[0].0.clone()
+}
+
+/// The tree objects of a name, the root first.
+pub(crate) fn trees(name: &str) -> [(GitOid, Bytes); 2] {
+    let mut files: Vec<String> = name.split(" on ").map(str::to_owned).collect();
+    files.push("0".to_owned());
+    files.sort();
+    files.dedup();
+    let entries = files.iter().flat_map(|file| {
+        let blob = oid_of("blob", file.as_bytes());
+        entry("100644", file, &blob)
+    });
+    let source = entries.collect::<Vec<u8>>();
+    let source_id = oid_of("tree", &source);
+    let root = entry("40000", "src", &source_id);
+    let root_id = oid_of("tree", &root);
+    [(root_id, Bytes(root)), (source_id, Bytes(source))]
+}
+
+/// One entry of a tree object.
+pub(crate) fn entry(mode: &str, name: &str, oid: &GitOid) -> Vec<u8> {
+    let id = portcullis_model::digest::decode_hex(oid.as_str()).unwrap();
+    [format!("{mode} {name}\0").as_bytes(), &id].concat()
+}
+
+/// The id that git gives an object.
+pub(crate) fn oid_of(kind: &str, bytes: &[u8]) -> GitOid {
+    let framed = [format!("{kind} {}\0", bytes.len()).as_bytes(), bytes].concat();
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &framed);
     encode_hex(hash.as_ref()).parse().unwrap()
 }
 
@@ -534,13 +563,7 @@ pub(crate) fn commit(
         "author A <a@b> 0 +0000\ncommitter A <a@b> 0 +0000\n\n{name}\n"
     ));
     let bytes = text.into_bytes();
-    let framed = [
-        format!("commit {}\0", bytes.len()).into_bytes(),
-        bytes.clone(),
-    ]
-    .concat();
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &framed);
-    let oid: GitOid = encode_hex(hash.as_ref()).parse().unwrap();
+    let oid = oid_of("commit", &bytes);
     objects.insert(oid.clone(), Bytes(bytes));
     oid
 }
