@@ -31,6 +31,7 @@ pub mod receive;
 pub mod report;
 pub mod repository;
 pub mod rules;
+mod tidy;
 pub mod tree;
 pub mod upstream;
 

@@ -120,6 +120,7 @@ fn access_to(secrets: &Path, id: &RepositoryId) -> Result<Access, Refusal> {
         return Ok(Access::None);
     }
     let bytes = Home::read(&path, ACCESS_MAX_BYTES)?;
+    not_open(&path)?;
     // Nothing of the file's content goes into the refusal.
     let file: AccessFile = from_toml("upstream access", &text(&bytes)?).map_err(|_| {
         Refusal::malformed("upstream access")
@@ -134,11 +135,35 @@ fn access_to(secrets: &Path, id: &RepositoryId) -> Result<Access, Refusal> {
         AccessFile::SshKey {
             ssh_key,
             known_hosts,
-        } => Access::SshKey {
-            key_file: ssh_key,
-            known_hosts,
-        },
+        } => {
+            if ssh_key.exists() {
+                not_open(&ssh_key)?;
+            }
+            Access::SshKey {
+                key_file: ssh_key,
+                known_hosts,
+            }
+        }
     })
+}
+
+/// A credential that others on the machine can read is nobody's secret.
+fn not_open(file: &Path) -> Result<(), Refusal> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(file).map_or(0o777, |found| found.permissions().mode());
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(Refusal::denied(
+        "credential-file-open",
+        format!("others can read {}", file.display()),
+    )
+    .expected("mode 0600")
+    .received(&format!("mode {:04o}", mode & 0o7777))
+    .next(format!(
+        "chmod 600 {}; take the credential in it for known, and replace it",
+        file.display()
+    )))
 }
 
 impl Mirror {
@@ -155,14 +180,28 @@ impl Mirror {
         self.repository.sync(&self.access).await.map(|_| ())
     }
 
-    /// Removes the views of runs that ended.
+    /// Removes the views of runs that ended, and those of people who pushed nothing for a day: what
+    /// was accepted of them stands in the repository.
     ///
     /// # Errors
     /// The folder can't be read.
     pub fn sweep(&self, ended: impl Fn(RunId) -> bool) -> Result<(), Refusal> {
         let views = self.repository.dir().join("views");
         for entry in std::fs::read_dir(&views).map_err(|error| storage(&error))? {
-            let name = entry.map_err(|error| storage(&error))?.file_name();
+            let entry = entry.map_err(|error| storage(&error))?;
+            let name = entry.file_name();
+            let person = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".git"))
+                .filter(|name| name.starts_with("person-"));
+            if let Some(person) = person {
+                if unused(&entry.path())
+                    && let Some(view) = FetchView::open(&self.repository, person)?
+                {
+                    view.remove()?;
+                }
+                continue;
+            }
             let run = name.to_str().and_then(|name| name.strip_suffix(".git"));
             let Some(run) = run.and_then(|name| name.parse::<RunId>().ok()) else {
                 continue;
@@ -262,6 +301,20 @@ impl Mirror {
         }
         Ok(files)
     }
+}
+
+/// How long the view of a person stays after the last pack that came into it: longer than any push
+/// takes.
+const VIEW_UNUSED: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+/// Whether neither refs nor packs came into a view for long.
+fn unused(view: &Path) -> bool {
+    [view.to_owned(), view.join("objects/pack")]
+        .iter()
+        .all(|folder| {
+            let changed = std::fs::metadata(folder).and_then(|found| found.modified());
+            changed.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > VIEW_UNUSED))
+        })
 }
 
 /// Largest source tree of a job, in bytes: it is held in memory once.

@@ -75,6 +75,8 @@ struct Inner {
     /// Authorities that may vouch for upstreams over HTTPS, if not the system's alone.
     authorities: Option<PathBuf>,
     version: (u32, u32),
+    /// No call takes longer, whatever its own bound.
+    time_max: Duration,
 }
 
 impl Git {
@@ -110,6 +112,7 @@ impl Git {
                 askpass,
                 authorities: None,
                 version: (0, 0),
+                time_max: Duration::MAX,
             }),
         };
         let version = git.version_of().await?;
@@ -145,8 +148,17 @@ impl Git {
                 askpass: inner.askpass.clone(),
                 authorities: Some(file),
                 version: inner.version,
+                time_max: inner.time_max,
             }),
         })
+    }
+
+    /// The same git, of which no call takes longer than this.
+    #[cfg(test)]
+    pub(crate) async fn impatient(home: &Path, time_max: Duration) -> Self {
+        let mut git = Self::open(home).await.unwrap();
+        Arc::get_mut(&mut git.inner).unwrap().time_max = time_max;
+        git
     }
 
     /// Major and minor version.
@@ -208,7 +220,8 @@ impl Git {
         Invocation {
             command,
             what,
-            time: QUICK,
+            time: QUICK.min(inner.time_max),
+            time_max: inner.time_max,
             output_max_bytes: OUTPUT_MAX_BYTES,
         }
     }
@@ -226,6 +239,7 @@ pub(crate) struct Invocation {
     command: Command,
     what: &'static str,
     time: Duration,
+    time_max: Duration,
     output_max_bytes: usize,
 }
 
@@ -241,7 +255,7 @@ impl Invocation {
     }
 
     pub(crate) fn time(mut self, time: Duration) -> Self {
-        self.time = time;
+        self.time = time.min(self.time_max);
         self
     }
 

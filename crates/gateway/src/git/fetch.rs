@@ -31,8 +31,13 @@ pub const ADVERTISEMENT_TYPE: &str = "application/x-git-upload-pack-advertisemen
 pub const REQUEST_TYPE: &str = "application/x-git-upload-pack-request";
 /// Content type of an answer.
 pub const RESULT_TYPE: &str = "application/x-git-upload-pack-result";
-/// `Cache-Control` of every answer: nothing here may be kept by anyone between.
-pub const CACHE_CONTROL: &str = "no-cache, max-age=0, must-revalidate";
+/// What every answer says to anyone between: nothing here may be kept. The three that
+/// `git http-backend` sends, for caches of any age.
+pub const NOT_KEPT: [(&str, &str); 3] = [
+    ("expires", "Fri, 01 Jan 1980 00:00:00 GMT"),
+    ("pragma", "no-cache"),
+    ("cache-control", "no-cache, max-age=0, must-revalidate"),
+];
 
 /// A bare repository that one run (or person) fetches from and pushes to.
 #[derive(Clone, Debug)]

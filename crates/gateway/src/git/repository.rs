@@ -24,11 +24,11 @@ pub const SYNC_TIME: Duration = Duration::from_secs(30 * 60);
 /// - `quarantine/`: pushes not yet accepted; emptied when the repository is opened.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     git: Git,
     dir: PathBuf,
     upstream: Upstream,
@@ -38,6 +38,8 @@ struct Inner {
     /// One landing at a time: git moves a work tree before it takes the branch's lock, so the
     /// loser of a race would leave its files behind.
     landing: tokio::sync::Mutex<()>,
+    /// One at a time that puts packs together.
+    pub(super) tidying: tokio::sync::Mutex<()>,
     /// One change of a view's refs at a time.
     views: tokio::sync::Mutex<()>,
     /// By view, the newest commit that was pushed into it: all of it is there.
@@ -76,11 +78,13 @@ impl Repository {
         check_plain(&dir)?;
         let mirror = dir.join("mirror.git");
         let fresh = !dir.join("changes.git").join("HEAD").exists();
+        let mut has_branches = false;
         let format = if fresh {
             clear_cut_short(&dir)?;
-            let (format, branch) = look(git, &upstream, access, &mirror).await?;
-            init(git, &mirror, format, branch.as_deref()).await?;
-            format
+            let seen = look(git, &upstream, access, &mirror).await?;
+            init(git, &mirror, seen.format, seen.branch.as_deref()).await?;
+            has_branches = seen.has_branches;
+            seen.format
         } else {
             format_of(git, &mirror).await?
         };
@@ -92,12 +96,16 @@ impl Repository {
                 format,
                 sync: tokio::sync::Mutex::new(()),
                 landing: tokio::sync::Mutex::new(()),
+                tidying: tokio::sync::Mutex::new(()),
                 views: tokio::sync::Mutex::new(()),
                 pushed: std::sync::Mutex::default(),
             }),
         };
         if fresh {
             repository.sync(access).await?;
+            if has_branches && repository.refs().await?.is_empty() {
+                return Err(shallow_upstream());
+            }
             // Last, so that a first time cut short is a first time again.
             init(git, &dir.join("changes.git"), format, None).await?;
         }
@@ -105,6 +113,7 @@ impl Repository {
         write_veto(&mirror, repository.inner.upstream == Upstream::Embedded)?;
         write_veto(&repository.changes_dir(), false)?;
         repository.clear_quarantine()?;
+        clear_left_behind(&dir)?;
         for name in ["views", "quarantine"] {
             let path = dir.join(name);
             std::fs::create_dir_all(&path).map_err(|error| unwritable(&path, &error))?;
@@ -355,17 +364,31 @@ fn moves(before: &BTreeMap<String, GitOid>, after: &BTreeMap<String, GitOid>) ->
         .collect()
 }
 
-/// Object format and default branch of an upstream.
+/// What an upstream says of itself before it is mirrored.
+struct Seen {
+    format: ObjectFormat,
+    /// Its default branch, if it names one.
+    branch: Option<String>,
+    has_branches: bool,
+}
+
 async fn look(
     git: &Git,
     upstream: &Upstream,
     access: &Access,
     mirror: &Path,
-) -> Result<(ObjectFormat, Option<String>), Refusal> {
+) -> Result<Seen, Refusal> {
     if *upstream == Upstream::Embedded {
-        return Ok((ObjectFormat::Sha1, Some("main".to_owned())));
+        return Ok(Seen {
+            format: ObjectFormat::Sha1,
+            branch: Some("main".to_owned()),
+            has_branches: false,
+        });
     }
     let text = ls_remote(git, upstream, access, mirror, &["--symref"], &[]).await?;
+    if text.is_empty() {
+        return look_at_empty(git, upstream, access, mirror).await;
+    }
     let branch = text
         .lines()
         .find_map(|line| {
@@ -378,12 +401,67 @@ async fn look(
         .filter(|line| !line.starts_with("ref: "))
         .filter_map(|line| line.split('\t').next())
         .any(|oid| oid.len() == 64);
-    let format = if sha256 {
-        ObjectFormat::Sha256
-    } else {
-        ObjectFormat::Sha1
-    };
-    Ok((format, branch))
+    Ok(Seen {
+        format: if sha256 {
+            ObjectFormat::Sha256
+        } else {
+            ObjectFormat::Sha1
+        },
+        branch,
+        has_branches: text.contains("\trefs/heads/"),
+    })
+}
+
+/// A list of no refs says neither how objects are named nor which branch is to come; a clone of
+/// nothing does.
+async fn look_at_empty(
+    git: &Git,
+    upstream: &Upstream,
+    access: &Access,
+    mirror: &Path,
+) -> Result<Seen, Refusal> {
+    let beside = mirror.parent().unwrap_or(mirror);
+    let place = tempfile::Builder::new()
+        .prefix("look-")
+        .tempdir_in(beside)
+        .map_err(|error| unwritable(beside, &error))?;
+    let copy = place.path().join("copy.git");
+    let mut call =
+        git.bare("clone")
+            .args(["clone", "--bare", "--quiet", "--template=", "--no-local"]);
+    if upstream.is_local() {
+        call = call.args([format!("--upload-pack=git {FAR_SETTINGS} upload-pack")]);
+    }
+    let done = call
+        .args([upstream.argument(mirror)])
+        .args([&copy])
+        .transport(upstream.protocols(), access, git)
+        .time(QUICK)
+        .finish(&[])
+        .await?;
+    if !done.status.success() {
+        return Err(upstream_failure("ask", &done.stderr));
+    }
+    let head = git
+        .on(&copy, "symbolic-ref")
+        .args(["symbolic-ref", "HEAD"])
+        .text()
+        .await?;
+    Ok(Seen {
+        format: format_of(git, &copy).await?,
+        branch: head.strip_prefix(BRANCH_PREFIX).map(str::to_owned),
+        has_branches: false,
+    })
+}
+
+fn shallow_upstream() -> Refusal {
+    Refusal::unavailable(
+        "upstream-shallow",
+        "the upstream has branches, and none of them came over",
+    )
+    .expected("a repository with its whole history")
+    .received("a shallow clone, as it seems")
+    .next("run `git fetch --unshallow` in the upstream, or name the repository that it was cloned from")
 }
 
 /// `git ls-remote`, its lines `id TAB name`.
@@ -443,6 +521,24 @@ pub(crate) fn upstream_failure(what: &str, stderr: &str) -> Refusal {
     Refusal::unavailable(code, format!("we could not {what} the upstream repository"))
         .received(last_words(stderr))
         .next(next)
+}
+
+/// Takes away work places of calls that a kill cut off.
+fn clear_left_behind(dir: &Path) -> Result<(), Refusal> {
+    let failed = |error: std::io::Error| unwritable(dir, &error);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| {
+            ["index-", "look-", ".tmp"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        });
+        if ours && entry.path().is_dir() {
+            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes away what a first time left that was ended in the middle of `git init`: its locks would

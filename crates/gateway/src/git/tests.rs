@@ -5,6 +5,7 @@ mod hostile;
 mod landing;
 mod server;
 mod stock;
+mod upkeep;
 mod upstream;
 
 use portcullis_model::ChangeId;

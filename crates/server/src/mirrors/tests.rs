@@ -2,9 +2,16 @@
 
 use super::*;
 
+fn write(file: &Path, content: &[u8], mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(file, content).unwrap();
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 fn read(text: &str) -> Result<Access, Refusal> {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("upstream-shop.toml"), text).unwrap();
+    let file = folder.path().join("upstream-shop.toml");
+    write(&file, text.as_bytes(), 0o600);
     access_to(folder.path(), &"shop".parse().unwrap())
 }
 
@@ -49,6 +56,39 @@ fn anything_else_is_refused_and_not_repeated() {
     std::fs::create_dir(folder.path().join("upstream-shop.toml")).unwrap();
     let refusal = access_to(folder.path(), &"shop".parse().unwrap()).unwrap_err();
     assert_eq!(refusal.code, "file-unreadable");
-    std::fs::write(folder.path().join("upstream-web.toml"), [0xff, 0xfe]).unwrap();
+    write(
+        &folder.path().join("upstream-web.toml"),
+        &[0xff, 0xfe],
+        0o600,
+    );
     assert!(access_to(folder.path(), &"web".parse().unwrap()).is_err());
+}
+
+#[test]
+fn a_credential_that_others_can_read_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("upstream-shop.toml");
+    let text = "username = \"bot\"\npassword = \"open-sesame\"\n";
+    let key = folder.path().join("key");
+    let key_text = format!("ssh_key = {key:?}\nknown_hosts = \"/srv/hosts\"\n");
+    let look = || access_to(folder.path(), &"shop".parse().unwrap());
+    for mode in [0o644, 0o640, 0o604, 0o660, 0o666] {
+        write(&file, text.as_bytes(), mode);
+        let refusal = look().unwrap_err();
+        assert_eq!(refusal.code, "credential-file-open", "{mode:o}");
+        let told = format!("{refusal} {refusal:?}");
+        assert!(
+            told.contains(&format!("chmod 600 {}", file.display())),
+            "{told}"
+        );
+        assert!(!told.contains("open-sesame"), "{told}");
+        // The key's file counts alike.
+        write(&file, key_text.as_bytes(), 0o600);
+        write(&key, b"key", mode);
+        let refusal = look().unwrap_err();
+        assert_eq!(refusal.code, "credential-file-open", "{mode:o}");
+        assert!(refusal.message.contains("key"), "{refusal}");
+        write(&key, b"key", 0o600);
+        assert!(look().is_ok());
+    }
 }

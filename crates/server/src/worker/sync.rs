@@ -8,6 +8,7 @@ use portcullis_model::event::CommitsUnproven;
 use portcullis_model::{GitOid, Refusal, RepositoryId};
 
 use crate::app::App;
+use crate::mirrors::Mirror;
 
 /// Looks at every governed branch, again and again.
 pub async fn run(app: Arc<App>) {
@@ -42,10 +43,27 @@ pub async fn repository_once(app: &App, repository: &RepositoryId) -> Result<(),
     let mirror = app.mirrors.get(&before, repository).await?;
     mirror.sync().await?;
     mirror.sweep(|run| before.runs.get(&run).is_some_and(|run| run.end.is_some()))?;
+    tidy(&mirror, repository);
     for branch in branches {
         branch_once(app, &before, repository, &branch).await?;
     }
     Ok(())
+}
+
+/// Puts a repository's packs together where they are many; the looks go on meanwhile.
+fn tidy(mirror: &Arc<Mirror>, repository: &RepositoryId) {
+    let (mirror, repository) = (Arc::clone(mirror), repository.clone());
+    tokio::spawn(async move {
+        match mirror.repository.tidy().await {
+            Ok(0) => {}
+            Ok(stores) => {
+                tracing::info!(repository = %repository, "packs of {stores} stores were put together");
+            }
+            Err(refusal) => {
+                tracing::warn!(repository = %repository, error.code = refusal.code, "packs could not be put together: {refusal}");
+            }
+        }
+    });
 }
 
 /// Compares one branch upstream with what the ledger explains.

@@ -303,12 +303,11 @@ async fn handle(
             whole(refusal.to_string().into_bytes()),
         ),
     };
-    Response::builder()
-        .status(status)
-        .header("content-type", kind)
-        .header("cache-control", fetch::CACHE_CONTROL)
-        .body(body)
-        .unwrap()
+    let mut answer = Response::builder().status(status);
+    for (name, value) in fetch::NOT_KEPT {
+        answer = answer.header(name, value);
+    }
+    answer.header("content-type", kind).body(body).unwrap()
 }
 
 fn whole(body: Vec<u8>) -> BoxBody<Bytes, std::io::Error> {

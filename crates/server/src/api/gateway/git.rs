@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use portcullis_flow::change::ChangeStatus;
 use portcullis_flow::{Command as Recording, State};
@@ -174,11 +174,13 @@ fn told_to_lfs(refusal: &Refusal) -> Response {
 }
 
 fn answer(content_type: &'static str, body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, content_type),
-        (header::CACHE_CONTROL, fetch::CACHE_CONTROL),
-    ];
-    (StatusCode::OK, headers, body).into_response()
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    for (name, value) in fetch::NOT_KEPT {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 fn branch_refs(state: &State, repository: &RepositoryId) -> Result<Vec<ViewRef>, Refusal> {
