@@ -18,6 +18,7 @@ pub mod command;
 pub mod commit;
 pub mod fetch;
 pub mod land;
+mod look;
 pub mod manifest;
 pub mod names;
 pub mod objects;

@@ -37,6 +37,8 @@ pub(super) struct Examined {
     pub(super) without_human: bool,
     /// Whether it landed on a later base than the one that people saw.
     pub(super) carried: bool,
+    /// Whether its tests there ran on what stood behind it, and not on what landed of it alone.
+    pub(super) tested_in_batch: bool,
 }
 
 /// What a landing says.

@@ -197,6 +197,17 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
             counted(untested, "change", "changes")
         ));
     }
+    let batched = shown
+        .changes
+        .iter()
+        .filter(|one| one.tested_in_batch)
+        .count();
+    if batched > 0 {
+        says.push(format!(
+            "That {} passed tests as it landed, by itself: they ran once for a batch, on what stood behind it.",
+            counted(batched, "change", "changes")
+        ));
+    }
     let alone = shown.changes.iter().filter(|one| one.without_human).count();
     if alone > 0 {
         says.push(format!(

@@ -131,6 +131,7 @@ pub(super) fn retested(
             let base = test_job(book, base, &ends, false, land, event.index)?;
             compare(summary, &head, &base, land)?;
             facts.tested = true;
+            facts.tested_in_batch = body.with.is_some();
             let together = match body.with {
                 Some(_) => ", together with changes behind it",
                 None => "",

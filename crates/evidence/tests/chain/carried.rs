@@ -47,6 +47,11 @@ impl Carried {
 
 /// Two changes on one base; the first lands, and the second after it, squashed.
 fn carried(carry: Carry) -> Carried {
+    carried_by(carry, false)
+}
+
+/// The same; in a batch, a third change stands behind the second, and the tests run on it.
+fn carried_by(carry: Carry, batch: bool) -> Carried {
     let mut world = World::new(&Options::default());
     world.hire("dan");
     let base = world.base.clone();
@@ -61,6 +66,13 @@ fn carried(carry: Carry) -> Carried {
     let (second, head, other) = world.change(&base, "two");
     world.carry = carry;
     let mut effect = world.approved(second, Some(other), &["dan"], None);
+    let behind = batch.then(|| {
+        let own = world.objects.clone();
+        let (third, _, task) = world.change(&base, "three");
+        world.approved(third, Some(task), &["dan"], None);
+        world.objects = own;
+        third
+    });
     world.land(first, Some(task), &["dan"]);
     let landed = commit(&mut world.objects, &[&tip], "two on one");
     let manifest = world.state.changes[&second].latest().pushed.manifest;
@@ -74,10 +86,30 @@ fn carried(carry: Carry) -> Carried {
         tree: tree("two on one"),
         manifest,
         commits: vec![landed.clone()],
-        batch: 1,
+        batch: if batch { 2 } else { 1 },
     });
     assert_ne!(head, landed);
-    let tested = world.retest(second, prepared, &landed, &tip);
+    let (last, with) = match behind {
+        None => (landed.clone(), None),
+        Some(third) => {
+            let last = commit(&mut world.objects, &[&landed], "three on two on one");
+            world.objects.remove(&last);
+            let with = world.control(LandingPrepared {
+                change: third,
+                revision: 1,
+                method: LandingMethod::Squash,
+                root: tip.clone(),
+                base: landed.clone(),
+                head: last.clone(),
+                tree: tree("three on two on one"),
+                manifest: world.state.changes[&third].latest().pushed.manifest,
+                commits: vec![last.clone()],
+                batch: 2,
+            });
+            (last, Some(with))
+        }
+    };
+    let tested = world.retest(second, prepared, &last, &tip, with);
     if let Effect::Land {
         old,
         new,
@@ -119,6 +151,37 @@ fn a_carried_landing_is_proved_and_says_so() {
     ] {
         assert!(all.contains(said), "{said}: {all}");
     }
+}
+
+#[test]
+fn a_batch_that_passed_together_says_what_it_does_not_prove() {
+    let alone = look(&carried(Carry::SameDiff));
+    let report = look(&carried_by(Carry::SameDiff, true));
+    assert!(report.holds(), "{:?}", report.first_broken);
+    let all: String = report.links.iter().map(|link| link.says.as_str()).collect();
+    assert!(all.contains("together with changes behind it"), "{all}");
+    let said = |report: &Report| {
+        report
+            .does_not_prove
+            .join(" ")
+            .contains("ran once for a batch")
+    };
+    assert!(
+        said(&report) && !said(&alone),
+        "{:?}",
+        report.does_not_prove
+    );
+    // An agent's work with one person's agreement, in a batch or not.
+    assert_eq!(
+        (report.source_level.level, alone.source_level.level),
+        (3, 3)
+    );
+    assert!(
+        report
+            .source_level
+            .why_not_more
+            .contains("level 4 takes two humans")
+    );
 }
 
 /// The lie is sealed anew, and breaks this link.

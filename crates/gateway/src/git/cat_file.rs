@@ -92,7 +92,8 @@ impl CatFile {
             return Err(
                 Refusal::limit("object-too-large", "an object is larger than may be read")
                     .expected(&format!("at most {max_bytes} bytes"))
-                    .received(&format!("{} bytes in {}", header.bytes, header.oid)),
+                    .received(&format!("{} bytes in {}", header.bytes, header.oid))
+                    .next("make it smaller: split the file or folder, or shorten the message"),
             );
         }
         let size = usize::try_from(header.bytes)

@@ -223,6 +223,7 @@ impl Git {
             time: QUICK.min(inner.time_max),
             time_max: inner.time_max,
             output_max_bytes: OUTPUT_MAX_BYTES,
+            data_max_bytes: None,
         }
     }
 
@@ -241,6 +242,7 @@ pub(crate) struct Invocation {
     time: Duration,
     time_max: Duration,
     output_max_bytes: usize,
+    data_max_bytes: Option<u64>,
 }
 
 impl Invocation {
@@ -261,6 +263,12 @@ impl Invocation {
 
     pub(crate) fn output_max_bytes(mut self, bytes: usize) -> Self {
         self.output_max_bytes = bytes;
+        self
+    }
+
+    /// Bounds the memory that the process may take for itself; files that it maps don't count.
+    pub(crate) fn data_max_bytes(mut self, bytes: u64) -> Self {
+        self.data_max_bytes = Some(bytes);
         self
     }
 
@@ -346,11 +354,28 @@ impl Invocation {
                 format!("git {} can't be started: {error}", self.what),
             )
         })?;
-        let group = Group(child.id().and_then(|id| {
+        let pid = child.id().and_then(|id| {
             i32::try_from(id)
                 .ok()
                 .and_then(rustix::process::Pid::from_raw)
-        }));
+        });
+        let group = Group(pid);
+        if let (Some(pid), Some(bytes)) = (pid, self.data_max_bytes) {
+            let limit = rustix::process::Rlimit {
+                current: Some(bytes),
+                maximum: Some(bytes),
+            };
+            let resource = rustix::process::Resource::Data;
+            if let Err(error) = rustix::process::prlimit(Some(pid), resource, limit) {
+                // One that has ended already took nothing.
+                if error != rustix::io::Errno::SRCH {
+                    return Err(Refusal::internal(format!(
+                        "the memory of git {} can't be bounded: {error}",
+                        self.what
+                    )));
+                }
+            }
+        }
         let stderr = child.stderr.take();
         let errors = tokio::spawn(async move {
             match stderr {

@@ -19,6 +19,14 @@ use super::tree::{
     RawEntry, TREE_DEPTH_MAX, TreeEntry,
 };
 
+/// What some file system takes a name for: without case and spelling, and without what Windows cuts
+/// off: dots and spaces at the end, and the name of the stream that a file's content is.
+fn one_file(name: &[u8]) -> String {
+    let folded = fold(&String::from_utf8_lossy(name));
+    let whole = folded.strip_suffix("::$data").unwrap_or(&folded);
+    whole.trim_end_matches(['.', ' ']).to_owned()
+}
+
 /// Largest tree object in bytes that is read: a directory of about 400,000 files.
 const TREE_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -339,7 +347,7 @@ impl ObjectView {
                     let Some(Some(folder)) = folders.get(&above) else {
                         break;
                     };
-                    let folded = fold(&String::from_utf8_lossy(part));
+                    let folded = one_file(part);
                     let names = folder.names.get(&folded).map_or(&[][..], Vec::as_slice);
                     if let Some(twin) = names.iter().find(|name| name.as_slice() != part)
                         && names.iter().any(|name| name.as_slice() == part)
@@ -375,7 +383,7 @@ impl ObjectView {
     async fn folder(&self, objects: &mut CatFile, tree: &GitOid) -> Result<Folder, Refusal> {
         let mut folder = Folder::default();
         for entry in read_tree(objects, self.format, tree).await? {
-            let folded = fold(&String::from_utf8_lossy(&entry.name));
+            let folded = one_file(&entry.name);
             if entry.mode == MODE_TREE {
                 folder.trees.insert(entry.name.clone(), entry.oid);
             }

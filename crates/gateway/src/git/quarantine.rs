@@ -12,7 +12,7 @@ use portcullis_model::{ChangeId, Digest, GitOid, Recorded, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::cat_file::CatFile;
-use super::command::{LONG, last_words, unwritable};
+use super::command::{LONG, OUTPUT_MAX_BYTES, last_words, unwritable};
 use super::commit::CommitInfo;
 use super::fetch::FetchView;
 use super::objects::ObjectView;
@@ -24,6 +24,14 @@ use super::tree::{RawEntry, parse_raw_record};
 
 /// Most added paths that are held against their neighbours in the tree.
 const TWINS_MAX_PATHS: usize = 10_000;
+
+/// Memory for the list of what a push changes: about a million paths. A few trees that hold each
+/// other many times have more paths than there is memory, and git gathers them before it says the
+/// first.
+const PATHS_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+/// What `git fsck` only mentions and we don't take: modes that git reads as others, so that no
+/// recomputed tree would ever be the pushed one.
+const STRICT: &str = "--strict=badFilemode=error";
 
 /// What one push may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,7 +322,7 @@ impl Quarantine {
         let mut scanner = PackScanner::new(objects.format, limits);
         let mut running = objects
             .git("index-pack")
-            .args(["index-pack", "--stdin", "--fix-thin", "--strict"])
+            .args(["index-pack", "--stdin", "--fix-thin", STRICT])
             .args([format!("--max-input-size={}", limits.pack_bytes)])
             .start_with_input()?;
         let mut stdin = running
@@ -376,9 +384,23 @@ impl Quarantine {
             .args(["diff-tree", "--stdin", "-r", "-z", "-m", "--root", "--raw"])
             .args(["--no-abbrev", "--no-renames", "--ignore-submodules=none"])
             .time(LONG)
+            .data_max_bytes(PATHS_MEMORY_BYTES)
             .finish(input.as_bytes())
-            .await?
-            .succeeded()?;
+            .await
+            .map_err(|no| match no.code.as_str() {
+                "git-output-too-large" => too_many_paths(),
+                _ => no,
+            })?;
+        if !output.status.success() {
+            let starved = ["Out of memory", "out of memory", "Cannot allocate memory"];
+            return Err(
+                match starved.iter().any(|words| output.stderr.contains(words)) {
+                    true => too_many_paths(),
+                    false => missing(&output.stderr),
+                },
+            );
+        }
+        let output = output.stdout;
         let mut fields = output.split(|byte| *byte == 0);
         while let Some(field) = fields.next() {
             // Between the records stands the id of each commit.
@@ -493,7 +515,20 @@ async fn set_refs(
     Ok(names)
 }
 
+fn too_many_paths() -> Refusal {
+    Refusal::limit("too-many-paths", "the push changes too many paths")
+        .expected(&format!(
+            "paths of at most {OUTPUT_MAX_BYTES} bytes together"
+        ))
+        .next("split the change, or leave out what only repeats itself, then push again")
+}
+
 fn missing(stderr: &str) -> Refusal {
+    if stderr.contains("maximum allowed tree depth") {
+        return Refusal::limit("path-too-deep", "a path has too many directories")
+            .expected(&format!("at most {} parts", path::PATH_DEPTH_MAX))
+            .next("move the file up, then push again");
+    }
     Refusal::denied(
         "objects-missing",
         "the push refers to objects that neither it nor this repository holds",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use portcullis_model::{ChangeId, GitOid, Refusal};
 
 use super::command::{FAR_SETTINGS, Git, LONG, QUICK, last_words, unwritable};
+use super::look::{look, shallow_upstream};
 use super::names::{BRANCH_PREFIX, CHANGE_PREFIX, branch_ref};
 use super::objects::ObjectView;
 use super::tree::ObjectFormat;
@@ -364,106 +365,6 @@ fn moves(before: &BTreeMap<String, GitOid>, after: &BTreeMap<String, GitOid>) ->
         .collect()
 }
 
-/// What an upstream says of itself before it is mirrored.
-struct Seen {
-    format: ObjectFormat,
-    /// Its default branch, if it names one.
-    branch: Option<String>,
-    has_branches: bool,
-}
-
-async fn look(
-    git: &Git,
-    upstream: &Upstream,
-    access: &Access,
-    mirror: &Path,
-) -> Result<Seen, Refusal> {
-    if *upstream == Upstream::Embedded {
-        return Ok(Seen {
-            format: ObjectFormat::Sha1,
-            branch: Some("main".to_owned()),
-            has_branches: false,
-        });
-    }
-    let text = ls_remote(git, upstream, access, mirror, &["--symref"], &[]).await?;
-    if text.is_empty() {
-        return look_at_empty(git, upstream, access, mirror).await;
-    }
-    let branch = text
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("ref: refs/heads/")?
-                .strip_suffix("\tHEAD")
-        })
-        .map(str::to_owned);
-    let sha256 = text
-        .lines()
-        .filter(|line| !line.starts_with("ref: "))
-        .filter_map(|line| line.split('\t').next())
-        .any(|oid| oid.len() == 64);
-    Ok(Seen {
-        format: if sha256 {
-            ObjectFormat::Sha256
-        } else {
-            ObjectFormat::Sha1
-        },
-        branch,
-        has_branches: text.contains("\trefs/heads/"),
-    })
-}
-
-/// A list of no refs says neither how objects are named nor which branch is to come; a clone of
-/// nothing does.
-async fn look_at_empty(
-    git: &Git,
-    upstream: &Upstream,
-    access: &Access,
-    mirror: &Path,
-) -> Result<Seen, Refusal> {
-    let beside = mirror.parent().unwrap_or(mirror);
-    let place = tempfile::Builder::new()
-        .prefix("look-")
-        .tempdir_in(beside)
-        .map_err(|error| unwritable(beside, &error))?;
-    let copy = place.path().join("copy.git");
-    let mut call =
-        git.bare("clone")
-            .args(["clone", "--bare", "--quiet", "--template=", "--no-local"]);
-    if upstream.is_local() {
-        call = call.args([format!("--upload-pack=git {FAR_SETTINGS} upload-pack")]);
-    }
-    let done = call
-        .args([upstream.argument(mirror)])
-        .args([&copy])
-        .transport(upstream.protocols(), access, git)
-        .time(QUICK)
-        .finish(&[])
-        .await?;
-    if !done.status.success() {
-        return Err(upstream_failure("ask", &done.stderr));
-    }
-    let head = git
-        .on(&copy, "symbolic-ref")
-        .args(["symbolic-ref", "HEAD"])
-        .text()
-        .await?;
-    Ok(Seen {
-        format: format_of(git, &copy).await?,
-        branch: head.strip_prefix(BRANCH_PREFIX).map(str::to_owned),
-        has_branches: false,
-    })
-}
-
-fn shallow_upstream() -> Refusal {
-    Refusal::unavailable(
-        "upstream-shallow",
-        "the upstream has branches, and none of them came over",
-    )
-    .expected("a repository with its whole history")
-    .received("a shallow clone, as it seems")
-    .next("run `git fetch --unshallow` in the upstream, or name the repository that it was cloned from")
-}
-
 /// `git ls-remote`, its lines `id TAB name`.
 pub(crate) async fn ls_remote(
     git: &Git,
@@ -584,16 +485,7 @@ async fn format_of(git: &Git, dir: &Path) -> Result<ObjectFormat, Refusal> {
         .args(["rev-parse", "--show-object-format"])
         .text()
         .await?;
-    match name.as_str() {
-        "sha1" => Ok(ObjectFormat::Sha1),
-        "sha256" => Ok(ObjectFormat::Sha256),
-        other => Err(Refusal::unavailable(
-            "unknown-object-format",
-            "this repository is of a kind that we don't know",
-        )
-        .expected("sha1 or sha256")
-        .received(other)),
-    }
+    ObjectFormat::named(&name)
 }
 
 /// Lets `dir` see the objects of `mirror`.

@@ -3,6 +3,7 @@
 mod fuzz;
 mod hostile;
 mod landing;
+mod odd;
 mod server;
 mod stock;
 mod upkeep;

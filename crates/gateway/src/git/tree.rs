@@ -44,6 +44,23 @@ impl ObjectFormat {
         }
     }
 
+    /// The format of this name.
+    ///
+    /// # Errors
+    /// `unknown-object-format`.
+    pub fn named(name: &str) -> Result<Self, Refusal> {
+        match name {
+            "sha1" => Ok(Self::Sha1),
+            "sha256" => Ok(Self::Sha256),
+            other => Err(Refusal::unavailable(
+                "unknown-object-format",
+                "this repository is of a kind that we don't know",
+            )
+            .expected("sha1 or sha256")
+            .received(other)),
+        }
+    }
+
     /// Git's name for it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -285,12 +285,14 @@ impl World {
     }
 
     /// Checks and tests again what was prepared of a change on the commit `root`.
+    /// `with` is the entry that prepared `head`, where that stands behind the change.
     pub(crate) fn retest(
         &mut self,
         change: ChangeId,
         prepared: LedgerIndex,
         head: &GitOid,
         root: &GitOid,
+        with: Option<LedgerIndex>,
     ) -> LedgerIndex {
         let on_base = self.test(root, root, None, &["a", "b"]);
         let on_head = self.test(head, root, Some(change), &["a", "b", "c"]);
@@ -299,8 +301,8 @@ impl World {
         self.control(LandingTested {
             change,
             prepared,
-            with: None,
-            own: true,
+            with,
+            own: with.is_none(),
             tests: TestVerdict::Passed,
             head: Some(on_head),
             base: Some(on_base),

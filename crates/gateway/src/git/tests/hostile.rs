@@ -8,7 +8,7 @@ use super::server::{World, client, ok, run, said, write};
 use crate::git::quarantine::PackLimits;
 
 /// Writes an object whatever it holds, and gives its id.
-fn raw_object(clone: &Path, kind: &str, content: &[u8]) -> String {
+pub(super) fn raw_object(clone: &Path, kind: &str, content: &[u8]) -> String {
     let mut child = std::process::Command::new("git")
         .current_dir(clone)
         .args(["hash-object", "-t", kind, "--literally", "-w", "--stdin"])
@@ -22,7 +22,7 @@ fn raw_object(clone: &Path, kind: &str, content: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn tree_entry(mode: &str, name: &[u8], oid: &str) -> Vec<u8> {
+pub(super) fn tree_entry(mode: &str, name: &[u8], oid: &str) -> Vec<u8> {
     let mut out = format!("{mode} ").into_bytes();
     out.extend_from_slice(name);
     out.push(0);
@@ -31,7 +31,7 @@ fn tree_entry(mode: &str, name: &[u8], oid: &str) -> Vec<u8> {
 }
 
 /// A commit on top of HEAD with this tree.
-fn commit_of(clone: &Path, tree: &str) -> String {
+pub(super) fn commit_of(clone: &Path, tree: &str) -> String {
     let head = run(clone, &["rev-parse", "origin/main"]);
     let text = format!(
         "tree {tree}\nparent {head}\nauthor Agent <agent@example> 1700000000 +0000\ncommitter Agent <agent@example> 1700000000 +0000\n\nx\n"
