@@ -470,6 +470,11 @@ def ask(address):
     return 'refused'
 for address in ['127.0.0.1', '127.7.7.7', '0.0.0.0', '::1', 'localhost', 'sandbox', 'a.example']:
     print(address, ask(address))
+for family, far in [(socket.AF_INET, '8.8.8.8'), (socket.AF_INET6, '2606:4700::1111')]:
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        one.connect((far, 80))
+        own = one.getsockname()[0]
+    print('by the way to another', own, ask(own))
 sys.stdout.flush()
 END
 python3 own.py
@@ -484,7 +489,8 @@ fn a_program_inside_listens_at_the_ports_of_the_tasks_hosts() {
     assert_eq!(
         printed,
         "127.0.0.1 my own\n127.7.7.7 my own\n0.0.0.0 my own\n::1 my own\nlocalhost my own\n\
-         sandbox my own\na.example HTTP/1.1 200 OK\n"
+         sandbox my own\na.example HTTP/1.1 200 OK\nby the way to another 127.0.0.1 my own\n\
+         by the way to another ::1 my own\n"
     );
     assert_eq!(asked, ["GET /gateway/v1/egress http://a.example:8443/ -"]);
 }

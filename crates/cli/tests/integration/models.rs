@@ -75,6 +75,19 @@ fn a_changed_prompt_and_a_swapped_model_end_what_policy_says_they_end() {
             .collect();
         lines
     };
+    // A key in the URL is another account's, and would count whatever is added beside it.
+    let task = house.task("ada", &["--endpoint", "model"]);
+    let own = house.run(
+        &task,
+        &format!(
+            "{NO_PROXY}curl -sS -w '%{{http_code}}' -d '{{\"model\":\"m-1\"}}' \
+             \"$PORTCULLIS_ENDPOINT_MODEL/chat/completions?key=theirs\" | grep -oE '\"code\":\"[a-z-]*|403$'"
+        ),
+    );
+    assert_eq!(own.out, "\"code\":\"foreign-credential\n403\n", "{own:?}");
+    assert!(model.seen().is_empty());
+    let told = house.entries("request.denied");
+    assert_eq!(told[0].body["code"], "foreign-credential", "{told:?}");
     let same = run(&[("Be brief.", "one", false), ("Be brief.", "two", false)]);
     assert_eq!(same, ["200", "200"]);
     let changed = run(&[

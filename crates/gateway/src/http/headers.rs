@@ -37,8 +37,16 @@ const POSING: &[&str] = &[
 pub const PLACEHOLDER: &str = "the-gateway-adds-the-key";
 
 /// Parts of header names that carry credentials, whatever the vendor.
-const CREDENTIAL_WORDS: [&str; 8] = [
+const CREDENTIAL_WORDS: [&str; 16] = [
     "authorization",
+    "authentication",
+    "x-auth",
+    "auth-key",
+    "access-key",
+    "app-key",
+    "subscription-key",
+    "functions-key",
+    "bearer",
     "api-key",
     "apikey",
     "token",
@@ -49,31 +57,43 @@ const CREDENTIAL_WORDS: [&str; 8] = [
 ];
 
 /// Query parameters that carry credentials, in lower case.
-const CREDENTIAL_PARAMETERS: [&str; 24] = [
+const CREDENTIAL_PARAMETERS: [&str; 36] = [
+    "access-key",
     "access_key",
     "access_token",
     "accesskey",
     "api-key",
     "api_key",
     "apikey",
+    "app_key",
+    "appkey",
     "auth",
+    "auth_key",
     "auth_token",
+    "authkey",
     "authorization",
     "awsaccesskeyid",
     "bearer",
     "client_secret",
     "jwt",
     "key",
+    "oauth_token",
     "passwd",
     "password",
     "private_token",
+    "pwd",
+    "refresh_token",
     "secret",
     "session",
     "sig",
     "signature",
+    "subscription-key",
     "token",
     "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
     "x-goog-credential",
+    "x-goog-signature",
 ];
 
 /// Where a request from inside carries a credential, if it does: the name of the header or query
@@ -82,9 +102,11 @@ const CREDENTIAL_PARAMETERS: [&str; 24] = [
 pub fn foreign_credential(headers: &HeaderMap, uri: &hyper::Uri) -> Option<String> {
     let in_header = headers.iter().find(|(name, value)| {
         let value = value.as_bytes();
-        let named = CREDENTIAL_WORDS
-            .iter()
-            .any(|word| name.as_str().contains(word));
+        let named = names_credential(name.as_str())
+            // Browsers can send no other header with a WebSocket, so credentials travel in the
+            // value of this one.
+            || (*name == "sec-websocket-protocol"
+                && names_credential(&String::from_utf8_lossy(value).to_ascii_lowercase()));
         named && !value.is_empty() && !is_placeholder(value)
     });
     if let Some((name, _)) = in_header {
@@ -104,6 +126,10 @@ pub fn foreign_credential(headers: &HeaderMap, uri: &hyper::Uri) -> Option<Strin
         (carries && !value.is_empty() && !is_placeholder(value.as_bytes()))
             .then(|| format!("query parameter {name}"))
     })
+}
+
+fn names_credential(text: &str) -> bool {
+    CREDENTIAL_WORDS.iter().any(|word| text.contains(word))
 }
 
 /// The placeholder alone, or after a scheme.
@@ -195,6 +221,19 @@ pub(crate) fn strip_posing(headers: &mut HeaderMap) {
     }
 }
 
+/// As [`strip_posing`], for a model endpoint: every credential, since there only ours is meant.
+pub(crate) fn strip_for_model(headers: &mut HeaderMap) {
+    strip_posing(headers);
+    let listed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| names_credential(name.as_str()))
+        .cloned()
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+}
+
 /// As [`strip_posing`], for a named host: where a page came from is its affair.
 pub(crate) fn strip_for_host(headers: &mut HeaderMap) {
     let (origin, referer) = (headers.remove("origin"), headers.remove("referer"));
@@ -238,6 +277,24 @@ mod tests {
             (&[("private-token", "x")], plain),
             (&[("x-vault-token", "x")], plain),
             (&[("x-amz-security-token", "x")], plain),
+            (&[("x-auth-key", "x")], plain),
+            (&[("ocp-apim-subscription-key", "x")], plain),
+            (
+                &[(
+                    "sec-websocket-protocol",
+                    "realtime, openai-insecure-api-key.x",
+                )],
+                plain,
+            ),
+            (
+                &[(
+                    "sec-websocket-protocol",
+                    "base64url.Bearer.Authorization.k8s.io.eA",
+                )],
+                plain,
+            ),
+            (&[], "https://a.example/x?X-Amz-Signature=x"),
+            (&[], "https://a.example/x?X-Amz-Security-Token=x"),
             (
                 &[("authorization", "Bearer the-gateway-adds-the-key x")],
                 plain,
@@ -260,6 +317,9 @@ mod tests {
             (&[("x-api-key", "the-gateway-adds-the-key")], plain),
             (&[("authorization", "")], plain),
             (&[("accept", "token")], plain),
+            (&[("sec-websocket-protocol", "graphql-ws")], plain),
+            (&[("mcp-session-id", "x")], plain),
+            (&[], "https://a.example/x?pageToken=x&sort=key"),
             (&[], "https://a.example/token?tokens=1&key="),
         ] {
             assert_eq!(found(headers, uri), None, "{headers:?} {uri}");

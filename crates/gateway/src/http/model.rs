@@ -21,7 +21,7 @@ use hyper_util::rt::TokioExecutor;
 use portcullis_model::{Digest, Recorded, Refusal};
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
-use super::headers::{strip_hop, strip_posing};
+use super::headers::{foreign_credential, strip_for_model, strip_hop};
 use super::room::Room;
 use super::scan::MODEL_MAX_BYTES;
 use super::{Credential, tls, upload};
@@ -197,6 +197,13 @@ impl ModelCall {
         self.model.as_deref()
     }
 
+    /// Where its URL carries a credential, if it does: that of another account would count, whatever
+    /// header we add. Those in headers are taken out.
+    pub fn foreign_credential(&self) -> Option<String> {
+        let uri = format!("http://model.invalid{}", self.rest).parse().ok()?;
+        foreign_credential(&HeaderMap::new(), &uri)
+    }
+
     /// Its method.
     pub fn method(&self) -> &Method {
         &self.method
@@ -282,7 +289,7 @@ fn outgoing(endpoint: &Endpoint, call: ModelCall) -> Result<Request<Full<Bytes>>
     let target = endpoint.target(&call.rest)?;
     let mut headers = call.headers;
     strip_hop(&mut headers);
-    strip_posing(&mut headers);
+    strip_for_model(&mut headers);
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         headers.remove(name);
     }

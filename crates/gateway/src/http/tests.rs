@@ -115,6 +115,7 @@ fn json(body: &str) -> Request<Full<Bytes>> {
         .header("authorization", "Bearer from-inside")
         .header("x-api-key", "from-inside")
         .header("cookie", "from=inside")
+        .header("x-auth-key", "from-inside")
         .header("x-forwarded-for", "1.2.3.4")
         .header("anthropic-version", "2023-06-01")
         .body(Full::new(Bytes::from(body.to_owned())))
@@ -161,7 +162,7 @@ async fn a_model_call_leaves_with_our_key_and_nothing_of_theirs() {
     assert_eq!(path, "/v1/chat");
     assert_eq!(sent.get_all("authorization").iter().count(), 1);
     assert_eq!(sent["authorization"], "Bearer sk-outside");
-    for name in ["x-api-key", "cookie", "x-forwarded-for"] {
+    for name in ["x-api-key", "cookie", "x-auth-key", "x-forwarded-for"] {
         assert!(!sent.contains_key(name), "{name}");
     }
     assert_eq!(sent["anthropic-version"], "2023-06-01");
@@ -210,6 +211,15 @@ async fn bounds_cut_an_answer_and_redirects_are_not_followed() {
     let big = Request::post("/")
         .body(Full::new(Bytes::from(vec![b' '; 9 << 20])))
         .unwrap();
+    for (rest, foreign) in [
+        ("/v1beta/models/m:generateContent?key=theirs", true),
+        ("/chat?alt=sse&access_token=theirs", true),
+        ("/chat?alt=sse&key=the-gateway-adds-the-key", false),
+        ("/chat?max_tokens=5", false),
+    ] {
+        let call = ModelCall::read(json("{}"), rest, &room()).await.unwrap();
+        assert_eq!(call.foreign_credential().is_some(), foreign, "{rest}");
+    }
     let refusal = ModelCall::read(big, "/x", &room()).await.unwrap_err();
     assert_eq!(refusal.code, "model-request-too-large");
 }

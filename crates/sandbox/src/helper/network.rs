@@ -196,14 +196,17 @@ fn new_route(family: AddressFamily) -> Vec<u8> {
     const SCOPE_HOST: u8 = 254;
     const TYPE_LOCAL: u8 = 2;
     const OUTPUT_DEVICE: u16 = 4;
-    let mut message = Vec::with_capacity(36);
-    message.extend(36_u32.to_ne_bytes());
+    const PREFERRED_SOURCE: u16 = 7;
+    let family = u8::try_from(family.as_raw()).unwrap_or_default();
+    let four = family == 2;
+    let length: u32 = if four { 44 } else { 36 };
+    let mut message = Vec::new();
+    message.extend(length.to_ne_bytes());
     message.extend(NEW_ROUTE.to_ne_bytes());
     message.extend(REQUEST_ACK_CREATE.to_ne_bytes());
     message.extend(1_u32.to_ne_bytes());
     message.extend(0_u32.to_ne_bytes());
-    let family = u8::try_from(family.as_raw()).unwrap_or_default();
-    let scope = if family == 2 { SCOPE_HOST } else { 0 };
+    let scope = if four { SCOPE_HOST } else { 0 };
     message.extend([
         family,
         0,
@@ -218,5 +221,12 @@ fn new_route(family: AddressFamily) -> Vec<u8> {
     message.extend(8_u16.to_ne_bytes());
     message.extend(OUTPUT_DEVICE.to_ne_bytes());
     message.extend(LOOPBACK.to_ne_bytes());
+    if four {
+        // As IPv6 does by itself: programs that ask for their own address by the way to another
+        // (and then listen there) learn that of loopback.
+        message.extend(8_u16.to_ne_bytes());
+        message.extend(PREFERRED_SOURCE.to_ne_bytes());
+        message.extend([127, 0, 0, 1]);
+    }
     message
 }

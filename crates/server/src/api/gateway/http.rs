@@ -59,6 +59,24 @@ pub(super) async fn call(
     let lease = LeaseKind::Endpoint(id.clone());
     let call = ModelCall::read(request, rest, &app.rooms.of(caller.run.id)).await?;
     let asked = call.model_asked().unwrap_or_default().to_owned();
+    if let Some(place) = call.foreign_credential() {
+        let refusal = Refusal::denied(
+            "foreign-credential",
+            "a call to a model carries a credential that nobody lent",
+        )
+        .received(&place)
+        .next("leave it out: the gateway adds the endpoint's own");
+        app.record_denial(
+            caller.actor(),
+            Some(caller.run.id),
+            "model.call",
+            format!("endpoint {id} model {asked}"),
+            &refusal,
+            app.state_decision(&caller.state),
+        )
+        .await;
+        return Err(refusal.into());
+    }
     let record = caller.state.inventory.endpoints.get(id).cloned();
     let allowed = record
         .as_ref()
