@@ -239,8 +239,9 @@ fn a_change_of_a_run_that_read_what_nobody_trusts_takes_one_approval_more() {
         known.contains("news.test").then_some(())
     });
     for (trust, file, enough) in [("--trust", "src/a.txt", 1), ("--host", "src/b.txt", 2)] {
+        // A push between the word that the run stands still and its doing so is refused.
         let script = format!(
-            "{NO_PROXY}curl -sS http://{host}/today\n{}\ngit push",
+            "{NO_PROXY}curl -sS http://{host}/today\n{}\nuntil git push; do sleep 0.2; done",
             committing(file, "a")
         );
         let task = house.task("ada", &[trust, &host]);

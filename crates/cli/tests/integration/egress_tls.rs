@@ -211,3 +211,51 @@ fn a_certificate_that_ends_during_a_request_refuses_the_next_one() {
     assert_eq!(done.out, "last\nhas expired\n", "{done:?}");
     assert_eq!(outside.seen().len(), 1);
 }
+
+/// Speaks, waits for the answer to what it said, and speaks on; then reads how the call ended.
+const CALL: &str = "const call = require('http2').connect('https://' + process.argv[1]);
+const stream = call.request({ ':method': 'POST', ':path': '/shop.Desk/Talk', 'content-type': 'application/grpc', te: 'trailers' });
+const words = ['one', 'two', 'three'];
+let heard = '';
+stream.on('response', head => console.log('status', head[':status'], head['content-type']));
+stream.on('data', piece => {
+    heard += piece;
+    if (!heard.endsWith(words[0])) return;
+    words.shift();
+    if (words.length) stream.write(words[0]); else stream.end();
+});
+stream.on('trailers', last => console.log('trailers', last['grpc-status'], last['grpc-message'], last['set-cookie']));
+stream.on('close', () => { console.log('heard', heard); call.close(); });
+stream.write(words[0]);
+";
+
+#[test]
+fn a_call_of_grpc_goes_both_ways_and_tells_how_it_ended() {
+    let voucher = Voucher::new();
+    let host = format!(
+        "desk.test:{}",
+        voucher.shield("desk.test", century(), Behind::Http2)
+    );
+    let files = tempfile::tempdir().unwrap();
+    let authorities = files.path().join("authorities.pem");
+    std::fs::write(&authorities, &voucher.pem).unwrap();
+    let more = format!("extra_authorities = \"{}\"", authorities.display());
+    let hosts = [host.clone()];
+    let house = house_with(Plan::default(), &hosts, &more);
+    allow(&house, &hosts, "");
+    let script = format!(
+        "{NO_PROXY}export CALL={}\n\
+         command -v node >/dev/null || {{ echo node is not here; exit 0; }}\n\
+         node -e \"$CALL\" {host}",
+        quoted(CALL)
+    );
+    let done = house
+        .run(&house.task("ada", &["--trust", &host]), &script)
+        .ok();
+    if done.out == "node is not here\n" {
+        return;
+    }
+    let expected =
+        "status 200 application/grpc\ntrailers 0 trailers undefined\nheard onetwothree\n";
+    assert_eq!(done.out, expected, "{done:?}");
+}

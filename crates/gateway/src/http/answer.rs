@@ -13,9 +13,9 @@ use portcullis_model::Digest;
 use portcullis_model::digest::Hasher;
 use tokio::sync::oneshot;
 
-use super::headers::strip_answer;
+use super::headers::{announce_trailers, is_grpc, passing_trailers, strip_answer};
 use super::scan::{SCAN_MAX_BYTES, served_model};
-use crate::git::body::{BodySender, StreamBody};
+use crate::git::body::{BodySender, StreamBody, Trailers};
 
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +139,10 @@ pub(crate) async fn forward(
     let (mut head, mut body) = answer.into_parts();
     let content_type = plain_type(&head.headers);
     strip_answer(&mut head.headers);
+    let grpc = is_grpc(&head.headers);
+    if grpc {
+        announce_trailers(&mut head.headers);
+    }
     head.extensions.clear();
     let mut exchange = Exchange {
         asked,
@@ -146,7 +150,12 @@ pub(crate) async fn forward(
         content_type,
         watched: Watched::default(),
     };
-    let mut first = next_at_once(&mut body).await;
+    // What follows the body of a call is a part of it.
+    let mut first = if grpc {
+        None
+    } else {
+        next_at_once(&mut body).await
+    };
     let whole = match &first {
         Some(None) => true,
         Some(Some(Ok(frame))) => body.is_end_stream() && fits(frame, bounds),
@@ -163,14 +172,14 @@ pub(crate) async fn forward(
             ending: Ending(Over::Already(Box::new(exchange.over(Ok(()))))),
         };
     }
-    let (sender, stream) = StreamBody::channel();
+    let (sender, stream, trailers) = StreamBody::with_trailers();
     let (done, later) = oneshot::channel();
     tokio::spawn(async move {
         let left = bounds
             .total_time
             .saturating_sub(exchange.asked.began.elapsed());
         let result = tokio::select! {
-            result = tokio::time::timeout(left, pump(first, body, &sender, &mut exchange, bounds)) => result
+            result = tokio::time::timeout(left, pump(first, body, &sender, &trailers, &mut exchange, bounds)) => result
                 .unwrap_or_else(|_| Err("it took too long".to_owned())),
             () = sender.closed() => Err("the client went away".to_owned()),
             () = stop => Err("the run ended, or was halted".to_owned()),
@@ -285,6 +294,7 @@ async fn pump(
     mut first: Option<Option<Result<Frame<Bytes>, hyper::Error>>>,
     mut body: Incoming,
     sender: &BodySender,
+    trailers: &Trailers,
     exchange: &mut Exchange,
     bounds: Bounds,
 ) -> Result<(), String> {
@@ -299,9 +309,14 @@ async fn pump(
             return Ok(());
         };
         let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
-        // Trailers belong to a hop, and say nothing that a client needs.
-        let Ok(piece) = frame.into_data() else {
-            continue;
+        let piece = match frame.into_data() {
+            Ok(piece) => piece,
+            Err(frame) => {
+                if let Ok(last) = frame.into_trailers() {
+                    trailers.leave(passing_trailers(last));
+                }
+                continue;
+            }
         };
         exchange.watched.see(&piece, &exchange.asked, bounds);
         if exchange.watched.bytes > bounds.answer_bytes {

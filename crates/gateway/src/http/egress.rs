@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
 use super::destination::{AddressRule, Destination};
-use super::headers::{strip_answer, strip_for_host, strip_hop};
+use super::headers::{ask_for_trailers, is_grpc, strip_answer, strip_for_host, strip_hop};
 use super::room::{Held, Room};
 use super::tls;
 use super::tunnel::{TunnelBounds, TunnelOutcome, splice};
@@ -281,6 +281,9 @@ fn outgoing(
     // Written anew: the host from the URL, the length from the body.
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         head.headers.remove(name);
+    }
+    if is_grpc(&head.headers) {
+        ask_for_trailers(&mut head.headers);
     }
     Ok(Request::from_parts(head, body.into()))
 }

@@ -183,6 +183,49 @@ const ANSWER_DROPPED: &[&str] = &[
     "portcullis-as-of",
 ];
 
+/// The trailers of an answer that pass: gRPC says there how a call ended.
+const GRPC_TRAILERS: &str = "grpc-status, grpc-message, grpc-status-details-bin";
+
+/// Whether a message is one of gRPC's.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(hyper::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Says that the trailers of gRPC are understood.
+pub(crate) fn ask_for_trailers(headers: &mut HeaderMap) {
+    headers.insert(
+        hyper::header::TE,
+        hyper::header::HeaderValue::from_static("trailers"),
+    );
+}
+
+/// Says that the trailers of gRPC may follow.
+pub(crate) fn announce_trailers(headers: &mut HeaderMap) {
+    headers.insert(
+        hyper::header::TRAILER,
+        hyper::header::HeaderValue::from_static(GRPC_TRAILERS),
+    );
+}
+
+/// What passes of the trailers of an answer.
+pub(crate) fn passing_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    let others: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            !GRPC_TRAILERS
+                .split(", ")
+                .any(|known| known == name.as_str())
+        })
+        .cloned()
+        .collect();
+    for name in others {
+        trailers.remove(name);
+    }
+    trailers
+}
+
 /// Removes what belongs to one hop, the fields that `Connection` lists among it.
 pub(crate) fn strip_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers

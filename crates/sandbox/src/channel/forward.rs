@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, TE, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::BoxBody};
 use hyper::body::Incoming;
@@ -198,6 +198,11 @@ impl Forwarder {
         let (mut head, body) = request.into_parts();
         strip_hop_by_hop(&mut head.headers);
         strip_claims(&mut head.headers);
+        if is_grpc(&head.headers) {
+            // Of each hop on its own: the answer's end tells how the call ended.
+            head.headers
+                .insert(TE, HeaderValue::from_static("trailers"));
+        }
         // `authorization` towards the gateway is the proof's. What the program meant for another
         // host travels under another name; what it meant for the gateway is a placeholder.
         if let Some(theirs) = head.headers.remove(AUTHORIZATION)
@@ -312,6 +317,12 @@ where
     if let Err(error) = tokio::io::copy_bidirectional(inside, outside).await {
         tracing::debug!(error = %error, "a tunnel broke off");
     }
+}
+
+fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn say_websocket(headers: &mut http::HeaderMap) {

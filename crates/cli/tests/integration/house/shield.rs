@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -24,7 +25,8 @@ pub(crate) struct Voucher {
 pub(crate) enum Behind {
     /// A host that speaks HTTP/1.1 at this port, whatever it is sent.
     Plain(u16),
-    /// Nothing: it answers in HTTP/2 alone, with the version and path that it was asked.
+    /// Nothing: it answers in HTTP/2 alone, with the version and path that it was asked; to gRPC
+    /// with what it hears as it hears it, and with trailers.
     Http2,
 }
 
@@ -84,6 +86,8 @@ pub(crate) fn whole_seconds(time: SystemTime) -> Duration {
     Duration::from_secs(since.as_secs())
 }
 
+type Body = BoxBody<Bytes, hyper::Error>;
+
 async fn accept(listener: std::net::TcpListener, acceptor: TlsAcceptor, behind: Behind) {
     let listener = TcpListener::from_std(listener).unwrap();
     while let Ok((stream, _)) = listener.accept().await {
@@ -108,7 +112,23 @@ async fn accept(listener: std::net::TcpListener, acceptor: TlsAcceptor, behind: 
     }
 }
 
-async fn told(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn told(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    let of = |name: &str| {
+        let value = request.headers().get(name);
+        value.map_or("", |value| value.to_str().unwrap()).to_owned()
+    };
+    if of("content-type").starts_with("application/grpc") {
+        let mut trailers = hyper::HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        trailers.insert("grpc-message", of("te").parse().unwrap());
+        trailers.insert("set-cookie", "a=b".parse().unwrap());
+        let echo = request
+            .into_body()
+            .with_trailers(async move { Some(Ok(trailers)) });
+        let answer = Response::builder().header("content-type", "application/grpc");
+        return Ok(answer.body(echo.boxed()).unwrap());
+    }
     let text = format!("{:?} {}\n", request.version(), request.uri());
-    Ok(Response::new(Full::new(text.into())))
+    let text = Full::new(Bytes::from(text)).map_err(|never| match never {});
+    Ok(Response::new(text.boxed()))
 }
