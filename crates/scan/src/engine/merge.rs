@@ -581,6 +581,43 @@ pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &
     }
 }
 
+/// A comment that tells bors or Tide to merge, written by automation.
+pub(super) fn commanded(engine: &mut Engine<'_>, event: &Event, way: &Way) {
+    let (Some(pull), Some(subject), Some(text)) = (
+        &event.pull_request,
+        engine.subject(event.repository),
+        &event.text,
+    ) else {
+        return;
+    };
+    if pull.author == event.actor {
+        return;
+    }
+    for bot in &subject.bots {
+        let told = match bot.product {
+            "Tide" => text.contains("/lgtm") && text.contains("/approve"),
+            "bors" => text.contains("bors r+") || text.contains("bors merge"),
+            _ => false,
+        };
+        if told
+            && let Duty::Merges {
+                authors,
+                needs,
+                why,
+                ..
+            } = &bot.duty
+            && concerns(authors, bot, &pull.author)
+        {
+            let rest: Vec<Need> = needs
+                .iter()
+                .filter(|need| !matches!(need, Need::Command(_)))
+                .cloned()
+                .collect();
+            bot_merges(engine, event, pull, bot, &rest, false, why, way);
+        }
+    }
+}
+
 fn concerns(authors: &Authors, bot: &Bot, author: &Actor) -> bool {
     let login = match author {
         Actor::Bot(login) => login.as_str(),

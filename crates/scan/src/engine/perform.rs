@@ -473,6 +473,7 @@ fn perform(
                     credential.actor(),
                 )
             };
+            merge::commanded(engine, &event, &way);
             engine.happens(event, way);
         }
         Op::Issue => {
