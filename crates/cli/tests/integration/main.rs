@@ -19,6 +19,7 @@ mod approvals;
 mod bad_input;
 mod bodies;
 mod breaker;
+mod budget;
 mod clocks;
 mod command_line;
 mod crash;

@@ -210,7 +210,15 @@ fn later(app: &Arc<App>, actor: Actor, run: RunId) {
 
 /// Writes one entry and answers who waits for it.
 async fn write(app: &App, actor: &Actor, run: RunId, batch: (Vec<Wanted>, Vec<Outcome>)) {
-    let (wanted, ended) = batch;
+    let (mut wanted, ended) = batch;
+    // Each was decided before the others of its entry were counted.
+    let left = usize::try_from(calls_left(app, run)).unwrap_or(usize::MAX);
+    for over in wanted.drain(left.min(wanted.len())..) {
+        let _gone = over.answer.send(Err(used_up()));
+    }
+    if wanted.is_empty() && ended.is_empty() {
+        return;
+    }
     let body = body_of(run, wanted.iter().map(|wanted| &wanted.lease), &ended);
     let (permits, answers): (Vec<_>, Vec<_>) = wanted
         .into_iter()
@@ -240,6 +248,21 @@ async fn write(app: &App, actor: &Actor, run: RunId, batch: (Vec<Wanted>, Vec<Ou
             }
         }
     }
+}
+
+/// How many calls the run's budget still holds.
+fn calls_left(app: &App, run: RunId) -> u64 {
+    let state = app.state();
+    let left = state.runs.get(&run).and_then(|run| {
+        let task = state.tasks.get(&run.task)?;
+        Some(task.payload.budgets.calls.saturating_sub(run.used.calls))
+    });
+    left.unwrap_or(0)
+}
+
+fn used_up() -> Refusal {
+    Refusal::denied("calls-used-up", "the run's budget of calls is used up")
+        .next("end the run; a new task can carry a new budget")
 }
 
 async fn note(app: &App, actor: &Actor, body: CallsObserved) {

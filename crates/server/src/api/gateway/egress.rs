@@ -92,7 +92,8 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     let action = Action::NetConnect(facts.clone());
     let permit = decide(app, &caller, action, &resource).await?;
     taint(app, &caller, &destination, &head.method, &uri).await?;
-    let recorded = calls::grant(app, &caller, permit, &lease).await?;
+    let recorded = calls::grant(app, &caller, permit, &lease).await;
+    let recorded = noted(app, &caller, &resource, recorded).await?;
     head.uri = uri;
     let (body, broken) = match rest {
         None => (Upload::from(body), BrokenOff::default()),
