@@ -254,17 +254,21 @@ impl FromStr for Thumbprint {
     type Err = Refusal;
 
     fn from_str(text: &str) -> Result<Self, Refusal> {
-        URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(Self)
-            .ok_or_else(|| {
-                Refusal::malformed("key thumbprint")
-                    .expected("43 characters of base64url without padding")
-                    .received(text)
-            })
+        read_32("key thumbprint", text).map(Self)
     }
+}
+
+/// Reads 32 bytes in base64url; `what` names them in the refusal.
+pub(crate) fn read_32(what: &str, text: &str) -> Result<[u8; 32], Refusal> {
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| {
+            Refusal::malformed(what)
+                .expected("43 characters of base64url without padding")
+                .received(text)
+        })
 }
 
 impl Serialize for Thumbprint {

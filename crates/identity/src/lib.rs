@@ -17,6 +17,8 @@
 pub mod client;
 pub mod custody;
 pub mod dpop;
+#[cfg(test)]
+mod house;
 mod jws;
 pub mod key;
 pub mod replay;

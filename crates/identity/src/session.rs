@@ -27,7 +27,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_model::{Refusal, Timestamp};
 
 use crate::dpop::Caller;
-use crate::key::Thumbprint;
+use crate::key::{Thumbprint, read_32};
 use crate::token::{Claims, TokenVerifier};
 
 /// The header of later requests, and of the answer that opens a session.
@@ -58,15 +58,7 @@ impl std::str::FromStr for Share {
     type Err = Refusal;
 
     fn from_str(text: &str) -> Result<Self, Refusal> {
-        URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(Self)
-            .ok_or_else(|| {
-                Refusal::malformed("session share")
-                    .expected("43 characters of base64url without padding")
-            })
+        read_32("session share", text).map(Self)
     }
 }
 

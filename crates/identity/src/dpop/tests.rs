@@ -2,72 +2,16 @@ use portcullis_model::{RunId, Secret};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::{RunCredential, RunKey};
-use crate::replay::ReplayLimits;
-use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::token::{TokenIssuer, TokenRequest};
+use crate::client::RunKey;
+use crate::house::{House, NOW, replay};
 
 const URL: &str = "https://gate.example/git/web/info/refs";
-const NOW: Timestamp = Timestamp::from_ms(1_795_250_000_000);
-
-fn replay() -> ReplayCache {
-    ReplayCache::new(
-        ReplayLimits::default(),
-        PROOF_MAX_AGE_S,
-        Timestamp::from_ms(0),
-    )
-}
 
 const fn call(url: &str) -> Call<'_> {
     Call { method: "GET", url }
 }
 
-struct House {
-    verifier: TokenVerifier,
-    issuer: TokenIssuer,
-    replay: ReplayCache,
-    run: SpiffeId,
-}
-
-fn house() -> House {
-    let domain: TrustDomain = "ship.example".parse().unwrap();
-    let issuer = TokenIssuer::new(domain.clone(), P256Key::generate().unwrap());
-    let keys = vec![issuer.public().clone()];
-    House {
-        verifier: TokenVerifier::new(domain.clone(), "https://gate.example", keys).unwrap(),
-        run: SpiffeId::run(&domain, &"fix-bot".parse().unwrap(), RunId(42)),
-        replay: replay(),
-        issuer,
-    }
-}
-
 impl House {
-    fn credential(&self) -> RunCredential {
-        let key = RunKey::generate().unwrap();
-        let request = TokenRequest {
-            subject: &self.run,
-            audience: "https://gate.example",
-            holder: *key.thumbprint(),
-            life_ms: 600_000,
-        };
-        let token = self.issuer.issue(&request, NOW).unwrap();
-        key.with_token(token.text)
-    }
-
-    fn authenticate(
-        &self,
-        headers: [&str; 2],
-        call: Call<'_>,
-        now: Timestamp,
-    ) -> Result<Caller, Refusal> {
-        let [authorization, dpop] = headers;
-        let headers = UnverifiedHeaders {
-            authorization,
-            dpop,
-        };
-        authenticate(&self.verifier, &self.replay, headers, call, now)
-    }
-
     fn code(&self, headers: [&str; 2], call: Call<'_>, now: Timestamp) -> String {
         match self.authenticate(headers, call, now) {
             Ok(_) => "ok".to_owned(),
@@ -78,7 +22,7 @@ impl House {
 
 #[test]
 fn a_run_is_known_by_its_token_and_key_once_per_proof() {
-    let house = house();
+    let house = House::new();
     let credential = house.credential();
     let [(name, authorization), (proof_name, proof)] = credential.headers("GET", URL, NOW).unwrap();
     assert_eq!((name, proof_name), ("authorization", "dpop"));
@@ -106,7 +50,7 @@ fn a_run_is_known_by_its_token_and_key_once_per_proof() {
 
 #[test]
 fn a_refused_proof_is_not_remembered_and_costs_no_room() {
-    let house = house();
+    let house = House::new();
     let credential = house.credential();
     let [(_, authorization), (_, proof)] = credential.headers("GET", URL, NOW).unwrap();
     let headers = [authorization.expose().as_str(), proof.expose().as_str()];
@@ -156,7 +100,7 @@ fn a_refused_proof_is_not_remembered_and_costs_no_room() {
 
 #[test]
 fn a_stolen_token_is_worth_nothing_without_its_key() {
-    let house = house();
+    let house = House::new();
     let (victim, thief) = (house.credential(), house.credential());
     let [(_, stolen), (_, victims_proof)] = victim.headers("GET", URL, NOW).unwrap();
     let [(_, own), (_, proof)] = thief.headers("GET", URL, NOW).unwrap();

@@ -1,71 +1,23 @@
-use portcullis_model::{RunId, Secret};
+use portcullis_model::Secret;
 
 use super::*;
-use crate::client::{RunCredential, RunKey, RunSession};
-use crate::dpop::{self, Call, PROOF_MAX_AGE_S, UnverifiedHeaders};
-use crate::key::P256Key;
-use crate::replay::{ReplayCache, ReplayLimits};
-use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::token::{TokenIssuer, TokenRequest};
+use crate::client::{RunCredential, RunSession};
+use crate::dpop::Call;
+use crate::house::{House, NOW, TOKEN_LIFE_MS};
 
-const NOW: Timestamp = Timestamp::from_ms(1_795_250_000_000);
-const AUDIENCE: &str = "https://gate.example";
 const URL: &str = "https://gate.example/gateway/v1/egress";
-const TOKEN_LIFE_MS: u64 = 600_000;
 const SAID: Said<'_> = Said {
     method: "GET",
     path: "/gateway/v1/egress",
     destination: "https://example.org/a?b",
 };
 
-struct House {
-    verifier: TokenVerifier,
-    issuer: TokenIssuer,
-    replay: ReplayCache,
-    run: SpiffeId,
-}
-
-fn house() -> House {
-    let domain: TrustDomain = "ship.example".parse().unwrap();
-    let issuer = TokenIssuer::new(domain.clone(), P256Key::generate().unwrap());
-    let keys = vec![issuer.public().clone()];
-    House {
-        verifier: TokenVerifier::new(domain.clone(), AUDIENCE, keys).unwrap(),
-        run: SpiffeId::run(&domain, &"fix-bot".parse().unwrap(), RunId(42)),
-        replay: ReplayCache::new(
-            ReplayLimits::default(),
-            PROOF_MAX_AGE_S,
-            Timestamp::from_ms(0),
-        ),
-        issuer,
-    }
-}
-
 impl House {
-    fn token(&self, key: &RunKey, now: Timestamp) -> Secret<String> {
-        let request = TokenRequest {
-            subject: &self.run,
-            audience: AUDIENCE,
-            holder: *key.thumbprint(),
-            life_ms: TOKEN_LIFE_MS,
-        };
-        self.issuer.issue(&request, now).unwrap().text
-    }
-
-    fn credential(&self) -> RunCredential {
-        let key = RunKey::generate().unwrap();
-        let token = self.token(&key, NOW);
-        key.with_token(token)
-    }
-
     fn caller(&self, headers: &[(&'static str, Secret<String>); 2], url: &str) -> Caller {
         let [(_, authorization), (_, dpop)] = headers;
-        let headers = UnverifiedHeaders {
-            authorization: authorization.expose(),
-            dpop: dpop.expose(),
-        };
         let call = Call { method: "GET", url };
-        dpop::authenticate(&self.verifier, &self.replay, headers, call, NOW).unwrap()
+        self.authenticate([authorization.expose(), dpop.expose()], call, NOW)
+            .unwrap()
     }
 
     /// Both halves of a session.
@@ -75,7 +27,13 @@ impl House {
         (opening.accept(&share.to_string()).unwrap(), session)
     }
 
-    fn code(&self, session: &mut Session, value: &str, said: Said<'_>, now: Timestamp) -> String {
+    fn outcome(
+        &self,
+        session: &mut Session,
+        value: &str,
+        said: Said<'_>,
+        now: Timestamp,
+    ) -> String {
         match session.verify(&self.verifier, value, said, now) {
             Ok(claims) => claims.run.to_string(),
             Err(refusal) => refusal.code,
@@ -85,29 +43,35 @@ impl House {
 
 #[test]
 fn requests_are_known_one_after_the_other_and_each_once() {
-    let (house, mut proofs) = (house(), Vec::new());
+    let (house, mut proofs) = (House::new(), Vec::new());
     let credential = house.credential();
     let (mut ours, mut theirs) = house.open(&credential);
     for _ in 0..3 {
         let proof = credential.next(&mut ours, SAID).unwrap();
         assert!(proof.len() <= VALUE_MAX_BYTES);
-        assert_eq!(house.code(&mut theirs, &proof, SAID, NOW), "run-42");
+        assert_eq!(house.outcome(&mut theirs, &proof, SAID, NOW), "run-42");
         proofs.push(proof);
     }
     for proof in &proofs {
-        assert_eq!(house.code(&mut theirs, proof, SAID, NOW), "session-number");
+        assert_eq!(
+            house.outcome(&mut theirs, proof, SAID, NOW),
+            "session-number"
+        );
     }
     // What comes too early does not hold either, and does no harm.
     let fourth = credential.next(&mut ours, SAID).unwrap();
     let fifth = credential.next(&mut ours, SAID).unwrap();
-    assert_eq!(house.code(&mut theirs, &fifth, SAID, NOW), "session-number");
-    assert_eq!(house.code(&mut theirs, &fourth, SAID, NOW), "run-42");
-    assert_eq!(house.code(&mut theirs, &fifth, SAID, NOW), "run-42");
+    assert_eq!(
+        house.outcome(&mut theirs, &fifth, SAID, NOW),
+        "session-number"
+    );
+    assert_eq!(house.outcome(&mut theirs, &fourth, SAID, NOW), "run-42");
+    assert_eq!(house.outcome(&mut theirs, &fifth, SAID, NOW), "run-42");
 }
 
 #[test]
 fn a_proof_is_for_one_request_of_one_session() {
-    let house = house();
+    let house = House::new();
     let credential = house.credential();
     let (mut ours, mut theirs) = house.open(&credential);
     let (_, mut other) = house.open(&credential);
@@ -137,13 +101,22 @@ fn a_proof_is_for_one_request_of_one_session() {
         },
     ];
     for said in others {
-        assert_eq!(house.code(&mut theirs, &proof, said, NOW), "session-proof");
+        assert_eq!(
+            house.outcome(&mut theirs, &proof, said, NOW),
+            "session-proof"
+        );
     }
-    assert_eq!(house.code(&mut other, &proof, SAID, NOW), "session-proof");
+    assert_eq!(
+        house.outcome(&mut other, &proof, SAID, NOW),
+        "session-proof"
+    );
     let (number, mac) = proof.split_once('.').unwrap();
     let flipped = if mac.starts_with('A') { "B" } else { "A" };
     let forged = format!("{number}.{flipped}{}", &mac[1..]);
-    assert_eq!(house.code(&mut theirs, &forged, SAID, NOW), "session-proof");
+    assert_eq!(
+        house.outcome(&mut theirs, &forged, SAID, NOW),
+        "session-proof"
+    );
     for text in [
         "",
         ".",
@@ -157,31 +130,34 @@ fn a_proof_is_for_one_request_of_one_session() {
         &format!("99999999999999999999.{mac}"),
         &format!("{}1.{mac}", "0".repeat(40)),
     ] {
-        let code = house.code(&mut theirs, text, SAID, NOW);
+        let code = house.outcome(&mut theirs, text, SAID, NOW);
         assert_eq!(code, "malformed-session-proof", "{text}");
     }
-    assert_eq!(house.code(&mut theirs, &proof, SAID, NOW), "run-42");
+    assert_eq!(house.outcome(&mut theirs, &proof, SAID, NOW), "run-42");
 }
 
 #[test]
 fn a_session_is_worth_as_much_as_the_token_that_opened_it() {
-    let house = house();
+    let house = House::new();
     let credential = house.credential();
     let (mut ours, mut theirs) = house.open(&credential);
     let proof = credential.next(&mut ours, SAID).unwrap();
     let late = NOW.plus_ms(TOKEN_LIFE_MS);
-    assert_eq!(house.code(&mut theirs, &proof, SAID, late), "token-expired");
+    assert_eq!(
+        house.outcome(&mut theirs, &proof, SAID, late),
+        "token-expired"
+    );
     // With a new token the launcher begins anew.
-    credential.renew(house.token(credential.key(), NOW));
+    credential.renew(house.token(credential.key()));
     assert_eq!(credential.next(&mut ours, SAID), None);
     let (mut ours, mut theirs) = house.open(&credential);
     let proof = credential.next(&mut ours, SAID).unwrap();
-    assert_eq!(house.code(&mut theirs, &proof, SAID, NOW), "run-42");
+    assert_eq!(house.outcome(&mut theirs, &proof, SAID, NOW), "run-42");
 }
 
 #[test]
 fn nobody_but_the_runs_key_can_offer_a_share() {
-    let house = house();
+    let house = House::new();
     let credential = house.credential();
     let (headers, _) = credential.opening("GET", URL, NOW).unwrap();
     let (honest, mine) = (
@@ -204,21 +180,17 @@ fn nobody_but_the_runs_key_can_offer_a_share() {
         URL_SAFE_NO_PAD.encode(altered),
         parts[2]
     );
-    let forged = UnverifiedHeaders {
-        authorization: headers[0].1.expose(),
-        dpop: &forged,
-    };
     let call = Call {
         method: "GET",
         url: URL,
     };
-    let refused = dpop::authenticate(&house.verifier, &house.replay, forged, call, NOW);
+    let refused = house.authenticate([headers[0].1.expose(), &forged], call, NOW);
     assert_eq!(refused.unwrap_err().code, "dpop-proof-signature");
 }
 
 #[test]
 fn shares_that_are_none_open_nothing() {
-    let house = house();
+    let house = House::new();
     let credential = house.credential();
     for share in [
         "",
@@ -253,7 +225,10 @@ fn shares_that_are_none_open_nothing() {
     let other = Offer::new(*credential.key().thumbprint()).unwrap().share();
     let mut ours = opening.accept(&other.to_string()).unwrap();
     let proof = credential.next(&mut ours, SAID).unwrap();
-    assert_eq!(house.code(&mut theirs, &proof, SAID, NOW), "session-proof");
+    assert_eq!(
+        house.outcome(&mut theirs, &proof, SAID, NOW),
+        "session-proof"
+    );
     // Without an offer there is no session.
     let plain = credential.headers("GET", URL, NOW).unwrap();
     assert!(Session::open(&house.caller(&plain, URL)).unwrap().is_none());
