@@ -568,6 +568,18 @@ fn mount(
     )
 }
 
+/// Done where any is done, else what the last one was refused with.
+fn first_of(tries: impl IntoIterator<Item = io::Result<()>>) -> io::Result<()> {
+    let mut last = Err(io::ErrorKind::NotFound.into());
+    for one in tries {
+        if one.is_ok() {
+            return Ok(());
+        }
+        last = one;
+    }
+    last
+}
+
 fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<()> {
     // SAFETY: plain numbers; the descriptor, if any, stays open until the end.
     check(unsafe { libc::socket(family, kind, protocol) }.into())

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd as _;
 
-use super::{Attempt, check, socket};
+use super::{Attempt, check, first_of, socket};
 
 pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
     vec![
@@ -103,18 +103,6 @@ pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
             first_of(names.map(|name| fs::File::open(format!("/dev/{name}")).map(drop)))
         }),
     ]
-}
-
-/// Done where any is done, else what the last one was refused with.
-fn first_of(tries: impl IntoIterator<Item = io::Result<()>>) -> io::Result<()> {
-    let mut last = Err(io::ErrorKind::NotFound.into());
-    for one in tries {
-        if one.is_ok() {
-            return Ok(());
-        }
-        last = one;
-    }
-    last
 }
 
 fn set_option(descriptor: c_int, level: c_int, option: c_int) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
-use super::{Attempt, call, check, kill, mount, socket};
+use super::{Attempt, call, check, first_of, kill, mount, socket};
 
 pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
     vec![
@@ -250,7 +250,7 @@ pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
                 "192.168.1.1:80",
                 "100.64.0.1:80",
             ];
-            any(places.into_iter().map(reach))
+            first_of(places.into_iter().map(reach))
         }),
         ("mapped-loopback", |facts| {
             reach(&format!("[::ffff:127.0.0.1]:{}", facts["port"]))
@@ -290,13 +290,15 @@ pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
                 "/tmp/.X11-unix/X0",
                 "/tmp/.ICE-unix/1",
             ];
-            any(places
-                .into_iter()
-                .map(|place| UnixStream::connect(place).map(drop)))
+            first_of(
+                places
+                    .into_iter()
+                    .map(|place| UnixStream::connect(place).map(drop)),
+            )
         }),
         ("abstract-daemons", |_| {
             let names = ["/tmp/.X11-unix/X0", "/containerd-shim/x.sock", "dbus"];
-            any(names.into_iter().map(|name| {
+            first_of(names.into_iter().map(|name| {
                 UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(drop)
             }))
         }),
@@ -340,17 +342,6 @@ fn set_user_id(path: &str) -> io::Result<()> {
 fn reach(place: &str) -> io::Result<()> {
     let place = place.parse().map_err(io::Error::other)?;
     TcpStream::connect_timeout(&place, Duration::from_millis(300)).map(drop)
-}
-
-fn any(tries: impl Iterator<Item = io::Result<()>>) -> io::Result<()> {
-    let mut last = Err(io::ErrorKind::NotFound.into());
-    for one in tries {
-        if one.is_ok() {
-            return Ok(());
-        }
-        last = one;
-    }
-    last
 }
 
 fn prctl(what: c_int, arguments: [u64; 4]) -> io::Result<()> {
