@@ -4,8 +4,8 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
-use crate::egress::{NO_PROXY, allow, house_with, without_interruptions};
-use crate::house::{House, Outside, Plan, Reply};
+use crate::egress::{NO_PROXY, house_that_reaches};
+use crate::house::{Outside, Reply};
 
 /// Begins `MANY` bodies of eight mebibytes at once, holds back the last byte of each until some were
 /// refused for want of room, then finishes the rest, and one more. They say that they are packed, so
@@ -65,17 +65,7 @@ fn many_bodies_that_do_not_end_fill_a_runs_share_and_get_words() {
     let outside = Outside::new(|asked| Reply::ok("text/plain", asked.body.len().to_string()));
     let host = format!("files.test:{}", outside.port);
     let hosts = [host.clone()];
-    let plan = Plan {
-        files: vec![
-            ("README.md", "# Shop\n".to_owned()),
-            ("src/greeting.txt", "hi\n".to_owned()),
-            ("flood.py", FLOOD.to_owned()),
-        ],
-        ..Plan::default()
-    };
-    let house: House = house_with(plan, &hosts, "");
-    allow(&house, &hosts, "");
-    without_interruptions(&house);
+    let house = house_that_reaches(&hosts, ("flood.py", FLOOD));
     let task = house.task("ada", &["--trust", &host]);
     let done = house
         .run(&task, &format!("{NO_PROXY}python3 flood.py {host}"))
@@ -148,17 +138,7 @@ fn who_speaks_and_waits_for_an_answer_is_answered_and_a_secret_still_stays() {
     });
     let host = format!("talk.test:{}", outside.port);
     let hosts = [host.clone()];
-    let plan = Plan {
-        files: vec![
-            ("README.md", "# Shop\n".to_owned()),
-            ("src/greeting.txt", "hi\n".to_owned()),
-            ("talk.py", TALK.to_owned()),
-        ],
-        ..Plan::default()
-    };
-    let house = house_with(plan, &hosts, "");
-    allow(&house, &hosts, "");
-    without_interruptions(&house);
+    let house = house_that_reaches(&hosts, ("talk.py", TALK));
     let token = format!("ghp_{}", "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx");
     let task = house.task("ada", &["--trust", &host]);
     let done = house

@@ -42,6 +42,24 @@ pub(crate) fn allow(house: &House, hosts: &[String], more: &str) {
         .ok();
 }
 
+/// A house whose repository has one more file, whose agent may reach these hosts, and whose runs go on
+/// however often they are denied something.
+pub(crate) fn house_that_reaches(hosts: &[String], file: (&'static str, &str)) -> House {
+    let (path, content) = file;
+    let plan = Plan {
+        files: vec![
+            ("README.md", "# Shop\n".to_owned()),
+            ("src/greeting.txt", "hi\n".to_owned()),
+            (path, content.to_owned()),
+        ],
+        ..Plan::default()
+    };
+    let house = house_with(plan, hosts, "");
+    allow(&house, hosts, "");
+    without_interruptions(&house);
+    house
+}
+
 /// Lets runs go on however often they are denied something: whether they do is another test's.
 pub(crate) fn without_interruptions(house: &House) {
     let folder = house.policy_with("nothing.cedar", "// Nothing more.\n");
@@ -71,20 +89,9 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
     });
     let host = format!("files.test:{}", outside.port);
     let hosts = [host.clone()];
-    let plan = Plan {
-        files: vec![
-            ("README.md", "# Shop\n".to_owned()),
-            ("src/greeting.txt", "hi\n".to_owned()),
-            (
-                "plans/next.md",
-                "The next thing is a toaster.\nIt toasts on both sides.\nNobody may know of it yet.\n".to_owned(),
-            ),
-        ],
-        ..Plan::default()
-    };
-    let house = house_with(plan, &hosts, "");
-    allow(&house, &hosts, "");
-    without_interruptions(&house);
+    let plans =
+        "The next thing is a toaster.\nIt toasts on both sides.\nNobody may know of it yet.\n";
+    let house = house_that_reaches(&hosts, ("plans/next.md", plans));
     let token = format!("ghp_{}", "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx");
     let script = format!(
         "{NO_PROXY}say() {{ printf '%s ' \"$1\"; shift; curl -sS --max-time 20 -o /tmp/out -w '%{{http_code}}' \"$@\" || printf ' broke'; \

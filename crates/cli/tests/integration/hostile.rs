@@ -1,8 +1,8 @@
 //! A program inside that knows how readers of HTTP differ, and every way round a proxy: what reaches
 //! the host is what was decided on, and nothing else is reached.
 
-use crate::egress::{NO_PROXY, allow, house_with, without_interruptions};
-use crate::house::{Outside, Plan, Reply};
+use crate::egress::{NO_PROXY, house_that_reaches};
+use crate::house::{Outside, Reply};
 
 /// `ask NAME BYTES` over a connection to the host itself; `proxy NAME BYTES` as to a proxy. Prints
 /// status and code of each answer that came before the end.
@@ -163,17 +163,7 @@ fn what_is_decided_on_is_what_is_sent_however_it_is_written() {
     let outside = Outside::new(|_| Reply::ok("text/plain", "fine\n"));
     let host = format!("files.test:{}", outside.port);
     let hosts = [host.clone()];
-    let plan = Plan {
-        files: vec![
-            ("README.md", "# Shop\n".to_owned()),
-            ("src/greeting.txt", "hi\n".to_owned()),
-            ("tries.py", TRIES.to_owned()),
-        ],
-        ..Plan::default()
-    };
-    let house = house_with(plan, &hosts, "");
-    allow(&house, &hosts, "");
-    without_interruptions(&house);
+    let house = house_that_reaches(&hosts, ("tries.py", TRIES));
     let server = house.url().rsplit(':').next().unwrap().to_owned();
     let script = format!(
         "{NO_PROXY}python3 tries.py files.test {} {server}\n\
