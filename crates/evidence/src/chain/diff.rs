@@ -27,9 +27,17 @@ pub(super) type Diff = BTreeMap<Vec<u8>, (Place, Place)>;
 
 /// What differs between the trees of two commits.
 pub(super) fn between(book: &Book<'_>, from: &GitOid, to: &GitOid) -> Result<Diff, Refusal> {
-    let trees = (book.commit(from)?.tree, book.commit(to)?.tree);
+    let (from, to) = (book.commit(from)?.tree, book.commit(to)?.tree);
+    between_trees(from, to, |oid| book.tree(oid))
+}
+
+fn between_trees(
+    from: GitOid,
+    to: GitOid,
+    read_tree: impl Fn(&GitOid) -> Result<Tree, Refusal>,
+) -> Result<Diff, Refusal> {
     let mut diff = Diff::new();
-    let mut to_do = vec![(Vec::new(), 0_usize, Some(trees.0), Some(trees.1))];
+    let mut to_do = vec![(Vec::new(), 0_usize, Some(from), Some(to))];
     let mut walked = 0_usize;
     while let Some((folder, depth, old, new)) = to_do.pop() {
         if old == new {
@@ -46,7 +54,7 @@ pub(super) fn between(book: &Book<'_>, from: &GitOid, to: &GitOid) -> Result<Dif
             )));
         }
         let read = |side: &Option<GitOid>| match side {
-            Some(oid) => book.tree(oid).map(Some),
+            Some(oid) => read_tree(oid).map(Some),
             None => Ok(None),
         };
         let (old, new) = (read(&old)?, read(&new)?);
@@ -58,7 +66,10 @@ pub(super) fn between(book: &Book<'_>, from: &GitOid, to: &GitOid) -> Result<Dif
             };
             let places = (emptied(&old), emptied(&new));
             if places.0 != places.1 {
-                diff.insert(folder.clone(), places);
+                // A file may have stood here, or stand here now: its line is not to be lost.
+                let line = diff.entry(folder.clone()).or_default();
+                line.0 = line.0.take().or(places.0);
+                line.1 = line.1.take().or(places.1);
             }
         }
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
@@ -129,5 +140,50 @@ fn told(line: Option<&(Place, Place)>) -> String {
     match line {
         Some((old, new)) => format!("{} becomes {}", place(old), place(new)),
         None => "unchanged".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oid(digit: char) -> GitOid {
+        digit.to_string().repeat(40).parse().unwrap()
+    }
+
+    fn tree(entries: &[(&str, u32, char)]) -> Tree {
+        entries
+            .iter()
+            .map(|(name, mode, digit)| (name.as_bytes().to_vec(), (*mode, oid(*digit))))
+            .collect()
+    }
+
+    #[test]
+    fn a_file_that_an_empty_folder_replaces_keeps_its_line() {
+        const FILE: u32 = 0o100_644;
+        let trees: BTreeMap<GitOid, Tree> = [
+            ('a', tree(&[("p", FILE, '1')])),
+            ('b', tree(&[("p", FILE, '2')])),
+            ('c', tree(&[("p", MODE_TREE, 'e')])),
+            ('e', Tree::new()),
+        ]
+        .into_iter()
+        .map(|(digit, tree)| (oid(digit), tree))
+        .collect();
+        let diff = |from: char, to: char| {
+            between_trees(oid(from), oid(to), |id| {
+                trees
+                    .get(id)
+                    .cloned()
+                    .ok_or_else(|| Refusal::not_found("tree", id))
+            })
+            .unwrap()
+        };
+        let (file, folder) = (Some((FILE, oid('1'))), Some((MODE_TREE, GitOid::zero())));
+        let line =
+            |old: &Place, new: &Place| Diff::from([(b"p".to_vec(), (old.clone(), new.clone()))]);
+        assert_eq!(diff('a', 'c'), line(&file, &folder));
+        assert_eq!(diff('c', 'a'), line(&folder, &file));
+        assert_ne!(diff('a', 'c'), diff('b', 'c'));
     }
 }
