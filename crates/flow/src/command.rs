@@ -5,7 +5,7 @@ use portcullis_model::recorder::Fold;
 use portcullis_model::{Actor, Event, Refusal, Timestamp};
 
 use crate::State;
-use crate::cause;
+use crate::{cause, run};
 
 /// Events to record together or not at all, by one actor whose proof was verified at the edge.
 #[derive(Clone, Debug)]
@@ -14,14 +14,31 @@ pub struct Command {
     pub actor: Actor,
     /// What shall be recorded, in order.
     pub bodies: Vec<Body>,
+    /// Whether calls of a run that it records follow from it: the run's budget has to hold them then,
+    /// and nothing may have halted it since policy was asked. Not for what is told of them later.
+    pub leave_to_call: bool,
 }
 
 impl Command {
-    /// One event.
-    pub fn one(actor: Actor, body: impl Into<Body>) -> Self {
+    /// Several events.
+    pub const fn of(actor: Actor, bodies: Vec<Body>) -> Self {
         Self {
             actor,
-            bodies: vec![body.into()],
+            bodies,
+            leave_to_call: false,
+        }
+    }
+
+    /// One event.
+    pub fn one(actor: Actor, body: impl Into<Body>) -> Self {
+        Self::of(actor, vec![body.into()])
+    }
+
+    /// One event, which gives a run leave for the calls that it records.
+    pub fn leave_to_call(actor: Actor, body: impl Into<Body>) -> Self {
+        Self {
+            leave_to_call: true,
+            ..Self::one(actor, body)
         }
     }
 }
@@ -49,6 +66,9 @@ pub(crate) fn decide(
             containment: cause::containment_of(&ahead, body),
             body: body.clone(),
         };
+        if command.leave_to_call {
+            run::require_leave(&ahead, &event)?;
+        }
         ahead.apply(&event)?;
         events.push(event);
     }

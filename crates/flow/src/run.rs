@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_model::event::{
-    CallObserved, CallsObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd,
+    Body, CallObserved, CallsObserved, LeaseKind, LeaseRefused, PromptSeen, RequestDenied, RunEnd,
     RunEnded, RunStarted, TaintAdded,
 };
 use portcullis_model::statement::Command;
@@ -417,6 +417,48 @@ pub(crate) fn denied(
     }
 }
 
+/// What was decided before a run was halted is not granted after it.
+fn require_unhalted(state: &State, run: &Run, time: Timestamp) -> Result<(), Refusal> {
+    run.require_active(time)?;
+    let repositories = run.leases.iter().filter_map(|lease| match lease {
+        LeaseKind::Git(id) => Some(id),
+        LeaseKind::Identity
+        | LeaseKind::Endpoint(_)
+        | LeaseKind::Host(_)
+        | LeaseKind::Tunnel(_) => None,
+    });
+    breaker::require_closed(state, Some(&run.agent), repositories, None)
+}
+
+/// Whether a run may make the calls that an entry grants, by what is in the ledger before it: it is
+/// not halted, and its budget holds them. Each was decided before those beside it were counted.
+///
+/// Not part of the fold: entries from before this was looked at stand as they are.
+pub(crate) fn require_leave(state: &State, event: &Event) -> Result<(), Refusal> {
+    let (run, calls) = match &event.body {
+        Body::CallObserved(body) => (body.run, 1),
+        Body::CallsObserved(body) => {
+            let counts = body.granted.iter().map(|granted| granted.count);
+            (body.run, counts.fold(0, u64::saturating_add))
+        }
+        _ => return Ok(()),
+    };
+    if calls == 0 {
+        return Ok(());
+    }
+    let run = find("run", &state.runs, &run)?;
+    require_unhalted(state, run, event.time)?;
+    let budget = find("task", &state.tasks, &run.task)?.payload.budgets.calls;
+    if run.used.calls.saturating_add(calls) <= budget {
+        return Ok(());
+    }
+    Err(
+        Refusal::denied("calls-used-up", "the run's budget of calls is used up")
+            .expected(&format!("at most {budget}"))
+            .next("end the run; a new task can carry a new budget"),
+    )
+}
+
 /// A call was made; only its count is state.
 pub(crate) fn call_observed(
     state: &mut State,
@@ -453,16 +495,7 @@ pub(crate) fn calls_observed(
         }
     }
     if !body.granted.is_empty() {
-        // What was decided before a run was halted is not granted after it.
-        run.require_active(event.time)?;
-        let repositories = run.leases.iter().filter_map(|lease| match lease {
-            LeaseKind::Git(id) => Some(id),
-            LeaseKind::Identity
-            | LeaseKind::Endpoint(_)
-            | LeaseKind::Host(_)
-            | LeaseKind::Tunnel(_) => None,
-        });
-        breaker::require_closed(state, Some(&run.agent), repositories, None)?;
+        require_unhalted(state, run, event.time)?;
     }
     let counts = body.granted.iter().map(|granted| granted.count);
     let granted = counts.fold(0_u64, u64::saturating_add);

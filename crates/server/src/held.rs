@@ -82,10 +82,8 @@ pub(crate) async fn compare(app: &App) -> Result<bool, Refusal> {
         revert: false,
         envelope: None,
     };
-    let command = Command {
-        actor: control(),
-        bodies: vec![Body::from(tripped), Body::from(incident)],
-    };
+    let both = vec![Body::from(tripped), Body::from(incident)];
+    let command = Command::of(control(), both);
     match app.ledger.submit(command).await {
         Ok(_) => put_aside(path, held.size)
             .map(|()| true)

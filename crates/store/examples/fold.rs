@@ -91,7 +91,7 @@ impl Filler {
     fn submit(&mut self, actor: Actor, bodies: Vec<Body>) -> LedgerIndex {
         let first = self
             .handle
-            .submit_blocking(Command { actor, bodies })
+            .submit_blocking(Command::of(actor, bodies))
             .unwrap()
             .first;
         self.world.state = (*self.handle.state()).clone();
@@ -140,10 +140,7 @@ impl Filler {
         self.world.landed(head);
         for event in std::mem::take(&mut self.world.log) {
             self.handle
-                .submit_blocking(Command {
-                    actor: event.actor,
-                    bodies: vec![event.body],
-                })
+                .submit_blocking(Command::one(event.actor, event.body))
                 .unwrap();
         }
         self.world.state = (*self.handle.state()).clone();

@@ -51,10 +51,7 @@ fn what_is_recorded_together_sees_what_came_before_it() {
     let mut world = World::team();
     let one = world.push_by("flo", 1);
     let checks = world.checks(one, CheckVerdict::Pass);
-    let twice = Command {
-        actor: control(),
-        bodies: vec![checks.clone().into(), checks.into()],
-    };
+    let twice = Command::of(control(), vec![checks.clone().into(), checks.into()]);
     let refusal = world.state.decide(&twice, world.now).unwrap_err();
     assert_eq!(refusal.code, "checks-known");
 }
@@ -225,10 +222,7 @@ fn a_command_reduces_authority_only_if_all_of_it_does() {
         store: None,
     }
     .into();
-    let command = |bodies| Command {
-        actor: control(),
-        bodies,
-    };
+    let command = |bodies| Command::of(control(), bodies);
     assert!(State::reduces_authority(&command(vec![trip.clone()])));
     assert!(!State::reduces_authority(&command(vec![start.clone()])));
     assert!(!State::reduces_authority(&command(vec![trip, start])));

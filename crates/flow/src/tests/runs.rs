@@ -7,10 +7,12 @@ use portcullis_model::event::{
     RequestDenied, RunEnd, RunEnded, TaintAdded,
 };
 use portcullis_model::manifest::{Activation, Phase};
+use portcullis_model::recorder::Fold as _;
 use portcullis_model::statement::Command;
 use portcullis_model::{Containment, RunId};
 
 use super::world::*;
+use crate::Command as Recording;
 use crate::work::{RUN_GRACE_MS, Work, plan};
 
 #[test]
@@ -284,6 +286,74 @@ fn calls_in_one_entry_are_counted_when_granted_and_a_run_that_is_over_gets_no_mo
     // How it ended is still said.
     world.must(in_run(run), calls(&[], &[(lent, 1)]));
     assert_eq!(world.state.runs[&run].used.calls, 100);
+}
+
+#[test]
+fn leave_to_call_is_given_within_the_budget_and_to_nobody_who_was_halted() {
+    let mut world = World::team();
+    let run = world.run();
+    let host = LeaseKind::Host("example.org:443".into());
+    let many = |count: u64| CallsObserved {
+        run,
+        granted: vec![CallsGranted {
+            lease: host.clone(),
+            count,
+        }],
+        ended: Vec::new(),
+    };
+    let one = CallObserved {
+        run,
+        lease: host.clone(),
+        model_asked: None,
+        model_served: None,
+        status: 0,
+        bytes: (0, 0),
+        request: None,
+        answer: None,
+    };
+    let budget = world.state.tasks[&world.state.runs[&run].task]
+        .payload
+        .budgets
+        .calls;
+    let mut left = budget;
+    while left > 1 {
+        let count = (left - 1).min(100);
+        let command = Recording::leave_to_call(in_run(run), many(count));
+        world.take(&command);
+        left -= count;
+    }
+    let code = |world: &World, command: &Recording| {
+        let refused = world.state.decide(command, world.now);
+        refused.map_or_else(|refusal| refusal.code, |_| "ok".to_owned())
+    };
+    // Two at once are one too many, and one is not.
+    let two = Recording::leave_to_call(in_run(run), many(2));
+    assert_eq!(code(&world, &two), "calls-used-up");
+    let last = Recording::leave_to_call(in_run(run), one.clone());
+    world.take(&last);
+    assert_eq!(world.state.runs[&run].used.calls, budget);
+    assert_eq!(code(&world, &last), "calls-used-up");
+    // How calls ended is told all the same, in an entry of its own or as the same event.
+    assert_eq!(
+        code(&world, &Recording::one(in_run(run), one.clone())),
+        "ok"
+    );
+    let ended = CallsObserved {
+        run,
+        granted: Vec::new(),
+        ended: vec![CallsEnded {
+            lease: host,
+            status: 200,
+            bytes: vec![(1, 2)],
+        }],
+    };
+    let ended = Recording::leave_to_call(in_run(run), ended);
+    assert_eq!(code(&world, &ended), "ok");
+    // A call decided before its run was over gets no leave after it.
+    world.must(control(), lost(run));
+    assert_eq!(code(&world, &last), "run-ended");
+    assert_eq!(code(&world, &ended), "ok");
+    assert_eq!(code(&world, &Recording::one(in_run(run), one)), "ok");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use portcullis_model::event::{
 use portcullis_model::manifest::{Agent, Repository};
 use portcullis_model::task::Target;
 use portcullis_model::{
-    Body, ChangeId, Fold as _, GitOid, LedgerIndex, RepositoryId, RequestId, RunId, Scope, TaskId,
+    Body, ChangeId, GitOid, LedgerIndex, RepositoryId, RequestId, RunId, Scope, TaskId,
 };
 
 use super::world::*;
@@ -81,14 +81,7 @@ fn intend(world: &mut World, task: TaskId, both: [(ChangeId, RequestId); 2]) -> 
         .map(|one| intent(world, task, *one).into())
         .collect();
     let first = world.state.size();
-    let command = Command {
-        actor: control(),
-        bodies,
-    };
-    for event in world.state.decide(&command, world.now).unwrap() {
-        world.state.apply(&event).unwrap();
-        world.log.push(event);
-    }
+    world.take(&Command::of(control(), bodies));
     [first, first + 1]
 }
 

@@ -315,6 +315,15 @@ impl World {
             .unwrap_or_else(|refusal| panic!("{refusal}"))
     }
 
+    /// Takes in what a command leads to, which must be something.
+    #[track_caller]
+    pub(super) fn take(&mut self, command: &Command) {
+        for event in self.state.decide(command, self.now).unwrap() {
+            self.state.apply(&event).unwrap();
+            self.log.push(event);
+        }
+    }
+
     /// The code of the refusal that this must meet.
     #[track_caller]
     pub(super) fn refused(&self, actor: Actor, body: impl Into<Body>) -> String {

@@ -380,10 +380,7 @@ async fn conclude(
         );
         bodies.push(super::together::incident(&state, known, code).into());
     }
-    let recording = Recording {
-        actor: control(),
-        bodies,
-    };
+    let recording = Recording::of(control(), bodies);
     app.ledger.submit(recording).await.map(|_| ())
 }
 

@@ -51,10 +51,7 @@ pub async fn land(app: &App, id: TaskId) -> Result<(), Refusal> {
         permits.push(permit);
         bodies.push(body.into());
     }
-    let recording = Recording {
-        actor: control(),
-        bodies,
-    };
+    let recording = Recording::of(control(), bodies);
     let recorded = app.ledger.record(permits, recording).await?;
     // The worker finds the intents in the state and performs them, now or after a restart.
     drop(recorded);

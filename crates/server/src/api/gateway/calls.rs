@@ -224,7 +224,7 @@ async fn write(app: &App, actor: &Actor, run: RunId, batch: (Vec<Wanted>, Vec<Ou
         .into_iter()
         .map(|wanted| (wanted.permit, wanted.answer))
         .unzip();
-    let command = Recording::one(actor.clone(), body);
+    let command = Recording::leave_to_call(actor.clone(), body);
     match app.ledger.record_all(permits, command).await {
         Ok(recorded) => {
             for (recorded, answer) in recorded.into_iter().zip(answers) {

@@ -160,7 +160,8 @@ pub(super) async fn tunnel(app: &Arc<App>, mut request: Request) -> Result<Respo
         .parse()
         .map_err(|_| Refusal::malformed("destination").received(&destination.to_string()))?;
     taint(app, &caller, &destination, request.method(), &uri).await?;
-    let recorded = http::grant(app, &caller, permit, &lease, None).await?;
+    let recorded = http::grant(app, &caller, permit, &lease, None).await;
+    let recorded = noted(app, &caller, &resource, recorded).await?;
     let tunnel = Tunnel::open(recorded, &destination, &app.addresses).await;
     let tunnel = noted(app, &caller, &resource, tunnel).await?;
     let (app, stop) = (Arc::clone(app), until_void(app, &caller));
@@ -243,20 +244,7 @@ async fn noted<T>(
     resource: &str,
     result: Result<T, Refusal>,
 ) -> Result<T, Refusal> {
-    if let Err(refusal) = &result
-        && refusal.kind == RefusalKind::Denied
-    {
-        app.record_denial(
-            caller.actor(),
-            Some(caller.run.id),
-            "net.connect",
-            resource.to_owned(),
-            refusal,
-            app.state_decision(&caller.state),
-        )
-        .await;
-    }
-    result
+    http::noted(app, caller, "net.connect", resource, result).await
 }
 
 fn target(headers: &HeaderMap) -> Result<&str, Refusal> {

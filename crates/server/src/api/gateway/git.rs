@@ -339,7 +339,7 @@ async fn fetch_run(
     };
     let recorded = app
         .ledger
-        .record(permit, Recording::one(caller.actor(), observed))
+        .record(permit, Recording::leave_to_call(caller.actor(), observed))
         .await?;
     let protocol = one_header(request.headers(), "git-protocol")?.map(str::to_owned);
     let encoding = one_header(request.headers(), "content-encoding")?.map(str::to_owned);

@@ -11,7 +11,7 @@ use portcullis_flow::Command as Recording;
 use portcullis_gateway::http::model::{Endpoint, ModelCall};
 use portcullis_gateway::http::{Bounds, Credential, Forwarded, Observation};
 use portcullis_model::event::{CallObserved, LeaseKind, PromptSeen};
-use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal};
+use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal, RefusalKind};
 use portcullis_policy::action::{Action, ModelCall as ModelFacts};
 use portcullis_policy::{Permit, Request as Question};
 
@@ -101,13 +101,8 @@ pub(super) async fn call(
         secrets: texts(outgoing::secrets(call.body())),
         kept_files: kept::files(app, &caller).await?.found_in(call.body()),
     });
-    let permit = decide(
-        app,
-        &caller,
-        action,
-        &format!("endpoint {id} model {asked}"),
-    )
-    .await?;
+    let (name, resource) = (action.name(), format!("endpoint {id} model {asked}"));
+    let permit = decide(app, &caller, action, &resource).await?;
     let record = record.ok_or_else(|| Refusal::not_found("endpoint", id))?;
     let key = match record.secret.as_str() {
         "" => None,
@@ -123,7 +118,8 @@ pub(super) async fn call(
         &record.prefix,
         key.as_ref(),
     )?;
-    let recorded = grant(app, &caller, permit, &lease, Some(asked)).await?;
+    let recorded = grant(app, &caller, permit, &lease, Some(asked)).await;
+    let recorded = noted(app, &caller, name, &resource, recorded).await?;
     let keep_bytes = if app.config.keep_bodies {
         KEPT_MAX_BYTES
     } else {
@@ -187,6 +183,30 @@ pub(super) async fn decide(
     }
 }
 
+/// Records a denial that came after policy had permitted.
+pub(super) async fn noted<T>(
+    app: &App,
+    caller: &Caller,
+    action: &str,
+    resource: &str,
+    result: Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    if let Err(refusal) = &result
+        && refusal.kind == RefusalKind::Denied
+    {
+        app.record_denial(
+            caller.actor(),
+            Some(caller.run.id),
+            action,
+            resource.to_owned(),
+            refusal,
+            app.state_decision(&caller.state),
+        )
+        .await;
+    }
+    result
+}
+
 /// Records the grant; the permit is good for one use from here on.
 pub(super) async fn grant(
     app: &App,
@@ -206,7 +226,7 @@ pub(super) async fn grant(
         answer: None,
     };
     app.ledger
-        .record(permit, Recording::one(caller.actor(), body))
+        .record(permit, Recording::leave_to_call(caller.actor(), body))
         .await
 }
 

@@ -83,12 +83,7 @@ pub(super) async fn take_back(
         bodies.push(stepped.into());
     }
     bodies.push(ended.into());
-    app.ledger
-        .submit(Recording {
-            actor: control(),
-            bodies,
-        })
-        .await?;
+    app.ledger.submit(Recording::of(control(), bodies)).await?;
     drop(turned);
     app.rollouts.forget(id);
     retire(app, environment).await
