@@ -1,6 +1,6 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
-use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, tools};
+use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes};
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
 
@@ -223,7 +223,6 @@ impl<'a> Reader<'a> {
         }
         self.task(name, command, depth);
         self.acts.extend(publishes::read(name, command));
-        self.acts.extend(tools::read(name, command));
         if !matches!(name, "ssh" | "sshpass") {
             self.acts.extend(deploys::read(name, command));
         }

@@ -2,7 +2,7 @@
 
 use super::git::shorten;
 use super::publishes::is_local;
-use super::{Act, Op, Target, Token, is_rehearsal};
+use super::{Act, Op, Target, Token, is_rehearsal, tools};
 use crate::shell::Command;
 
 const DRY: &str = "a dry run or a plan changes nothing";
@@ -42,6 +42,8 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             "--environment",
             "-e",
             "--target",
+            "--to",
+            "--network",
             "--namespace",
             "-n",
             "--project",
@@ -63,7 +65,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             .benign_if(is_rehearsal(target), REHEARSAL)
             .benign_if(preview, PREVIEW)
             .benign_if(dry, DRY)
-            .benign_if(is_local(&words), LOCAL),
+            .benign_if(is_local(&words) || tools::stays_here(name, command), LOCAL),
     ]
 }
 
@@ -269,7 +271,7 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
         }
         ("mc", ["cp" | "mirror", ..]) => yes,
         ("docker", ["stack", "deploy", ..] | ["service", "update", ..]) => yes,
-        _ => None,
+        _ => tools::deploys(name, plain, command),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Commands that put a package or an image into a registry.
 
 use super::git::shorten;
-use super::{API_ENV, Act, NewPr, Op, Target, Token};
+use super::{API_ENV, Act, NewPr, Op, Target, Token, tools};
 use crate::shell::Command;
 
 const DRY: &str = "a dry run publishes nothing";
@@ -238,7 +238,8 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         ("web-ext", ["sign", ..]) | ("chrome-webstore-upload", _) => publish(),
         ("Publish-Module" | "Publish-PSResource" | "Publish-Script", _) => publish(),
         ("pulp" | "jfrog" | "jf", ["rt", "upload" | "u" | "dp" | "docker-push", ..]) => publish(),
-        _ => Vec::new(),
+        _ if tools::publishes(name, &plain, command) => publish(),
+        _ => tools::by_step(name, &plain, what),
     }
 }
 

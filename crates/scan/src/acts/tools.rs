@@ -1,8 +1,7 @@
-//! Further commands that publish or deploy, known by their first words.
+//! Further commands that publish or deploy, known by their first words. What makes one a dry run, a
+//! preview or local is decided by the readers that look here (`publishes` and `deploys`).
 
-use super::git::shorten;
-use super::publishes::is_local;
-use super::{API_ENV, Act, Op, Token, is_rehearsal};
+use super::{API_ENV, Act, Op, Token};
 use crate::shell::Command;
 
 /// Programs and first words that put something into a registry.
@@ -26,7 +25,6 @@ const PUBLISHES: &[(&str, &[&str])] = &[
     ("fedpkg", &["build"]),
     ("dput", &[]),
     ("butler", &["push"]),
-    ("steamcmd", &["+run_app_build"]),
     ("cog", &["push"]),
     ("spin", &["registry", "push"]),
     ("flux", &["push", "artifact"]),
@@ -87,7 +85,6 @@ const DEPLOYS: &[(&str, &[&str])] = &[
     ("ecs-cli", &["compose", "service", "up"]),
     ("ecspresso", &["deploy"]),
     ("lambroll", &["deploy"]),
-    ("helmsman", &["--apply"]),
     ("koyeb", &["service", "redeploy"]),
     ("koyeb", &["service", "update"]),
     ("scw", &["container", "container", "deploy"]),
@@ -109,8 +106,6 @@ const DEPLOYS: &[(&str, &[&str])] = &[
     ("quarto", &["publish"]),
     ("dfx", &["deploy"]),
     ("pac", &["solution", "import"]),
-    ("oc", &["rollout", "latest"]),
-    ("oc", &["start-build"]),
 ];
 
 /// A step of SAP's Piper.
@@ -139,118 +134,157 @@ pub(super) fn piper(step: &str, what: String) -> Vec<Act> {
     }
 }
 
-/// Reads one command; nothing for what neither publishes nor deploys.
-pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
-    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
-    let plain: Vec<&str> = words
+fn known(table: &[(&str, &[&str])], name: &str, plain: &[&str]) -> bool {
+    table
         .iter()
-        .skip(1)
-        .copied()
-        .filter(|word| !word.starts_with('-'))
-        .collect();
-    let what = shorten(&command.text());
-    if command.has("--help") || command.has("--version") {
-        return Vec::new();
+        .any(|(program, first)| *program == name && plain.starts_with(first))
+}
+
+/// Whether a command puts something into a registry; `plain` is its words without options.
+pub(super) fn publishes(name: &str, plain: &[&str], command: &Command) -> bool {
+    let built = matches!(name, "clojure" | "clj")
+        && command
+            .words
+            .iter()
+            .any(|word| word.starts_with("-T") || word.starts_with("-X"))
+        && plain.contains(&"deploy");
+    let uploaded = name.starts_with("python")
+        && plain.first() == Some(&"setup.py")
+        && plain.contains(&"upload");
+    let steam = name == "steamcmd" && plain.contains(&"+run_app_build");
+    known(PUBLISHES, name, plain) || built || uploaded || steam
+}
+
+/// `Some(true)` for a preview, `Some(false)` for a deployment.
+pub(super) fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
+    let sftp = name == "sftp" && command.words.iter().any(|word| word.contains('@'));
+    let helmsman = name == "helmsman" && (command.has("--apply") || command.has("-apply"));
+    if !(known(DEPLOYS, name, plain) || sftp || helmsman) {
+        return None;
     }
-    let dry = command.has("--dry-run") || command.has("--dryrun") || command.has("--check");
-    let known = |table: &[(&str, &[&str])]| {
-        table.iter().any(|(program, first)| {
-            *program == name
-                && (plain.starts_with(first)
-                    || words.get(1..).is_some_and(|rest| rest.starts_with(first)))
-        })
-    };
-    if known(PUBLISHES)
-        || matches!(name, "clojure" | "clj")
-            && words
-                .iter()
-                .any(|word| word.starts_with("-T") || word.starts_with("-X"))
-            && plain.contains(&"deploy")
-        || name.starts_with("python")
-            && plain.first() == Some(&"setup.py")
-            && plain.contains(&"upload")
-    {
-        return vec![
-            Act::publish(what)
-                .benign_if(dry, "a dry run publishes nothing")
-                .benign_if(is_local(&words), "the registry is local to the job"),
-        ];
-    }
-    if known(DEPLOYS) || name == "sftp" && words.iter().any(|word| word.contains('@')) {
-        let target = command
-            .option(&[
-                "--stage",
-                "--env",
-                "--environment",
-                "-e",
-                "--target",
-                "--to",
-            ])
-            .unwrap_or_default();
-        return vec![
-            Act::deploy(what)
-                .benign_if(dry, "a dry run or a plan changes nothing")
-                .benign_if(
-                    is_rehearsal(target),
-                    "the target's name says that it is not production",
-                ),
-        ];
-    }
-    if name == "piper" {
-        return piper(plain.first().copied().unwrap_or_default(), what);
-    }
-    if name == "release-cli" && plain.first() == Some(&"create") {
-        return vec![Act::new(
+    Some(match (name, plain) {
+        // An unpublished or a development theme is not what customers see.
+        ("shopify", ["theme", ..]) => ["--development", "-d", "--unpublished", "-u"]
+            .iter()
+            .any(|flag| command.has(flag)),
+        ("shopify", _) => command.has("--preview") || command.has("--no-release"),
+        ("sfdx", _) => command.has("--checkonly") || command.has("-c"),
+        _ => command.has("--check"),
+    })
+}
+
+/// Whether a command of [`deploys`] deploys to the machine that it runs on unless told otherwise.
+pub(super) fn stays_here(name: &str, command: &Command) -> bool {
+    name == "dfx"
+        && (command.has("--playground")
+            || !command.has("--ic")
+                && matches!(
+                    command.option(&["--network"]),
+                    None | Some("local" | "playground")
+                ))
+}
+
+/// Tools that release, or whose step or target says what they do.
+pub(super) fn by_step(name: &str, plain: &[&str], what: String) -> Vec<Act> {
+    match (name, plain) {
+        ("piper", [step, ..]) => piper(step, what),
+        ("release-cli", ["create", ..]) => vec![Act::new(
             Op::Release {
                 draft: None,
                 tag: None,
             },
             what,
             Token::Env(API_ENV),
-        )];
-    }
-    // A build tool runs a target that its author named for what it does.
-    if matches!(name, "bazel" | "bazelisk") && plain.first() == Some(&"run") {
-        let target = plain
-            .get(1)
-            .copied()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let last = target.rsplit([':', '/']).next().unwrap_or_default();
-        if last.contains("publish") || last.ends_with("push") {
-            return vec![Act::publish(what)];
+        )],
+        // A build tool runs a target that its author named for what it does.
+        ("bazel" | "bazelisk", ["run", target, ..]) => {
+            let target = target.to_ascii_lowercase();
+            let last = target.rsplit([':', '/']).next().unwrap_or_default();
+            if last.contains("publish") || last.ends_with("push") {
+                vec![Act::publish(what)]
+            } else if last.contains("deploy") {
+                vec![Act::deploy(what)]
+            } else {
+                Vec::new()
+            }
         }
-        if last.contains("deploy") {
-            return vec![Act::deploy(what)];
-        }
+        _ => Vec::new(),
     }
-    Vec::new()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn acts(text: &str) -> Vec<Op> {
-        crate::shell::commands(text)
-            .iter()
-            .flat_map(|command| {
-                let name = command.words.first().cloned().unwrap_or_default();
-                read(&name, command)
-            })
-            .filter(|act| act.benign.is_none())
-            .map(|act| act.op)
+    /// Every act of a command, by all readers of commands; those that do no harm with a mark.
+    fn acts(text: &str) -> Vec<(Op, bool)> {
+        let tree = crate::tree::Tree::memory(std::collections::BTreeMap::new());
+        let shell = super::super::command::Shell::default();
+        let mut reader = super::super::command::Reader::new(&tree, shell);
+        reader.script(text, "x.yml", 1);
+        reader
+            .acts
+            .into_iter()
+            .map(|act| (act.op, act.benign.is_none()))
             .collect()
     }
 
+    const DEPLOY: Op = Op::Deploy { environment: None };
+
     #[test]
     fn words_that_only_begin_alike_are_something_else() {
-        assert_eq!(acts("cloudsmith push raw a/b x.zip"), vec![Op::Publish]);
-        assert_eq!(acts("cloudsmith list packages a/b"), Vec::new());
-        assert_eq!(acts("bazel run //image:push"), vec![Op::Publish]);
-        assert_eq!(acts("bazel test //image:push"), Vec::new());
-        assert_eq!(acts("werf converge --dry-run"), Vec::new());
-        assert_eq!(acts("clojure -T:build deploy"), vec![Op::Publish]);
-        assert_eq!(acts("clojure -T:build ci"), Vec::new());
+        for text in [
+            "cloudsmith push raw a/b x.zip",
+            "bazel run //image:push",
+            "clojure -T:build deploy",
+            "python3 setup.py sdist upload",
+            "cloudsmith push --dry-run=false raw a/b x.zip",
+            "steamcmd +login $USER +run_app_build ../app.vdf +quit",
+        ] {
+            assert_eq!(acts(text), vec![(Op::Publish, true)], "{text}");
+        }
+        for text in [
+            "cloudsmith list packages a/b",
+            "bazel test //image:push",
+            "clojure -T:build ci",
+            "steamcmd +login anonymous +app_update 90 +quit",
+            "helmsman -f x.yaml",
+        ] {
+            assert_eq!(acts(text), Vec::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_of_the_tables_deploys_once_and_not_where_it_is_a_rehearsal() {
+        for text in [
+            "dfx deploy --network ic",
+            "dfx deploy --ic",
+            "hasura metadata apply --endpoint https://api.example.com",
+            "sfdx force:source:deploy -p src",
+            "shopify theme push --theme $ID",
+            "helmsman -f x.yaml --apply",
+            "oc rollout latest dc/web",
+            "oc start-build web",
+            "quarto publish netlify",
+            "sftp ann@example.com",
+        ] {
+            assert_eq!(acts(text), vec![(DEPLOY, true)], "{text}");
+        }
+        for text in [
+            "dfx deploy",
+            "dfx deploy --network local",
+            "dfx deploy --playground",
+            "hasura metadata apply --endpoint http://localhost:8080",
+            "sfdx force:source:deploy --checkonly -p src",
+            "shopify theme push --development",
+            "werf converge --dry-run",
+            "okteto deploy --namespace staging",
+            "garden deploy -s dev",
+            "spin deploy --plan",
+        ] {
+            assert_eq!(acts(text), vec![(DEPLOY, false)], "{text}");
+        }
+        let pages = acts("quarto publish gh-pages");
+        assert_eq!(pages.len(), 1, "{pages:?}");
     }
 }
