@@ -68,10 +68,10 @@ impl Reader<'_> {
                     self.every_package(task, depth);
                 }
             }
-            ("poe" | "hatch" | "pdm" | "rye" | "poetry" | "uv", [_, task, ..]) => {
+            ("poe", [task, ..])
+            | ("hatch" | "pdm" | "rye" | "poetry" | "uv", ["run", task, ..]) => {
                 self.pyproject(task, depth);
             }
-            ("poe", [task]) => self.pyproject(task, depth),
             ("perl" | "php", [path, ..]) => self.follow(path, depth),
             ("pwsh" | "powershell", _) => {
                 if let Some(path) = words
@@ -143,8 +143,11 @@ impl Reader<'_> {
         }
     }
 
-    /// `task :publish do … end` in a Rakefile.
+    /// `task :publish => :build do … end` in a Rakefile: what it waits for, then its block.
     fn rake(&mut self, task: &str, depth: usize) {
+        if depth >= FOLLOW_MAX {
+            return;
+        }
         let name = task.split('[').next().unwrap_or(task);
         let last = name.rsplit(':').next().unwrap_or(name);
         let Ok(text) = self.tree.read("Rakefile") else {
@@ -154,6 +157,7 @@ impl Reader<'_> {
             return;
         }
         let mut inside: Option<usize> = None;
+        let mut needs: Vec<String> = Vec::new();
         let mut block = String::new();
         let mut first = 0;
         for (index, line) in text.lines().enumerate() {
@@ -166,22 +170,20 @@ impl Reader<'_> {
                     block.push('\n');
                 }
                 None => {
-                    let head = trimmed.strip_prefix("task ").map(|rest| {
-                        rest.trim_start_matches([':', '\'', '"'])
-                            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
-                            .next()
-                            .unwrap_or_default()
-                            .trim_end_matches(':')
-                            .to_owned()
-                    });
-                    if head.as_deref() == Some(last) {
-                        inside = Some(indent);
-                        first = index + 2;
+                    if let Some(head) = RakeTask::of(trimmed).filter(|head| head.name == last) {
+                        needs.extend(head.needs);
+                        if head.block {
+                            inside = Some(indent);
+                            first = index + 2;
+                        }
                     }
                 }
             }
         }
-        if depth < FOLLOW_MAX && !block.is_empty() {
+        for need in needs {
+            self.rake(&need, depth + 1);
+        }
+        if !block.is_empty() {
             self.acts.extend(code::read(&block, "Rakefile", first));
             // `sh "gem push …"` needs no brackets in Ruby.
             for (index, line) in block.lines().enumerate() {
@@ -382,6 +384,44 @@ impl Reader<'_> {
                 self.script_at(&body, &path, line, depth + 1);
             }
         }
+    }
+}
+
+/// The line that begins a task of a Rakefile.
+struct RakeTask {
+    name: String,
+    needs: Vec<String>,
+    /// Whether a block up to `end` follows.
+    block: bool,
+}
+
+impl RakeTask {
+    /// `task :a`, `task a: [:b]`, `task :a, [:x] => %w[b c] do |task, arguments|`.
+    fn of(line: &str) -> Option<Self> {
+        let line = line.split(" #").next().unwrap_or(line).trim_end();
+        let rest = line.strip_prefix("task ")?.trim_start();
+        let (head, block) = match rest.split_once(" do |") {
+            Some((head, _)) => (head, true),
+            None => rest
+                .strip_suffix(" do")
+                .map_or((rest, false), |head| (head, true)),
+        };
+        let names = |text: &str| -> Vec<String> {
+            text.replace("%w", "")
+                .replace("%i", "")
+                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+                .map(|name| name.trim_matches(':').to_owned())
+                .filter(|name| !name.is_empty())
+                .collect()
+        };
+        let name = names(head).into_iter().next()?;
+        let needs = match head.split_once("=>") {
+            Some((_, needs)) => names(needs),
+            None => head
+                .split_once(": ")
+                .map_or_else(Vec::new, |(_, needs)| names(needs)),
+        };
+        Some(Self { name, needs, block })
     }
 }
 
