@@ -400,44 +400,19 @@ fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option
         .map(|item| step(file, item, library, &mut state, 0))
         .collect();
     // A request without a body to an address that is a secret, in a job that is named for it.
-    let named = [Some(entry.key.as_str()), node.str_of("name")]
-        .into_iter()
-        .flatten()
-        .any(|name| {
-            name.to_ascii_lowercase().contains("deploy") && !crate::acts::is_rehearsal(name)
-        });
+    let names = format!("{} {}", entry.key, node.str_of("name").unwrap_or_default());
+    let named = names.to_ascii_lowercase().contains("deploy") && !crate::acts::is_rehearsal(&names);
     for step in steps
         .iter_mut()
         .filter(|step| named && step.acts.is_empty())
     {
-        let hook = step.run.as_ref().and_then(|(text, line)| {
-            let text = text.trim();
-            let lower = text.to_ascii_lowercase();
-            let bare = text.starts_with("curl ")
-                && !text.contains('\n')
-                && text.contains("${{ secrets.")
-                && ["-x post", "--request post", "-xpost"]
-                    .iter()
-                    .any(|flag| lower.contains(flag))
-                && ![
-                    " -d",
-                    " --data",
-                    " -f ",
-                    " --form",
-                    " --json",
-                    " -h ",
-                    " --header",
-                    "slack",
-                    "discord",
-                    "telegram",
-                    "teams",
-                ]
-                .iter()
-                .any(|mark| lower.contains(mark));
-            bare.then(|| ("a request to a secret address".to_owned(), *line))
-        });
-        if let Some((text, line)) = hook {
-            let mut act = Act::deploy(text);
+        let hook = step
+            .run
+            .as_ref()
+            .filter(|(text, _)| crate::acts::is_bare_hook(text))
+            .map(|(_, line)| *line);
+        if let Some(line) = hook {
+            let mut act = Act::deploy("a request to a secret address");
             act.file = file.to_owned();
             act.line = line;
             step.acts.push(act);

@@ -231,6 +231,59 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
     Vec::new()
 }
 
+/// Whether `curl` posts to a secret address without a body or a header.
+pub(super) fn is_bare_post(command: &Command) -> bool {
+    /// Flags of one letter whose value follows, those apart that are asked for below.
+    const VALUED: &str = "AbcCDeEKmoPQrtuUwxyYz";
+    let mut words = command.words.iter().map(String::as_str);
+    if words.next() != Some("curl")
+        || !command
+            .words
+            .iter()
+            .any(|word| word.contains("${{ secrets."))
+    {
+        return false;
+    }
+    let mut posts = false;
+    while let Some(word) = words.next() {
+        if let Some(long) = word.strip_prefix("--") {
+            let (name, value) = long
+                .split_once('=')
+                .map_or((long, None), |(name, value)| (name, Some(value)));
+            if name.starts_with("data")
+                || name.starts_with("form")
+                || matches!(name, "json" | "header" | "upload-file" | "help")
+            {
+                return false;
+            }
+            if name == "request" {
+                posts = value
+                    .or_else(|| words.next())
+                    .is_some_and(|method| method.eq_ignore_ascii_case("post"));
+            }
+        } else if let Some(letters) = word.strip_prefix('-') {
+            for (at, letter) in letters.char_indices() {
+                let rest = letters.get(at + letter.len_utf8()..).unwrap_or_default();
+                if matches!(letter, 'd' | 'F' | 'H' | 'T' | 'h') {
+                    return false;
+                }
+                if letter == 'X' || VALUED.contains(letter) {
+                    let value = if rest.is_empty() {
+                        words.next().unwrap_or_default()
+                    } else {
+                        rest
+                    };
+                    if letter == 'X' {
+                        posts = value.eq_ignore_ascii_case("post");
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    posts
+}
+
 /// A request to GitHub's API.
 pub(super) fn request(
     method: &str,
@@ -388,4 +441,37 @@ pub(super) fn glab(command: &Command) -> Vec<Act> {
         _ => return Vec::new(),
     };
     vec![Act::new(op, what, token)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_post_has_no_body_and_no_header() {
+        let bare = |text: &str| {
+            crate::shell::commands(text)
+                .first()
+                .is_some_and(is_bare_post)
+        };
+        for text in [
+            "curl -X POST ${{ secrets.URL }}",
+            "curl -f -XPOST ${{ secrets.URL }}",
+            "curl -fsSX POST -o /dev/null ${{ secrets.URL }}",
+            "curl --fail --request=post '${{ secrets.URL }}'",
+        ] {
+            assert!(bare(text), "{text}");
+        }
+        for text in [
+            "curl ${{ secrets.URL }}",
+            "curl -X POST https://example.com",
+            "curl -X POST -F file=@x ${{ secrets.URL }}",
+            "curl -sXPOST -dx=1 ${{ secrets.URL }}",
+            "curl --request POST --data-raw x ${{ secrets.URL }}",
+            "curl -X POST -H 'A: b' ${{ secrets.URL }}",
+            "curl -o POST -X GET ${{ secrets.URL }}",
+        ] {
+            assert!(!bare(text), "{text}");
+        }
+    }
 }

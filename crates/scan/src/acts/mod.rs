@@ -258,6 +258,21 @@ pub(crate) fn merge(auto: bool) -> Op {
     forge::merge(auto)
 }
 
+/// Whether a script of one line does nothing but call a secret address that is no chat's.
+pub(crate) fn is_bare_hook(script: &str) -> bool {
+    let script = script.trim();
+    let lower = script.to_ascii_lowercase();
+    let chat = ["slack", "discord", "telegram", "teams"]
+        .iter()
+        .any(|mark| lower.contains(mark));
+    if chat || script.contains('\n') {
+        return false;
+    }
+    crate::shell::commands(script)
+        .first()
+        .is_some_and(forge::is_bare_post)
+}
+
 pub(crate) fn publishes_goreleaser(what: &str, arguments: &str) -> Vec<Act> {
     publishes::goreleaser(what, arguments)
 }
