@@ -166,25 +166,57 @@ pub(crate) fn literals<'a>(expr: &'a Expr, into: &mut Vec<&'a str>) {
     }
 }
 
-/// The texts that an expression wants one of these paths to be: `github.actor == 'x'`.
-pub(crate) fn equals<'a>(expr: &'a Expr, paths: &[&str], into: &mut Vec<&'a str>) {
+/// Texts that an expression wants two paths to be at once, of which each has several names:
+/// `github.actor == 'x' && github.event.label.name == 'y'`.
+pub(crate) fn pairs<'a>(
+    expr: &'a Expr,
+    first: &[&str],
+    second: &[&str],
+) -> Vec<(&'a str, &'a str)> {
+    wishes(expr, first, second).pairs
+}
+
+#[derive(Default)]
+struct Wishes<'a> {
+    first: Vec<&'a str>,
+    second: Vec<&'a str>,
+    pairs: Vec<(&'a str, &'a str)>,
+}
+
+fn wishes<'a>(expr: &'a Expr, first: &[&str], second: &[&str]) -> Wishes<'a> {
+    let mut out = Wishes::default();
     match expr {
-        Expr::Literal(_) | Expr::Path(_) | Expr::Call(..) | Expr::Not(_) => {}
         Expr::Both(left, right) | Expr::Either(left, right) => {
-            equals(left, paths, into);
-            equals(right, paths, into);
-        }
-        Expr::Compare(left, Comparison::Equal, right) => match (&**left, &**right) {
-            (Expr::Path(path), Expr::Literal(Value::Text(text)))
-            | (Expr::Literal(Value::Text(text)), Expr::Path(path))
-                if paths.contains(&path.as_str()) =>
-            {
-                into.push(text);
+            let (left, right) = (wishes(left, first, second), wishes(right, first, second));
+            if matches!(expr, Expr::Both(..)) {
+                for (one, other) in [(&left, &right), (&right, &left)] {
+                    for name in &one.first {
+                        out.pairs
+                            .extend(other.second.iter().map(|value| (*name, *value)));
+                    }
+                }
             }
-            _ => {}
-        },
-        Expr::Compare(..) => {}
+            for mut side in [left, right] {
+                out.first.append(&mut side.first);
+                out.second.append(&mut side.second);
+                out.pairs.append(&mut side.pairs);
+            }
+        }
+        Expr::Compare(left, Comparison::Equal, right) => {
+            if let (Expr::Path(path), Expr::Literal(Value::Text(text)))
+            | (Expr::Literal(Value::Text(text)), Expr::Path(path)) = (&**left, &**right)
+            {
+                if first.contains(&path.as_str()) {
+                    out.first.push(text);
+                }
+                if second.contains(&path.as_str()) {
+                    out.second.push(text);
+                }
+            }
+        }
+        Expr::Literal(_) | Expr::Path(_) | Expr::Call(..) | Expr::Not(_) | Expr::Compare(..) => {}
     }
+    out
 }
 
 /// Whether an expression holds.

@@ -276,28 +276,26 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 let mut texts = Vec::new();
                 expr::literals(expr, &mut texts);
                 // `github.actor == 'x[bot]' && github.event.label.name == 'y'`: it sets the label.
-                let equal = |path: &[&str]| {
-                    let mut found = Vec::new();
-                    expr::equals(expr, path, &mut found);
-                    found
-                };
-                let setters = equal(&[
-                    "github.actor",
-                    "github.triggering_actor",
-                    "github.event.sender.login",
-                ]);
-                for setter in setters {
-                    for label in equal(&["github.event.label.name"]) {
-                        own_labels.push((setter.to_owned(), label.to_owned()));
-                    }
-                }
+                let pairs = expr::pairs(
+                    expr,
+                    &[
+                        "github.actor",
+                        "github.triggering_actor",
+                        "github.event.sender.login",
+                    ],
+                    &["github.event.label.name"],
+                );
+                own_labels.extend(
+                    pairs
+                        .into_iter()
+                        .map(|(setter, label)| (setter.to_owned(), label.to_owned())),
+                );
                 // `contains(fromJSON('["a[bot]"]'), …)`.
                 let listed: Vec<String> = texts
                     .iter()
-                    .filter(|text| text.starts_with('['))
+                    .filter(|text| text.starts_with('[') && !negated(expr, text))
                     .filter_map(|text| serde_json::from_str::<Vec<String>>(text).ok())
                     .flatten()
-                    .filter(|_| !matches!(expr, expr::Expr::Not(_)))
                     .collect();
                 for text in &listed {
                     if text.ends_with("[bot]")
@@ -386,16 +384,18 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             {
                 continue;
             }
+            let labels = own_labels
+                .iter()
+                .filter(|(setter, _)| {
+                    *setter == login || copilot && setter.to_ascii_lowercase().contains("copilot")
+                })
+                .map(|(_, label)| label.clone())
+                .collect();
             let (login, runs_held) = if copilot {
                 ("Copilot".to_owned(), true)
             } else {
                 (login, false)
             };
-            let labels = own_labels
-                .iter()
-                .filter(|(setter, _)| *setter == login)
-                .map(|(_, label)| label.clone())
-                .collect();
             bots.push(Bot {
                 product: "An app",
                 login,
@@ -427,7 +427,7 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
 }
 
 /// Whether an expression only excludes a text (`github.actor != 'dependabot[bot]'`).
-fn negated(expr: &expr::Expr, text: &str) -> bool {
+pub(crate) fn negated(expr: &expr::Expr, text: &str) -> bool {
     use expr::{Comparison, Expr};
     fn asks(expr: &Expr, text: &str, positive: bool) -> bool {
         match expr {
@@ -526,5 +526,67 @@ pub(crate) fn each_step<'a>(workflow: &'a Workflow, visit: &mut dyn FnMut(&'a Jo
         for step in &job.steps {
             inner(job, step, visit);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Labels that each inferred bot sets, where one workflow has this condition.
+    fn labels(condition: &str) -> Vec<(String, Vec<String>)> {
+        let text = format!(
+            "on: pull_request\njobs:\n  a:\n    if: {condition}\n    runs-on: x\n    steps: [{{run: make}}]\n"
+        );
+        let tree = Tree::memory(std::collections::BTreeMap::new());
+        let library = Library {
+            repositories: &[(None, tree)],
+            here: 0,
+        };
+        let workflow = workflow::read(".github/workflows/a.yml", &text, &library);
+        let workflows: Vec<Workflow> = workflow.ok().flatten().into_iter().collect();
+        let mut bots = Vec::new();
+        inferred_bots(&workflows, &mut bots);
+        bots.into_iter()
+            .filter_map(|bot| match bot.duty {
+                Duty::Opens { labels, .. } => Some((bot.login, labels)),
+                Duty::Merges { .. } | Duty::Serves | Duty::Syncs => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_bot_sets_the_labels_that_a_condition_asks_for_together_with_it() {
+        let one = |login: &str, found: &[&str]| {
+            let found = found.iter().map(|label| (*label).to_owned()).collect();
+            vec![(login.to_owned(), found)]
+        };
+        let label = "github.event.label.name";
+        assert_eq!(
+            labels(&format!("github.actor == 'a[bot]' && {label} == 'y'")),
+            one("a[bot]", &["y"])
+        );
+        assert_eq!(
+            labels(&format!("github.actor == 'a[bot]' || {label} == 'y'")),
+            one("a[bot]", &[])
+        );
+        assert_eq!(
+            labels(&format!(
+                "(github.actor == 'a[bot]' || github.actor == 'Ann') && {label} == 'y'"
+            )),
+            one("a[bot]", &["y"])
+        );
+        assert_eq!(
+            labels(&format!(
+                "github.actor == 'copilot-swe-agent[bot]' && {label} == 'y'"
+            )),
+            one("Copilot", &["y"])
+        );
+        assert_eq!(
+            labels(
+                "github.base_ref == 'main' && !contains(fromJSON('[\"a[bot]\"]'), github.actor)"
+            ),
+            Vec::new()
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{Authors, Bot, Duty, dependabot_bot, renovate_bot};
 use crate::acts::Op;
-use crate::workflow::Workflow;
+use crate::expr;
+use crate::repository::negated;
+use crate::workflow::{Condition, Workflow};
 
 /// Accounts that a bot's rule merges for and whose names say that they are automation: they open
 /// pull requests here, though no file of the repository configures them.
@@ -208,7 +210,7 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             .any(|act| matches!(act.op, Op::Merge { .. } | Op::Approve));
         let title = format!("{} {}", workflow.file, workflow.name).to_ascii_lowercase();
         let words: Vec<&str> = title.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-        let conditions: Vec<(&str, usize)> = workflow
+        let conditions: Vec<&Condition> = workflow
             .jobs
             .iter()
             .flat_map(|job| {
@@ -216,7 +218,6 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                     .iter()
                     .chain(job.steps.iter().filter_map(|step| step.condition.as_ref()))
             })
-            .map(|condition| (condition.text.as_str(), condition.line))
             .collect();
         for (word, product, login, head, runs_held) in AGENTS {
             let prefix = format!("{word}/");
@@ -233,11 +234,8 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 .map(|trigger| trigger.line);
             let by_condition = conditions
                 .iter()
-                .find(|(text, _)| {
-                    text.contains(&format!("'{prefix}"))
-                        && text.to_ascii_lowercase().contains("startswith")
-                })
-                .map(|(_, line)| *line);
+                .find(|condition| asks_for(condition, &prefix))
+                .map(|condition| condition.line);
             let by_name = (lands && words.contains(word) && words.contains(&"merge")).then_some(1);
             let Some(line) = by_branch.or(by_condition).or(by_name) else {
                 continue;
@@ -263,4 +261,17 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             });
         }
     }
+}
+
+/// Whether a condition asks for branches that start so, and does not leave them out.
+fn asks_for(condition: &Condition, prefix: &str) -> bool {
+    let Some(expr) = &condition.expr else {
+        return false;
+    };
+    let mut texts = Vec::new();
+    expr::literals(expr, &mut texts);
+    condition.text.to_ascii_lowercase().contains("startswith")
+        && texts
+            .iter()
+            .any(|text| text.starts_with(prefix) && !negated(expr, text))
 }
