@@ -19,9 +19,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         trigger("workflow_dispatch", 1),
     ];
     let mut asked: Option<usize> = None;
-    let images = text.contains("docker.build(")
-        || text.contains("docker.image(")
-        || text.contains("docker.withRegistry(");
+    let images = Images::of(text);
     let mut lines = text.lines().enumerate().peekable();
     let mut comment = false;
     while let Some((index, raw)) = lines.next() {
@@ -73,7 +71,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         {
             draft.only_if(Some(expr), line, at);
         }
-        if let Some(act) = plugin(line, images) {
+        if let Some(act) = plugin(line, &images) {
             draft.act(act, at);
         }
         if let Some(start) = ["sh ", "sh(", "bat ", "bat(", "powershell ", "pwsh "]
@@ -107,18 +105,12 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
 }
 
 /// What a step of a plugin does.
-fn plugin(line: &str, images: bool) -> Option<Act> {
+fn plugin(line: &str, images: &Images<'_>) -> Option<Act> {
     let what = || line.chars().take(80).collect::<String>();
-    if images && line.contains(".push(") {
+    if images.pushed(line) {
         return Some(Act::publish(what()));
     }
-    let starts = |names: &[&str]| {
-        names.iter().any(|name| {
-            line.split_once(name).is_some_and(|(before, _)| {
-                before.trim_end().is_empty() || before.ends_with([' ', '{', ';'])
-            })
-        })
-    };
+    let starts = |names: &[&str]| names.iter().any(|name| word_at(line, name).is_some());
     if starts(&[
         "sshPublisher(",
         "sshPublisher ",
@@ -146,6 +138,62 @@ fn plugin(line: &str, images: bool) -> Option<Act> {
         "publishNuget",
     ])
     .then(|| Act::publish(what()))
+}
+
+/// The variables of a file that hold images of the Docker plugin.
+struct Images<'a> {
+    names: Vec<&'a str>,
+    /// Variables that hold lists, which Groovy pushes to as well.
+    lists: Vec<&'a str>,
+    /// Whether the file logs in to a registry, for images that come from elsewhere.
+    registry: bool,
+}
+
+impl<'a> Images<'a> {
+    fn of(text: &'a str) -> Self {
+        let mut images = Self {
+            names: Vec::new(),
+            lists: Vec::new(),
+            registry: text.contains("docker.withRegistry("),
+        };
+        for line in text.lines() {
+            let Some((left, right)) = line.split_once('=') else {
+                continue;
+            };
+            let name = last_name(left.trim_end());
+            let right = right.trim_start();
+            if name.is_empty() {
+                continue;
+            }
+            if right.starts_with("docker.build") || right.starts_with("docker.image") {
+                images.names.push(name);
+            } else if right.starts_with('[') {
+                images.lists.push(name);
+            }
+        }
+        images
+    }
+
+    /// Whether a line pushes an image.
+    fn pushed(&self, line: &str) -> bool {
+        line.match_indices(".push(").any(|(at, _)| {
+            let before = line.get(..at).unwrap_or_default();
+            let name = last_name(before);
+            before.contains("docker.build")
+                || before.contains("docker.image")
+                || self.names.contains(&name)
+                || self.registry && !self.lists.contains(&name)
+                // A call that goes on from the line above.
+                || before.is_empty() && !self.names.is_empty()
+        })
+    }
+}
+
+/// The name at the end of a text.
+fn last_name(text: &str) -> &str {
+    text.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .next()
+        .unwrap_or_default()
 }
 
 fn word_at(line: &str, mark: &str) -> Option<usize> {
@@ -183,4 +231,40 @@ fn condition(line: &str) -> Option<Expr> {
     }
     let name = quoted(line.get(at..)?)?;
     Some(branch_is(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_found_behind_its_name_in_another_word() {
+        let images = Images::of("");
+        for line in [
+            "s3Upload(file: 'x')",
+            "script { s3Upload(file: 'x') }",
+            "mys3Upload(1); s3Upload(file: 'x')",
+        ] {
+            assert!(plugin(line, &images).is_some(), "{line}");
+        }
+        assert!(plugin("mys3Upload(file: 'x')", &images).is_none());
+    }
+
+    #[test]
+    fn only_images_are_pushed() {
+        let images = Images::of("def app = docker.build(tag)\nresults = []\n");
+        for line in [
+            "app.push()",
+            "docker.image('a').push('b')",
+            "if (x) { app.push(tag) }",
+        ] {
+            assert!(images.pushed(line), "{line}");
+        }
+        for line in ["results.push(app)", "other.push(1)", "app.pushed(1)"] {
+            assert!(!images.pushed(line), "{line}");
+        }
+        let registry = Images::of("docker.withRegistry('', 'x') {\nresults = []\n");
+        assert!(registry.pushed("image.push('latest')"));
+        assert!(!registry.pushed("results.push('latest')"));
+    }
 }
