@@ -29,33 +29,35 @@ fn git_files(root: &Path) -> Option<GitFiles> {
     Some(GitFiles { own, shared })
 }
 
-/// The branch that `HEAD` of the remote names, from git's own files.
-pub(crate) fn head_branch(root: &Path) -> Option<String> {
+/// The default branch, as far as the checkout tells it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// `HEAD` of the remote names it.
+    Remote(String),
+    /// It is checked out and has a name that default branches have; another may be the default.
+    CheckedOut(String),
+}
+
+/// The default branch from git's own files.
+pub(crate) fn head_branch(root: &Path) -> Option<Head> {
     let git = git_files(root)?;
     let remote = read_small(&git.shared.join("refs/remotes/origin/HEAD")).and_then(|text| {
         text.trim()
             .strip_prefix("ref: refs/remotes/origin/")
             .map(str::to_owned)
     });
-    remote.or_else(|| {
-        let name = read_small(&git.own.join("HEAD"))?
-            .trim()
-            .strip_prefix("ref: refs/heads/")?
-            .to_owned();
-        matches!(
-            name.as_str(),
-            "main"
-                | "master"
-                | "develop"
-                | "trunk"
-                | "dev"
-                | "mainline"
-                | "next"
-                | "canary"
-                | "devel"
-        )
-        .then_some(name)
-    })
+    if let Some(name) = remote {
+        return Some(Head::Remote(name));
+    }
+    let name = read_small(&git.own.join("HEAD"))?
+        .trim()
+        .strip_prefix("ref: refs/heads/")?
+        .to_owned();
+    matches!(
+        name.as_str(),
+        "main" | "master" | "develop" | "trunk" | "dev" | "mainline" | "next" | "canary" | "devel"
+    )
+    .then_some(Head::CheckedOut(name))
 }
 
 /// The repository's `owner/name`, else `?/directory`.

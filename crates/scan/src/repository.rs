@@ -138,9 +138,13 @@ fn read(
     let named = settings
         .as_ref()
         .and_then(|settings| settings.default_branch.clone())
+        .map(checkout::Head::Remote)
         .or_else(|| tree.root().and_then(checkout::head_branch));
-    let default_known = named.is_some();
-    let default_branch = named.unwrap_or_else(|| guess_default(&workflows));
+    let (default_branch, default_known) = match named {
+        Some(checkout::Head::Remote(name)) => (name, true),
+        Some(checkout::Head::CheckedOut(name)) => (name, false),
+        None => (guess_default(&workflows), false),
+    };
     let codeowners = tree
         .files()
         .iter()

@@ -327,3 +327,36 @@ fn files_that_change_while_they_are_read_do_no_harm() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_push_to_main_counts_where_master_is_checked_out_and_no_remote_names_the_default() {
+    let directory = repository();
+    let path = directory.path();
+    let push = "on:\n  schedule: [{cron: '0 0 * * *'}]\npermissions: {contents: write}\njobs:\n  p:\n    runs-on: x\n    steps: [{uses: actions/checkout@v4}, {run: 'git push origin HEAD:main'}]\n";
+    std::fs::write(path.join(".github/workflows/push.yml"), push).unwrap();
+    let merges = || {
+        read(path).repositories[0]
+            .verdicts
+            .iter()
+            .map(|verdict| verdict.sink.clone())
+            .collect::<Vec<_>>()
+    };
+    git(path, &["checkout", "-q", "-B", "master"]);
+    assert!(
+        merges().contains(&"branch main".to_owned()),
+        "{:?}",
+        merges()
+    );
+    // A remote that says so settles it: `main` is then an old or a future name.
+    std::fs::create_dir_all(path.join(".git/refs/remotes/origin")).unwrap();
+    std::fs::write(
+        path.join(".git/refs/remotes/origin/HEAD"),
+        "ref: refs/remotes/origin/master\n",
+    )
+    .unwrap();
+    assert!(
+        !merges().contains(&"branch main".to_owned()),
+        "{:?}",
+        merges()
+    );
+}
