@@ -64,9 +64,14 @@ pub(super) fn one_act(
     if matches!(act.op, Op::Push(_) | Op::Merge { .. })
         && run.event.pull_request.is_none()
         && let Some(label) = selected_before(run, job)
-        && !set_by_bots(run, label)
     {
-        way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
+        match known_label(label, names) {
+            Some(label) if set_by_bots(run, &label) => {}
+            Some(label) => {
+                way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
+            }
+            None => way = way.gated(&unknown_label(label)),
+        }
     }
     // Later steps carry on what an agent wrote: its work, so its way.
     let carries = matches!(act.op, Op::Merge { .. } | Op::CreatePr(_))
@@ -358,27 +363,22 @@ fn perform(
             let on_event = run.event.pull_request.clone();
             let pull = on_event.or_else(|| state.pull.clone());
             let mut way = way.clone();
-            // A label that the environment holds: `--label "$LABEL"`.
-            let label = label.as_ref().map(|label| {
-                let name = label.trim_start_matches('$').trim_matches(['{', '}']);
-                names
-                    .env
-                    .iter()
-                    .rev()
-                    .find_map(|layer| layer.iter().find(|(key, _)| key == name))
-                    .filter(|_| label.starts_with('$'))
-                    .map_or(label, |(_, value)| value)
-            });
-            if let Some(label) = label
-                && !super::scope::has_label(run.event, label)
-                && run.event.actor != Actor::Person
-                && !(pull.is_none() && set_by_bots(run, label))
-                && !state
-                    .pull
-                    .as_ref()
-                    .is_some_and(|pull| pull.labels.iter().any(|known| known == label))
-            {
-                way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
+            let asked = label
+                .as_deref()
+                .filter(|_| run.event.actor != Actor::Person);
+            if let Some(text) = asked {
+                match known_label(text, names) {
+                    Some(label)
+                        if super::scope::has_label(run.event, &label)
+                            || pull.is_none() && set_by_bots(run, &label)
+                            || state.pull.as_ref().is_some_and(|pull| {
+                                pull.labels.iter().any(|known| *known == label)
+                            }) => {}
+                    Some(label) => {
+                        way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
+                    }
+                    None => way = way.gated(&unknown_label(text)),
+                }
             }
             let manner = merge::Manner {
                 auto: *auto,
@@ -543,6 +543,27 @@ fn selected_before<'r>(run: &Run<'r>, job: &Job) -> Option<&'r str> {
         .iter()
         .find(|before| job.needs.contains(&before.id) && before.selects.is_some())
         .and_then(|before| before.selects.as_deref())
+}
+
+/// The label that a command names, itself or by a variable of the environment
+/// (`--label "$LABEL"`); `None` where the files don't tell.
+fn known_label(text: &str, names: &Names<'_>) -> Option<String> {
+    let name = text.trim_start_matches('$').trim_matches(['{', '}']);
+    let text = names
+        .env
+        .iter()
+        .rev()
+        .find_map(|layer| layer.iter().find(|(key, _)| key == name))
+        .filter(|_| text.starts_with('$'))
+        .map_or(text, |(_, value)| value);
+    match expr::template(text, names) {
+        Value::Text(label) if !label.contains('$') => Some(label),
+        _ => None,
+    }
+}
+
+fn unknown_label(text: &str) -> Gate {
+    Gate::Fact(format!("whether a person sets the label {text}"))
 }
 
 /// Whether a bot that opens pull requests here sets a label on them.
