@@ -562,7 +562,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
     }
 }
 
-fn list(value: Option<&str>) -> Vec<String> {
+pub(super) fn list(value: Option<&str>) -> Vec<String> {
     value
         .unwrap_or_default()
         .split([',', '\n'])

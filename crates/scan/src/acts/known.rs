@@ -1,8 +1,11 @@
 //! Published actions that the catalogue knows by name, with few inputs that matter.
 
-use super::catalog::With;
+use super::catalog::{With, list};
 use super::command::Shell;
 use super::{Act, NewPr, Op, Target, Token};
+
+/// Inputs that hold the labels of a new pull request.
+const LABELS: &[&str] = &["labels", "pr-labels", "pull_request_labels"];
 
 /// What such an action does; `None` for one that is not known here.
 pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
@@ -16,8 +19,6 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "gradle-update/update-gradle-wrapper-action"
         | "determinatesystems/update-flake-lock"
         | "googleapis/code-suggester"
-        | "technote-space/create-project-card-action"
-        | "calibreapp/image-actions"
         | "kt3k/update-license-year"
         | "fantinodavide/update-license-year"
         | "funivan/github-autoupdate"
@@ -28,7 +29,7 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "imjohnbo/update-dependencies"
         | "neverendingqs/gh-action-node-update-deps"
         | "technote-space/package-version-check-action" => forge(Op::CreatePr(NewPr {
-            labels: labels(with),
+            labels: list(with.first(LABELS)),
             head: with
                 .first(&["branch", "pr-branch", "branch-name"])
                 .map(str::to_owned),
@@ -55,7 +56,7 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
             if !with.says("create_pull_request", "false") {
                 acts.push(Act::new(
                     Op::CreatePr(NewPr {
-                        labels: labels(with),
+                        labels: list(with.first(LABELS)),
                         head: Some(branch),
                         base: with
                             .first(&["pull_request_base_branch_name"])
@@ -83,7 +84,13 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         "autofix-ci/action"
         | "pre-commit-ci/lite-action"
         | "peter-evans/rebase"
-        | "cirrus-actions/rebase" => Vec::new(),
+        | "cirrus-actions/rebase"
+        // Cards of a project board.
+        | "technote-space/create-project-card-action" => Vec::new(),
+        "calibreapp/image-actions" => forge(Op::Push(Target::Current))
+            .into_iter()
+            .map(|act| act.unless(with.first(&["compressonly"])))
+            .collect(),
         "githubocto/flat" => vec![Act::new(Op::Push(Target::Current), what, Token::Git)],
         "wow-actions/contributors-list"
         | "akhilmhdh/contributors-readme-action"
@@ -145,9 +152,7 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "technote-space/release-github-actions" => {
             let pushes = match what {
                 "cocogitto/cocogitto-action" => with.says("release", "true"),
-                "tripss/conventional-changelog-action" => {
-                    !with.says("git-push", "false") && !with.says("skip-git-pull", "never")
-                }
+                "tripss/conventional-changelog-action" => !with.says("git-push", "false"),
                 _ => !with.says("push", "false"),
             };
             if !pushes {
@@ -166,7 +171,6 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         "actions-ecosystem/action-push-tag"
         | "cardinalby/git-tag-action"
         | "negz/create-tag"
-        | "tvdias/github-tagger"
         | "avakar/tag-and-release"
         | "hole19/git-tag-action"
         | "mathiasvr/tag-action" => forge(Op::Tag(with.first(&["tag"]).map(str::to_owned))),
@@ -264,6 +268,7 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "jtalk/url-health-deploy" => vec![Act::deploy(what)],
         "sap/project-piper-action" => super::tools::piper(
             with.first(&["step-name", "command"]).unwrap_or_default(),
+            with.get("flags").unwrap_or_default(),
             what.to_owned(),
         ),
         // ---- requests to the forge
@@ -315,11 +320,37 @@ fn bump(what: &str, with: &With<'_>) -> Vec<Act> {
     )]
 }
 
-fn labels(with: &With<'_>) -> Vec<String> {
-    with.first(&["labels", "pr-labels", "pull_request_labels"])
-        .unwrap_or_default()
-        .split([',', '\n'])
-        .map(|label| label.trim().to_owned())
-        .filter(|label| !label.is_empty())
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acts(what: &str, with: &[(&str, &str)]) -> Vec<Act> {
+        let with: Vec<(String, String)> = with
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        acts_of(what, &With(&with)).unwrap()
+    }
+
+    #[test]
+    fn an_action_that_commits_to_the_branch_at_hand_opens_no_pull_request() {
+        let found = acts("calibreapp/image-actions", &[("compressOnly", "true")]);
+        assert_eq!(found[0].op, Op::Push(Target::Current));
+        assert_eq!(found[0].unless, ["true"]);
+        assert_eq!(acts("technote-space/create-project-card-action", &[]), []);
+    }
+
+    #[test]
+    fn terraform_of_piper_plans_unless_told_to_apply() {
+        let step = ("step-name", "terraformExecute");
+        let harmless = |flags: &str| {
+            let found = acts("sap/project-piper-action", &[step, ("flags", flags)]);
+            assert_eq!(found.len(), 1, "{flags}");
+            found[0].benign.is_some()
+        };
+        assert!(harmless(""));
+        assert!(harmless("--command plan"));
+        assert!(!harmless("--command=apply"));
+        assert!(!harmless("--command destroy"));
+    }
 }

@@ -239,7 +239,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         ("Publish-Module" | "Publish-PSResource" | "Publish-Script", _) => publish(),
         ("pulp" | "jfrog" | "jf", ["rt", "upload" | "u" | "dp" | "docker-push", ..]) => publish(),
         _ if tools::publishes(name, &plain, command) => publish(),
-        _ => tools::by_step(name, &plain, what),
+        _ => tools::by_step(name, &plain, command, what),
     }
 }
 

@@ -108,8 +108,8 @@ const DEPLOYS: &[(&str, &[&str])] = &[
     ("pac", &["solution", "import"]),
 ];
 
-/// A step of SAP's Piper.
-pub(super) fn piper(step: &str, what: String) -> Vec<Act> {
+/// A step of SAP's Piper with its flags.
+pub(super) fn piper(step: &str, flags: &str, what: String) -> Vec<Act> {
     match step {
         "githubPublishRelease" => vec![Act::new(
             Op::Release {
@@ -128,8 +128,13 @@ pub(super) fn piper(step: &str, what: String) -> Vec<Act> {
         | "mtaDeploy"
         | "multicloudDeploy"
         | "transportRequestRelease"
-        | "gitopsUpdateDeployment"
-        | "terraformExecute" => vec![Act::deploy(what)],
+        | "gitopsUpdateDeployment" => vec![Act::deploy(what)],
+        "terraformExecute" => {
+            let acts = flags
+                .split([' ', '=', '\n'])
+                .any(|word| matches!(word, "apply" | "destroy") || word.contains("${{"));
+            vec![Act::deploy(what).benign_if(!acts, "a plan changes nothing")]
+        }
         _ => Vec::new(),
     }
 }
@@ -185,9 +190,9 @@ pub(super) fn stays_here(name: &str, command: &Command) -> bool {
 }
 
 /// Tools that release, or whose step or target says what they do.
-pub(super) fn by_step(name: &str, plain: &[&str], what: String) -> Vec<Act> {
+pub(super) fn by_step(name: &str, plain: &[&str], command: &Command, what: String) -> Vec<Act> {
     match (name, plain) {
-        ("piper", [step, ..]) => piper(step, what),
+        ("piper", [step, ..]) => piper(step, &command.text(), what),
         ("release-cli", ["create", ..]) => vec![Act::new(
             Op::Release {
                 draft: None,
