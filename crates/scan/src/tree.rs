@@ -3,10 +3,10 @@
 //! Nothing here follows a symbolic link out of the repository, reads a file past a bound, or keeps
 //! more than the names of the files that pipelines live in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use portcullis_model::Refusal;
 
@@ -21,6 +21,10 @@ const ENTRIES_MAX: usize = 4_000_000;
 const DEPTH_MAX: usize = 40;
 /// Most files kept for reading in one repository.
 const FILES_MAX: usize = 50_000;
+/// Most packages of a repository whose scripts one task of a monorepo's runner starts.
+const PACKAGES_MAX: usize = 200;
+/// Most entries looked at in one directory of packages.
+const LISTED_MAX: usize = 2_000;
 
 /// Directories that hold other people's code or build output.
 const SKIPPED: &[&str] = &[
@@ -45,6 +49,16 @@ pub(crate) struct Tree {
     overlay: Arc<BTreeMap<String, String>>,
     files: Arc<Vec<String>>,
     notes: Arc<Vec<Note>>,
+    packages: Arc<OnceLock<Vec<Package>>>,
+}
+
+/// A package of a repository that has scripts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    /// Its directory; empty for the root.
+    pub(crate) place: String,
+    /// Names of its scripts.
+    pub(crate) scripts: BTreeSet<String>,
 }
 
 /// What was passed over while listing.
@@ -95,6 +109,7 @@ impl Tree {
             root: Some(root),
             overlay: Arc::new(BTreeMap::new()),
             files: Arc::new(walk.files),
+            packages: Arc::default(),
         })
     }
 
@@ -110,6 +125,7 @@ impl Tree {
             overlay: Arc::new(files),
             files: Arc::new(names),
             notes: Arc::new(Vec::new()),
+            packages: Arc::default(),
         }
     }
 
@@ -127,6 +143,7 @@ impl Tree {
             overlay: Arc::new(overlay),
             files: Arc::new(files),
             notes: Arc::clone(&self.notes),
+            packages: Arc::default(),
         }
     }
 
@@ -140,33 +157,53 @@ impl Tree {
         &self.notes
     }
 
-    /// Directories of the repository's packages, by the places where monorepos keep them; the root
-    /// comes first.
-    pub(crate) fn packages(&self) -> Vec<String> {
-        let mut out = vec![String::new()];
-        for folder in ["packages", "apps", "libs", "services"] {
-            if let Some(root) = &self.root
-                && let Ok(entries) = fs::read_dir(root.join(folder))
-            {
-                let mut names: Vec<String> = entries
-                    .flatten()
-                    .filter(|entry| entry.path().join("package.json").is_file())
-                    .filter_map(|entry| entry.file_name().into_string().ok())
-                    .collect();
-                names.sort();
-                out.extend(names.into_iter().map(|name| format!("{folder}/{name}")));
+    /// The repository's packages, by the places where monorepos keep them; the root comes first.
+    /// They are looked for once, and no link is followed.
+    pub(crate) fn packages(&self) -> &[Package] {
+        self.packages.get_or_init(|| {
+            let mut places = vec![String::new()];
+            for folder in ["packages", "apps", "libs", "services"] {
+                places.extend(self.packages_in(folder));
             }
-            let inside = format!("{folder}/");
-            for path in self.overlay.keys() {
-                if let Some(rest) = path.strip_prefix(&inside)
-                    && let Some((name, "package.json")) = rest.split_once('/')
-                    && !out.contains(&format!("{folder}/{name}"))
-                {
-                    out.push(format!("{folder}/{name}"));
-                }
+            places
+                .into_iter()
+                .take(PACKAGES_MAX)
+                .filter_map(|place| self.package(place))
+                .collect()
+        })
+    }
+
+    fn packages_in(&self, folder: &str) -> BTreeSet<String> {
+        let mut out = BTreeSet::new();
+        let listed = self
+            .root
+            .as_ref()
+            .map(|root| root.join(folder))
+            .filter(|path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()))
+            .and_then(|path| fs::read_dir(path).ok());
+        for entry in listed.into_iter().flatten().take(LISTED_MAX).flatten() {
+            let is_package = entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && fs::symlink_metadata(entry.path().join("package.json")).is_ok();
+            if is_package && let Ok(name) = entry.file_name().into_string() {
+                out.insert(format!("{folder}/{name}"));
+            }
+        }
+        let inside = format!("{folder}/");
+        for path in self.overlay.keys() {
+            if let Some(rest) = path.strip_prefix(&inside)
+                && let Some((name, "package.json")) = rest.split_once('/')
+            {
+                out.insert(format!("{folder}/{name}"));
             }
         }
         out
+    }
+
+    fn package(&self, place: String) -> Option<Package> {
+        let text = self.read(&format!("{place}/package.json")).ok()?;
+        let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let scripts = json.get("scripts")?.as_object()?.keys().cloned().collect();
+        Some(Package { place, scripts })
     }
 
     pub(crate) fn root(&self) -> Option<&Path> {
@@ -439,5 +476,37 @@ mod tests {
         assert_eq!(normal("./a/../b/c"), Some("b/c".to_owned()));
         assert_eq!(normal("../etc/passwd"), None);
         assert_eq!(normal("/etc/passwd"), Some("etc/passwd".to_owned()));
+    }
+    #[cfg(unix)]
+    #[test]
+    fn packages_outside_the_repository_are_none_of_it() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        let json = r#"{"scripts":{"ship":"npm publish"}}"#;
+        let put = |root: &Path, place: &str| {
+            fs::create_dir_all(root.join(place)).unwrap();
+            fs::write(root.join(place).join("package.json"), json).unwrap();
+        };
+        put(outside.path(), "far");
+        let inside = tempfile::tempdir().unwrap();
+        put(inside.path(), "packages/b");
+        put(inside.path(), "packages/a");
+        symlink(outside.path().join("far"), inside.path().join("packages/c")).unwrap();
+        fs::create_dir_all(inside.path().join("packages/d")).unwrap();
+        symlink(
+            outside.path().join("far/package.json"),
+            inside.path().join("packages/d/package.json"),
+        )
+        .unwrap();
+        symlink(outside.path(), inside.path().join("apps")).unwrap();
+        let tree = Tree::open(inside.path()).unwrap();
+        let places: Vec<&str> = tree
+            .packages()
+            .iter()
+            .map(|package| package.place.as_str())
+            .collect();
+        assert_eq!(places, ["packages/a", "packages/b"]);
+        let edited = tree.with("libs/e/package.json", json.to_owned());
+        assert_eq!(edited.packages().len(), 3);
     }
 }

@@ -111,18 +111,23 @@ pub(crate) struct Reader<'a> {
     followed: Vec<String>,
     /// How often a script may still be looked up on disk in this step.
     lookups: usize,
+    /// How many scripts of a monorepo's packages its runner may still start in this step.
+    package_runs: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(tree: &'a Tree, shell: Shell) -> Self {
         /// Most files that the commands of one step may name.
         const LOOKUPS_MAX: usize = 200;
+        /// Most scripts of packages that a monorepo's runner starts in one step.
+        const PACKAGE_RUNS_MAX: usize = 1_000;
         Self {
             tree,
             shell,
             acts: Vec::new(),
             followed: Vec::new(),
             lookups: LOOKUPS_MAX,
+            package_runs: PACKAGE_RUNS_MAX,
         }
     }
 
@@ -385,15 +390,30 @@ impl<'a> Reader<'a> {
         place: Option<&str>,
         depth: usize,
     ) -> bool {
-        if script.is_empty() || depth >= FOLLOW_MAX {
+        let path = self.within(place, "package.json");
+        if script.is_empty() || depth >= FOLLOW_MAX || !self.enter(&format!("{path}#{script}")) {
             return true;
         }
+        self.package_scripts(script, &path, depth)
+    }
+
+    /// Runs a script that a package of a monorepo is known to have. It is not looked up, so it does
+    /// not count among the files that the step may name.
+    pub(super) fn script_of_package(&mut self, script: &str, place: Option<&str>, depth: usize) {
         let path = self.within(place, "package.json");
         let mark = format!("{path}#{script}");
-        if !self.enter(&mark) {
-            return true;
+        if depth < FOLLOW_MAX
+            && self.package_runs > 0
+            && !self.followed.iter().any(|known| *known == mark)
+        {
+            self.package_runs -= 1;
+            self.followed.push(mark);
+            self.package_scripts(script, &path, depth);
         }
-        let Ok(text) = self.tree.read(&path) else {
+    }
+
+    fn package_scripts(&mut self, script: &str, path: &str, depth: usize) -> bool {
+        let Ok(text) = self.tree.read(path) else {
             return false;
         };
         let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else {
@@ -417,7 +437,7 @@ impl<'a> Reader<'a> {
                 .map_or(1, |index| index + 1);
             // The text stands on one line of JSON.
             for command in shell::commands(body) {
-                self.command(&command.unwrapped(), &path, line, depth + 1);
+                self.command(&command.unwrapped(), path, line, depth + 1);
             }
         }
         known

@@ -4,9 +4,6 @@ use super::code;
 use super::command::{FOLLOW_MAX, Reader};
 use crate::shell::Command;
 
-/// Most packages of a repository whose scripts one task of a monorepo's runner starts.
-const PACKAGES_MAX: usize = 40;
-
 impl Reader<'_> {
     /// Reads the task that a command names, if its program is a runner known here.
     pub(super) fn task(&mut self, name: &str, command: &Command, depth: usize) {
@@ -320,18 +317,14 @@ impl Reader<'_> {
         }
     }
 
-    /// A script of the root and of every package of a monorepo.
+    /// A script of the root and of every package of a monorepo, where they have it.
     fn every_package(&mut self, task: &str, depth: usize) {
-        let places: Vec<String> = self
-            .tree
-            .packages()
-            .iter()
-            .take(PACKAGES_MAX)
-            .cloned()
-            .collect();
-        for place in places {
-            let place = (!place.is_empty()).then_some(place.as_str());
-            let _ = self.package_script(task, place, depth + 1);
+        let tree = self.tree;
+        for package in tree.packages() {
+            if package.scripts.contains(task) {
+                let place = (!package.place.is_empty()).then_some(package.place.as_str());
+                self.script_of_package(task, place, depth + 1);
+            }
         }
     }
 
@@ -461,4 +454,58 @@ fn line_of(text: &str, task: &str) -> usize {
     text.lines()
         .position(|line| line.contains(task))
         .map_or(1, |index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::Op;
+    use super::super::command::Shell;
+    use super::*;
+    use crate::tree::Tree;
+
+    fn publishes(files: Vec<(String, String)>, script: &str) -> usize {
+        let tree = Tree::memory(files.into_iter().collect::<BTreeMap<_, _>>());
+        let mut reader = Reader::new(&tree, Shell::default());
+        reader.script(script, "x.yml", 1);
+        reader
+            .acts
+            .iter()
+            .filter(|act| act.op == Op::Publish)
+            .count()
+    }
+
+    #[test]
+    fn a_monorepo_of_many_packages_leaves_later_scripts_to_be_read() {
+        for scripts in [
+            r#"{"scripts":{"x":"make"}}"#,
+            r#"{"scripts":{"build":"make","test":"make","lint":"make"}}"#,
+        ] {
+            let mut files: Vec<(String, String)> = (0..150)
+                .map(|at| (format!("packages/p{at}/package.json"), scripts.to_owned()))
+                .collect();
+            files.push(("release.sh".to_owned(), "npm publish\n".to_owned()));
+            assert_eq!(
+                publishes(
+                    files,
+                    "turbo run build test lint check types e2e\n./release.sh\n"
+                ),
+                1,
+                "{scripts}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_task_runs_in_every_package_that_has_it() {
+        let files = ["packages/a", "libs/b", "apps/c"]
+            .iter()
+            .map(|place| {
+                let body = r#"{"scripts":{"ship":"npm publish"}}"#;
+                (format!("{place}/package.json"), body.to_owned())
+            })
+            .collect();
+        assert_eq!(publishes(files, "turbo run ship"), 3);
+    }
 }
