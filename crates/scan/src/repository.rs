@@ -135,15 +135,16 @@ fn read(
     }));
     inferred_bots(&workflows, &mut bots);
     bots.extend(pipelines::servers(&tree, slug.as_deref()));
-    let named = settings
+    let configured = settings
         .as_ref()
-        .and_then(|settings| settings.default_branch.clone())
-        .map(checkout::Head::Remote)
-        .or_else(|| tree.root().and_then(checkout::head_branch));
-    let (default_branch, default_known) = match named {
-        Some(checkout::Head::Remote(name)) => (name, true),
-        Some(checkout::Head::CheckedOut(name)) => (name, false),
-        None => (guess_default(&workflows), false),
+        .and_then(|settings| settings.default_branch.clone());
+    let (default_branch, default_known) = match configured {
+        Some(name) => (name, true),
+        None => match tree.root().and_then(checkout::head_branch) {
+            Some(checkout::Head::Remote(name)) => (name, true),
+            Some(checkout::Head::CheckedOut(name)) => (name, false),
+            None => (guess_default(&workflows), false),
+        },
     };
     let codeowners = tree
         .files()

@@ -402,10 +402,7 @@ impl<'a> Reader<'a> {
     pub(super) fn script_of_package(&mut self, script: &str, place: Option<&str>, depth: usize) {
         let path = self.within(place, "package.json");
         let mark = format!("{path}#{script}");
-        if depth < FOLLOW_MAX
-            && self.package_runs > 0
-            && !self.followed.iter().any(|known| *known == mark)
-        {
+        if depth < FOLLOW_MAX && self.package_runs > 0 && !self.followed.contains(&mark) {
             self.package_runs -= 1;
             self.followed.push(mark);
             self.package_scripts(script, &path, depth);

@@ -59,6 +59,8 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             "--context",
             "--kube-context",
         ])
+        // `-f` and its like may be flags: what follows is then another one.
+        .filter(|target| !target.starts_with('-'))
         .unwrap_or_default();
     vec![
         Act::deploy(what)

@@ -66,6 +66,7 @@ impl Reader<'_> {
                 }
             }
             ("poe", [task, ..])
+            | ("poetry", ["poe", task, ..])
             | ("hatch" | "pdm" | "rye" | "poetry" | "uv", ["run", task, ..]) => {
                 self.pyproject(task, depth);
             }
@@ -494,6 +495,26 @@ mod tests {
                 1,
                 "{scripts}"
             );
+        }
+    }
+
+    #[test]
+    fn python_runners_run_what_they_are_told_to_run() {
+        let project = "[tool.poe.tasks]\nship = \"twine upload dist/*\"\n";
+        let count = |script: &str| {
+            let file = ("pyproject.toml".to_owned(), project.to_owned());
+            publishes(vec![file], script)
+        };
+        for script in [
+            "poe ship",
+            "poetry poe ship",
+            "uv run poe ship",
+            "pdm run ship",
+        ] {
+            assert_eq!(count(script), 1, "{script}");
+        }
+        for script in ["pdm add ship", "uv add ship", "poetry remove ship"] {
+            assert_eq!(count(script), 0, "{script}");
         }
     }
 

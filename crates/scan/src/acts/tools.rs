@@ -272,6 +272,7 @@ mod tests {
             "oc start-build web",
             "quarto publish netlify",
             "sftp ann@example.com",
+            "scalingo deploy -f --stage prod",
         ] {
             assert_eq!(acts(text), vec![(DEPLOY, true)], "{text}");
         }

@@ -371,9 +371,10 @@ fn perform(
                     Some(label)
                         if super::scope::has_label(run.event, &label)
                             || pull.is_none() && set_by_bots(run, &label)
-                            || state.pull.as_ref().is_some_and(|pull| {
-                                pull.labels.iter().any(|known| *known == label)
-                            }) => {}
+                            || state
+                                .pull
+                                .as_ref()
+                                .is_some_and(|pull| pull.labels.contains(&label)) => {}
                     Some(label) => {
                         way = way.gated(&Gate::Human(format!("a person sets the label {label}")));
                     }
