@@ -37,10 +37,9 @@ const POSING: &[&str] = &[
 pub const PLACEHOLDER: &str = "the-gateway-adds-the-key";
 
 /// Parts of header names that carry credentials, whatever the vendor.
-const CREDENTIAL_WORDS: [&str; 16] = [
+const CREDENTIAL_WORDS: [&str; 15] = [
     "authorization",
     "authentication",
-    "x-auth",
     "auth-key",
     "access-key",
     "app-key",
@@ -129,7 +128,10 @@ pub fn foreign_credential(headers: &HeaderMap, uri: &hyper::Uri) -> Option<Strin
 }
 
 fn names_credential(text: &str) -> bool {
-    CREDENTIAL_WORDS.iter().any(|word| text.contains(word))
+    // `x-author` is none.
+    text == "x-auth"
+        || text.starts_with("x-auth-")
+        || CREDENTIAL_WORDS.iter().any(|word| text.contains(word))
 }
 
 /// The placeholder alone, or after a scheme.
@@ -321,6 +323,8 @@ mod tests {
             (&[("x-vault-token", "x")], plain),
             (&[("x-amz-security-token", "x")], plain),
             (&[("x-auth-key", "x")], plain),
+            (&[("x-auth", "x")], plain),
+            (&[("x-auth-user", "x")], plain),
             (&[("ocp-apim-subscription-key", "x")], plain),
             (
                 &[(
@@ -362,6 +366,7 @@ mod tests {
             (&[("accept", "token")], plain),
             (&[("sec-websocket-protocol", "graphql-ws")], plain),
             (&[("mcp-session-id", "x")], plain),
+            (&[("x-author", "x")], plain),
             (&[], "https://a.example/x?pageToken=x&sort=key"),
             (&[], "https://a.example/token?tokens=1&key="),
         ] {
