@@ -40,7 +40,8 @@ pub(super) struct Inner {
     /// loser of a race would leave its files behind.
     landing: tokio::sync::Mutex<()>,
     /// One at a time that puts packs together.
-    pub(super) tidying: tokio::sync::Mutex<()>,
+    /// Held by whoever puts packs together; when that is to be looked at again.
+    pub(super) tidying: tokio::sync::Mutex<Option<std::time::Instant>>,
     /// One change of a view's refs at a time.
     views: tokio::sync::Mutex<()>,
     /// By view, the newest commit that was pushed into it: all of it is there.
@@ -97,7 +98,7 @@ impl Repository {
                 format,
                 sync: tokio::sync::Mutex::new(()),
                 landing: tokio::sync::Mutex::new(()),
-                tidying: tokio::sync::Mutex::new(()),
+                tidying: tokio::sync::Mutex::new(None),
                 views: tokio::sync::Mutex::new(()),
                 pushed: std::sync::Mutex::default(),
             }),

@@ -10,7 +10,7 @@
 //! alone.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_model::Refusal;
 
@@ -24,31 +24,65 @@ const LOOSE_MAX: usize = 6_700;
 /// Packs of at least so many bytes stay as they are: they were packed well, and copying them each
 /// time costs more than one pack more.
 const BIG_PACK_BYTES: u64 = 64 * 1024 * 1024;
+/// How long after stores were looked at they are looked at again.
+const AGAIN: Duration = Duration::from_secs(10 * 60);
+/// The same where git failed or took too long: what it leaves half written stays for a day, and must
+/// not become many.
+const AGAIN_AFTER_FAILURE: Duration = LEFT_BEHIND;
+/// What git may take of memory: windows in which it looks for likenesses, and objects that are too
+/// big to be put into one. A run's largest file would take ten times its size otherwise.
+const MEMORY: [&str; 3] = [
+    "pack.windowMemory=64m",
+    "pack.deltaCacheSize=32m",
+    "core.bigFileThreshold=8m",
+];
 /// What a killed git leaves half written is taken away after this time.
 const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Repository {
-    /// Puts packs and loose objects together where they are many, beside everything that goes on.
-    /// Returns how many stores were; none while another call is at it.
+    /// Puts packs and loose objects together where they are many, beside everything that goes on, if
+    /// it is time to look again. Returns how many stores were; none while another call is at it.
     ///
     /// # Errors
     /// A store can't be read, or git fails or takes too long; then it stays as it was.
     pub async fn tidy(&self) -> Result<usize, Refusal> {
-        self.tidy_beyond(PACKS_MAX, LOOSE_MAX).await
+        let Ok(mut not_before) = self.inner.tidying.try_lock() else {
+            return Ok(0);
+        };
+        if not_before.is_some_and(|then| Instant::now() < then) {
+            return Ok(0);
+        }
+        let done = self.put_together(PACKS_MAX, LOOSE_MAX).await;
+        let pause = if done.is_ok() {
+            AGAIN
+        } else {
+            AGAIN_AFTER_FAILURE
+        };
+        *not_before = Instant::now().checked_add(pause);
+        done
     }
 
+    /// As [`Self::tidy`], at once, with bounds of the test's own.
+    #[cfg(test)]
     pub(crate) async fn tidy_beyond(
         &self,
         packs_max: usize,
         loose_max: usize,
     ) -> Result<usize, Refusal> {
-        let Ok(_one) = self.inner.tidying.try_lock() else {
-            return Ok(0);
-        };
+        match self.inner.tidying.try_lock() {
+            Ok(_one) => self.put_together(packs_max, loose_max).await,
+            Err(_) => Ok(0),
+        }
+    }
+
+    async fn put_together(&self, packs_max: usize, loose_max: usize) -> Result<usize, Refusal> {
         let mut tidied = 0;
         // The mirror first, since the other leaves to it what both hold.
         for store in [self.mirror_dir(), self.changes_dir()] {
-            let held = Held::in_store(&store.join("objects"))
+            let objects = store.join("objects");
+            let held = tokio::task::spawn_blocking(move || Held::in_store(&objects))
+                .await
+                .map_err(|_| Refusal::internal("looking at a store was cut off"))?
                 .map_err(|error| unwritable(&store, &error))?;
             if held.small_packs <= packs_max && held.loose <= loose_max {
                 continue;
@@ -57,6 +91,7 @@ impl Repository {
                 .on(&store, "repack")
                 .args(["-c", "repack.writeBitmaps=false", "-c", "pack.threads=1"])
                 .args(["-c", "repack.packKeptObjects=false"])
+                .args(MEMORY.iter().flat_map(|setting| ["-c", setting]))
                 .args(["repack", "-a", "-d", "-k", "-l", "-q"])
                 .args(held.big.iter().map(|name| format!("--keep-pack={name}")))
                 .time(SYNC_TIME)

@@ -79,8 +79,15 @@ async fn packs_are_put_together_beside_pushes_and_clones_and_nothing_is_lost() {
             push(n).await;
         }
     };
-    tokio::join!(tidy, work);
-    assert_eq!(world.repository.tidy_beyond(0, 0).await.unwrap(), 2);
+    // Another that is told to do the same, and looks upstream.
+    let others = async {
+        for _ in 0..6 {
+            world.repository.tidy_beyond(0, 0).await.unwrap();
+            world.repository.sync(&Access::None).await.unwrap();
+        }
+    };
+    tokio::join!(tidy, others, work);
+    world.repository.tidy_beyond(0, 0).await.unwrap();
     assert!(!half.exists() && fresh.exists());
     assert_eq!((packs_of(&mirror), packs_of(&changes)), (1, 1));
     assert_eq!((loose_of(&mirror), loose_of(&changes)), (0, 0));
