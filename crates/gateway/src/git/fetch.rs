@@ -163,7 +163,10 @@ impl FetchView {
         // What was written was complete before it was written, and so is what was pushed here.
         let known = std::fs::read_to_string(&file).unwrap_or_default();
         if !refs.is_empty() && known == text {
-            return Ok(());
+            // Looked at, so it is in use: views that are not are swept.
+            return std::fs::File::open(&self.dir)
+                .and_then(|folder| folder.set_modified(std::time::SystemTime::now()))
+                .map_err(|error| unwritable(&self.dir, &error));
         }
         let complete: BTreeSet<&str> = known
             .lines()
