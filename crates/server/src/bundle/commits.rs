@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use portcullis_evidence::chain::Bytes;
+use portcullis_evidence::chain::{BUNDLE_MAX_BYTES, Bytes, OBJECTS_MAX};
 use portcullis_gateway::git::tree::{MODE_TREE, ObjectFormat, TreeEntry, parse_tree};
 use portcullis_model::{GitOid, Refusal};
 
@@ -13,6 +13,8 @@ use portcullis_model::{GitOid, Refusal};
 const COMMIT_MAX_BYTES: u64 = 1024 * 1024;
 /// Largest tree object in bytes: a directory of some hundred thousand files.
 const TREE_MAX_BYTES: u64 = 32 * 1024 * 1024;
+/// Most bytes of trees: a bundle holds them in base64, beside all else.
+const TREES_MAX_BYTES: usize = BUNDLE_MAX_BYTES / 2;
 /// Longest answer line in bytes: id, kind, size.
 const HEADER_MAX_BYTES: u64 = 256;
 
@@ -57,11 +59,24 @@ fn unreadable(error: std::io::Error) -> Refusal {
         .received(&error.to_string())
 }
 
+fn too_much() -> Refusal {
+    Refusal::limit(
+        "bundle-too-large",
+        "what landed on a later base differs from it in more than a bundle holds",
+    )
+    .expected(&format!(
+        "at most {OBJECTS_MAX} objects, and {TREES_MAX_BYTES} bytes of trees"
+    ))
+    .next("let changes of this size land on the base that was approved")
+}
+
 /// A process that answers with objects.
 struct Reader {
     child: Child,
     questions: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// How many bytes of trees there is still room for.
+    left: usize,
 }
 
 impl Drop for Reader {
@@ -97,6 +112,7 @@ impl Reader {
                 child,
                 questions,
                 answers: BufReader::new(answers),
+                left: TREES_MAX_BYTES,
             }),
             _ => Err(Refusal::internal("git was started without pipes")),
         }
@@ -140,12 +156,21 @@ impl Reader {
         oid: GitOid,
         objects: &mut BTreeMap<GitOid, Bytes>,
     ) -> Result<BTreeMap<Vec<u8>, GitOid>, Refusal> {
-        let bytes = match objects.get(&oid) {
-            Some(Bytes(known)) => known.clone(),
-            None => self.object(&oid, "tree", TREE_MAX_BYTES)?,
+        let format = ObjectFormat::of(&oid);
+        let entries = match objects.get(&oid) {
+            Some(Bytes(known)) => parse_tree(format, known)?,
+            None => {
+                let bytes = self.object(&oid, "tree", TREE_MAX_BYTES)?;
+                self.left = self
+                    .left
+                    .checked_sub(bytes.len())
+                    .filter(|_| objects.len() < OBJECTS_MAX)
+                    .ok_or_else(too_much)?;
+                let entries = parse_tree(format, &bytes)?;
+                objects.insert(oid, Bytes(bytes));
+                entries
+            }
         };
-        let entries = parse_tree(ObjectFormat::of(&oid), &bytes)?;
-        objects.insert(oid, Bytes(bytes));
         Ok(entries
             .into_iter()
             .filter(|entry| entry.mode == MODE_TREE)
