@@ -71,7 +71,8 @@ impl Rolling {
 
     /// Looks at what came so far and gives all of it, for a body that pauses: whoever speaks and
     /// waits for an answer would wait for ever otherwise. What went is still read on from, so a
-    /// secret that is cut in two by the pause is found with its second half, which stays.
+    /// secret that pauses cut up is found once its last part is here, which alone stays then; one
+    /// that reaches back further than [`BEFORE_BYTES`] may not be found.
     ///
     /// # Errors
     /// As [`Self::push`].

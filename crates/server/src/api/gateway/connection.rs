@@ -19,7 +19,8 @@ use crate::app::{App, now};
 
 const SESSION: HeaderName = HeaderName::from_static(session::HEADER);
 
-/// What lasts as long as a connection. Its requests come one after the other.
+/// What lasts as long as a connection. A launcher's requests come one after the other; whoever sends
+/// several at once (over HTTP/2) mixes up its own sessions, and is refused.
 #[derive(Clone, Default)]
 pub(crate) struct Connection(Arc<Mutex<Sessions>>);
 

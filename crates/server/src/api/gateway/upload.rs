@@ -14,7 +14,7 @@ use portcullis_model::Refusal;
 use portcullis_policy::action::{Action, NetConnect};
 
 use super::Caller;
-use super::http::{decide, texts};
+use super::http::{decide, noted, texts};
 use crate::app::App;
 
 /// A pause of this length lets go of what came so far.
@@ -196,11 +196,16 @@ async fn denied(app: &App, passing: &mut Passing, found: Found) -> Refusal {
     let action = Action::NetConnect(passing.facts.clone());
     match decide(app, &passing.caller, action, &passing.resource).await {
         Err(refusal) => refusal,
-        Ok(_unused) => Refusal::denied(
-            "found-on-the-way",
-            "something that must not leave was found in a large body",
-        )
-        .expected("a body that policy can see whole before it decides")
-        .next("send it in parts of at most 8 MiB"),
+        Ok(_unused) => {
+            let refusal = Refusal::denied(
+                "found-on-the-way",
+                "something that must not leave was found in a body that was leaving already",
+            )
+            .expected("a body that policy can see whole before it decides")
+            .next("send it without pauses, in parts of at most 8 MiB");
+            let (caller, resource) = (&passing.caller, &passing.resource);
+            let told = noted::<()>(app, caller, "net.connect", resource, Err(refusal.clone()));
+            told.await.err().unwrap_or(refusal)
+        }
     }
 }
