@@ -52,7 +52,7 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// For connections that come in; each gets its own with [`Self::of`].
+    /// For connections that come in, each of which gets its own.
     pub fn new(app: Arc<App>) -> Self {
         Self {
             router: router(Arc::clone(&app)),
