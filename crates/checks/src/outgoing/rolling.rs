@@ -72,7 +72,7 @@ impl Rolling {
     /// Looks at what came so far and gives all of it, for a body that pauses: whoever speaks and
     /// waits for an answer would wait for ever otherwise. What went is still read on from, so a
     /// secret that pauses cut up is found once its last part is here, which alone stays then; one
-    /// that reaches back further than [`BEFORE_BYTES`] may not be found.
+    /// that reaches back further than is read again (8 KiB) may not be found.
     ///
     /// # Errors
     /// As [`Self::push`].
