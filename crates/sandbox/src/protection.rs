@@ -18,6 +18,9 @@ pub enum Protection {
     PidNamespace,
     /// No network but its own loopback.
     NetworkNamespace,
+    /// Every TCP port captured, so that each attempt to leave is seen and answered (asked only where
+    /// connections are captured). Without it nothing more leaves, and less is recorded.
+    EveryPort,
     /// No System V IPC or message queues of the host.
     IpcNamespace,
     /// A host name of its own.
@@ -42,11 +45,12 @@ pub enum Protection {
 
 impl Protection {
     /// All of them, in the order in which `doctor` prints them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UserNamespace,
         Self::MountNamespace,
         Self::PidNamespace,
         Self::NetworkNamespace,
+        Self::EveryPort,
         Self::IpcNamespace,
         Self::UtsNamespace,
         Self::CgroupNamespace,
@@ -66,6 +70,7 @@ impl Protection {
             Self::MountNamespace => "mount-namespace",
             Self::PidNamespace => "pid-namespace",
             Self::NetworkNamespace => "network-namespace",
+            Self::EveryPort => "every-port",
             Self::IpcNamespace => "ipc-namespace",
             Self::UtsNamespace => "uts-namespace",
             Self::CgroupNamespace => "cgroup-namespace",
@@ -83,7 +88,8 @@ impl Protection {
     /// without one of them there is nothing to start.
     pub const fn may_be_missing(self) -> bool {
         match self {
-            Self::CgroupNamespace
+            Self::EveryPort
+            | Self::CgroupNamespace
             | Self::Seccomp
             | Self::Landlock
             | Self::OwnUser
@@ -114,6 +120,9 @@ impl Protection {
             }
             Self::NetworkNamespace => {
                 "use a kernel with CONFIG_NET_NS, and sysctl user.max_net_namespaces above 0"
+            }
+            Self::EveryPort => {
+                "load nf_tables with tproxy (`modprobe nft_tproxy`; a kernel with CONFIG_NF_TABLES, CONFIG_NF_TABLES_IPV4, CONFIG_NF_TABLES_IPV6 and CONFIG_NFT_TPROXY)"
             }
             Self::IpcNamespace => "use a kernel with CONFIG_IPC_NS",
             Self::UtsNamespace => "use a kernel with CONFIG_UTS_NS",

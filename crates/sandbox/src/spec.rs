@@ -76,8 +76,9 @@ pub struct Spec {
     /// TCP port on 127.0.0.1 inside where the channel listens; 0 lets the kernel choose.
     pub capture: Option<u16>,
     /// Captures every connection from inside but those to loopback, whatever address and port;
-    /// `None` captures nothing. A kernel without nf_tables and its `tproxy` captures at these ports
-    /// and at [`CAPTURED_ALWAYS`] alone; there a program inside can't listen at them.
+    /// `None` captures nothing. A kernel without nf_tables and its `tproxy`
+    /// ([`Protection::EveryPort`], by leave) captures at these ports and at [`CAPTURED_ALWAYS`]
+    /// alone; there a program inside can't listen at them.
     pub captured: Option<BTreeSet<u16>>,
     /// A host socket through which one port inside can be reached.
     pub expose: Option<Expose>,

@@ -10,7 +10,7 @@ mod support;
 
 use std::fs;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn what_cannot_start_is_refused_in_clear_words() {
     let workspace = workspace();
     fs::write(workspace.path().join("plain"), "text").expect("file");
     fs::write(workspace.path().join("script"), "#!/opt/none/python\n").expect("file");
-    let status = std::process::Command::new("chmod")
+    let status = Command::new("chmod")
         .arg("755")
         .arg(workspace.path().join("script"))
         .status();
@@ -191,9 +191,7 @@ fn killing_the_supervisor_ends_everything_and_is_told() {
         .lines()
         .find_map(|line| line.strip_prefix("PPid:\t"))
         .expect("parent");
-    let killed = std::process::Command::new("kill")
-        .args(["-9", supervisor])
-        .status();
+    let killed = Command::new("kill").args(["-9", supervisor]).status();
     assert!(killed.is_ok_and(|status| status.success()));
     assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
     assert_eq!(processes_with(&mark), Vec::<i32>::new());
@@ -381,8 +379,25 @@ fn holdings(workspace: &std::path::Path) -> Holdings {
     }
 }
 
+/// In a process of its own, whose children and descriptors are not those of other tests.
 #[test]
 fn many_short_runs_leave_nothing() {
+    const NAME: &str = "many_short_runs_leave_nothing";
+    const ALONE: &str = "PORTCULLIS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let done = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", NAME, "--nocapture"])
+            .env(ALONE, "yes")
+            .output()
+            .expect("runs");
+        let said = String::from_utf8_lossy(&done.stdout);
+        let why = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            done.status.success() && said.contains("1 passed"),
+            "{said}{why}"
+        );
+        return;
+    }
     let workspace = workspace();
     // What the first one opens for good is no leak.
     run(&shell(&workspace, "true"));

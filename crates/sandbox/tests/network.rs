@@ -20,7 +20,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use portcullis_model::Refusal;
 use portcullis_sandbox::channel::{Authority, Capture, Channel, First, Gateway, Prover};
-use portcullis_sandbox::{Expose, spawn};
+use portcullis_sandbox::{Expose, Protection, spawn};
 use support::{Ordinary, eventually, run, shell, start, stdout, workspace};
 
 #[test]
@@ -296,12 +296,13 @@ fn gateway() -> (String, Asked) {
 
 /// Runs a script whose every connection is captured; what it printed, and what was asked.
 fn captured(script: &str, hosts: &[&str], ports: &[u16]) -> (String, Vec<String>) {
-    captured_by(support::helper(), script, hosts, ports)
+    captured_by(support::helper(), None, script, hosts, ports)
 }
 
 /// As [`captured`], by a helper of its own.
 fn captured_by(
     helper: std::path::PathBuf,
+    gap: Option<Protection>,
     script: &str,
     hosts: &[&str],
     ports: &[u16],
@@ -323,10 +324,17 @@ fn captured_by(
     let mut spec = shell(&workspace, script);
     spec.command[0] = "bash".into();
     spec.helper = Some(helper);
+    spec.allowed_gaps = gap.into_iter().collect();
     spec.capture = Some(3128);
     let bundle = "/etc/ssl/certs/ca-certificates.crt";
     spec.capture_all(ports.iter().copied(), given.path(), bundle.as_ref());
     let running = start(&spec);
+    let (by, lacking) = (running.protections(), running.gaps());
+    assert_eq!(
+        lacking.keys().copied().collect::<Vec<_>>(),
+        Vec::from_iter(gap)
+    );
+    assert_eq!(by.contains_key(&Protection::EveryPort), gap.is_none());
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let guard = runtime.enter();
     let capture = Capture {
@@ -501,9 +509,10 @@ fn a_kernel_without_the_filter_captures_the_ports_that_were_asked_for_and_refuse
         return;
     }
     let directory = workspace();
-    let helper = support::helper_without(directory.path(), "packet-filter");
+    let helper = support::helper_without(directory.path(), "every-port");
     let (printed, asked) = captured_by(
-        helper.clone(),
+        helper,
+        Some(Protection::EveryPort),
         "unset http_proxy HTTP_PROXY\n\
          curl -sS http://a.example/one\n\
          curl -sS http://b.example:8123/two\n\
@@ -519,18 +528,4 @@ fn a_kernel_without_the_filter_captures_the_ports_that_were_asked_for_and_refuse
             "GET /gateway/v1/egress http://b.example:8123/two -",
         ]
     );
-    // What is seen and what is not is said where people look, and of each run.
-    let said = |helper: &std::path::Path| {
-        let found = portcullis_sandbox::probe_with(Some(helper)).expect("probes");
-        let network = portcullis_sandbox::Protection::NetworkNamespace;
-        let one = found.into_iter().find(|one| one.protection == network);
-        one.expect("probed")
-    };
-    let without = said(&helper);
-    assert!(
-        without.available && without.why.contains("modprobe nft_tproxy"),
-        "{without:?}"
-    );
-    let with = said(&support::helper());
-    assert_eq!(with.why, "namespace, every port captured");
 }

@@ -32,10 +32,15 @@ fn behind(words: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn holds_without(protection: Protection, words: &str) {
-    let workspace = workspace();
+    let (workspace, given) = (workspace(), workspace());
     let (_directory, script) = behind(words);
     let mut spec: Spec = shell(&workspace, "echo x > made && exit 3");
     spec.helper = Some(script.clone());
+    if protection == Protection::EveryPort {
+        fs::write(given.path().join("bundle"), "").expect("bundle");
+        spec.use_channel(0);
+        spec.capture_all([8443], given.path(), "/etc/ssl/bundle".as_ref());
+    }
     let refused = |spec: &Spec| {
         let refusal = match spawn(spec) {
             Err(refusal) => refusal,
@@ -96,6 +101,7 @@ fn each_that_is_missing_is_named_and_only_leave_for_it_lets_a_run_start() {
             | Protection::MountNamespace
             | Protection::PidNamespace
             | Protection::NetworkNamespace
+            | Protection::EveryPort
             | Protection::IpcNamespace
             | Protection::UtsNamespace
             | Protection::CgroupNamespace

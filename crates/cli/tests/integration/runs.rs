@@ -508,6 +508,51 @@ fn a_missing_protection_needs_leave_for_this_very_one_which_the_ledger_states() 
     assert!(gaps[1].as_array().is_none_or(Vec::is_empty), "{gaps:?}");
 }
 
+/// Becomes a program to which the kernel has no netfilter sockets, as one without nf_tables.
+const WITHOUT_FILTER: &str = "import ctypes, os, platform, struct, sys
+number = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
+steps = [(0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 32), (0x15, 0, 1, 12),
+         (0x06, 0, 0, 0x00050000 | 93), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))
+rules = struct.pack('HP', len(steps), ctypes.addressof(code))
+assert ctypes.CDLL(None, use_errno=True).prctl(22, 2, rules, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])";
+
+#[test]
+fn a_kernel_that_can_not_capture_every_port_needs_leave_and_the_ledger_says_so() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let house = House::solo();
+    let less = ["python3", "-c", WITHOUT_FILTER];
+    let done = through(&house, &less, &house.task("ada", &[]), &[], "echo begun");
+    assert!(done.code != 0 && !done.out.contains("begun"), "{done:?}");
+    for word in ["every-port", "base-sandbox-gap"] {
+        assert!(done.err.contains(word), "{done:?}");
+    }
+    assert!(house.entries("run.started").is_empty());
+    let task = house.task("ada", &["--allow-gap", "every-port", "--runs", "2"]);
+    // A port that nobody listens at is refused unseen there, and answered where all are captured.
+    let look = "exec 3<>/dev/tcp/192.0.2.7/8124 && echo answered || echo refused";
+    let look = format!("bash -c '{look}' 2>/dev/null");
+    assert_eq!(
+        through(&house, &less, &task, &[], &look).ok().out,
+        "refused\n"
+    );
+    assert_eq!(house.run(&task, &look).ok().out, "answered\n");
+    let started = house.entries("run.started");
+    let gaps: Vec<_> = started.iter().map(|entry| &entry.body["gaps"]).collect();
+    assert_eq!(*gaps[0], serde_json::json!(["every-port"]));
+    assert!(gaps[1].as_array().is_none_or(Vec::is_empty), "{gaps:?}");
+    let denied = house.entries("request.denied");
+    let seen: Vec<_> = denied
+        .iter()
+        .filter(|entry| entry.body["resource"] == "host 192.0.2.7:8124")
+        .map(|entry| entry.body["run"].clone())
+        .collect();
+    assert_eq!(seen.len(), 1, "{denied:?}");
+}
+
 #[test]
 fn a_full_disk_is_the_runs_own_trouble() {
     if !rustix::process::geteuid().is_root() {

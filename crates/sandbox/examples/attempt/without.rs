@@ -85,8 +85,7 @@ fn missing(protection: &str) -> Vec<Missing> {
         )],
         "seccomp" => vec![(libc::SYS_seccomp, None, libc::ENOSYS)],
         "landlock" => vec![(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS)],
-        // No protection of its own: what is seen of attempts, not what is stopped.
-        "packet-filter" => vec![(
+        "every-port" => vec![(
             libc::SYS_socket,
             Some((2, libc::BPF_JEQ, libc::NETLINK_NETFILTER as u32)),
             libc::EPROTONOSUPPORT,

@@ -50,8 +50,6 @@ pub(super) enum FromInit {
     Built {
         gaps: Vec<(Protection, String)>,
         inlets: usize,
-        /// Which ports are captured, in words.
-        captured: Option<String>,
     },
     /// The command runs.
     Started,
@@ -97,19 +95,24 @@ fn live(
 ) -> Result<(), Refusal> {
     let orders = signals_of_init()?;
     expect(supervisor, |order| matches!(order, ToInit::Build))?;
-    let gaps = build(&mut world)?;
+    let mut gaps = build(&mut world)?;
     let inlets = world
         .plan
         .capture
         .map(|own| network::inlets(own, &world.plan.captured_ports))
         .transpose()?;
+    if let Some(why) = inlets.as_ref().and_then(|inlets| inlets.unseen.as_ref()) {
+        if !world.plan.allowed_gaps.contains(&Protection::EveryPort) {
+            return Err(Protection::EveryPort.missing(why));
+        }
+        gaps.push((Protection::EveryPort, why.clone()));
+    }
     let pty = open_pty(&world.plan.terminal, &mut world.stdio)?;
     let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
     descriptors.extend(inlets.iter().flat_map(network::Inlets::sockets));
     let built = FromInit::Built {
         gaps,
         inlets: descriptors.len(),
-        captured: inlets.as_ref().map(|inlets| inlets.said.clone()),
     };
     if let Some((master, slave)) = &pty {
         descriptors.extend([master.as_fd(), slave.as_fd()]);

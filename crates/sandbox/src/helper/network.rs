@@ -42,8 +42,8 @@ pub(super) struct Inlets {
     pub(super) captured: Vec<OwnedFd>,
     /// Questions about names; none where nothing is captured.
     pub(super) names: Option<OwnedFd>,
-    /// Which ports are captured, in words.
-    pub(super) said: String,
+    /// Why not every port is captured, where that was asked for and can't be had.
+    pub(super) unseen: Option<String>,
 }
 
 impl Inlets {
@@ -76,7 +76,7 @@ pub(super) fn inlets(own: u16, ports: &[u16]) -> Result<Inlets, Refusal> {
         own,
         captured: Vec::new(),
         names: None,
-        said: "nothing captured".to_owned(),
+        unseen: None,
     };
     if ports.is_empty() {
         return Ok(inlets);
@@ -96,26 +96,30 @@ pub(super) fn inlets(own: u16, ports: &[u16]) -> Result<Inlets, Refusal> {
         Err(error) => return Err(failed("IPv6 route", error)),
     };
     match every_port(six) {
-        Ok(listener) => {
-            inlets.captured.push(listener);
-            inlets.said = "every port captured".to_owned();
-        }
+        Ok(listener) => inlets.captured.push(listener),
         Err(error) => {
             for port in ports {
                 let listener = everywhere(*port, six, false)
                     .map_err(|error| failed(&format!("port {port}"), error))?;
                 inlets.captured.push(listener);
             }
-            inlets.said = format!(
-                "{} ports captured, the others refused unseen (nf_tables: {error})",
-                ports.len()
-            );
+            inlets.unseen = Some(unseen(&error));
         }
     }
     let names = std::net::UdpSocket::bind(("127.0.0.1", NAMES_PORT))
         .map_err(|error| failed("names", error))?;
     inlets.names = Some(names.into());
     Ok(inlets)
+}
+
+/// How every port is captured.
+pub(super) const BY_FILTER: &str = "nf_tables, tproxy";
+
+/// What it means that this can't be had.
+pub(super) fn unseen(error: &io::Error) -> String {
+    format!(
+        "nf_tables with tproxy: {error}; what connects to ports that no task names is refused unseen"
+    )
 }
 
 fn is_absent(error: &io::Error) -> bool {

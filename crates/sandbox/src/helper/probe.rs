@@ -47,19 +47,13 @@ fn one(
             .map(|()| "namespace".to_owned())
             .map_err(|error| explained(&error)),
         Protection::PidNamespace => namespace(libc::CLONE_NEWPID),
-        Protection::NetworkNamespace => namespace(libc::CLONE_NEWNET).map(|how| {
-            let captured = in_child(single, || {
-                sys::leave_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)?;
-                network::would_capture()
-            });
-            match captured {
-                Ok(()) => format!("{how}, every port captured"),
-                Err(error) => format!(
-                    "{how}; attempts at ports that no task names are refused unseen ({error}): \
-                     they are recorded where the kernel has nf_tables with tproxy (`modprobe nft_tproxy`)"
-                ),
-            }
-        }),
+        Protection::NetworkNamespace => namespace(libc::CLONE_NEWNET),
+        Protection::EveryPort => in_child(single, || {
+            sys::leave_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)?;
+            network::would_capture()
+        })
+        .map(|()| network::BY_FILTER.to_owned())
+        .map_err(|error| network::unseen(&error)),
         Protection::IpcNamespace => namespace(libc::CLONE_NEWIPC),
         Protection::UtsNamespace => namespace(libc::CLONE_NEWUTS),
         Protection::CgroupNamespace => namespace(libc::CLONE_NEWCGROUP),
@@ -118,6 +112,7 @@ pub(super) fn limit(protection: Protection, cgroups: &Cgroups) -> Result<String,
         | Protection::MountNamespace
         | Protection::PidNamespace
         | Protection::NetworkNamespace
+        | Protection::EveryPort
         | Protection::IpcNamespace
         | Protection::UtsNamespace
         | Protection::CgroupNamespace

@@ -23,7 +23,7 @@ use super::init::{self, FromInit, ToInit, World};
 use super::root::Sources;
 use super::stdio::Stdio;
 use super::watch::Watch;
-use super::{Inherited, probe};
+use super::{Inherited, network, probe};
 use crate::plan::{Answer, Os, Plan, Report};
 use crate::spec::{AGENT_GID, AGENT_UID, RunAs};
 use crate::sys::{self, Fork, SingleThreaded};
@@ -107,12 +107,6 @@ pub(super) fn run(
     let master = stdio.attach(plan, handles)?;
     let deadline = deadline(plan.deadline_ms)?;
     init.start()?;
-    let mut by = by;
-    if let (Some(Ok(how)), Some(captured)) =
-        (by.get_mut(&Protection::NetworkNamespace), built.captured)
-    {
-        *how = format!("{how}, {captured}");
-    }
     let mut answered = built.gaps.into_iter().collect::<BTreeMap<_, _>>();
     answered.extend(gaps_found(plan, &by));
     let answer = Answer::Started {
@@ -217,6 +211,8 @@ fn protections(plan: &Plan, cgroups: &Cgroups) -> Result<Found, Refusal> {
                 .map(|()| "filter".to_owned())
                 .map_err(|error| error.to_string()),
             Protection::CpuLimit if plan.limits.cpu_percent.is_none() => continue,
+            Protection::EveryPort if plan.captured_ports.is_empty() => continue,
+            Protection::EveryPort => Ok(network::BY_FILTER.to_owned()),
             Protection::ProcessLimit | Protection::MemoryLimit | Protection::CpuLimit => {
                 probe::limit(protection, cgroups)
             }
@@ -309,8 +305,6 @@ struct Built {
     gaps: Gaps,
     /// The sockets inside that the launcher serves.
     inlets: Vec<OwnedFd>,
-    /// Which ports are captured, in words.
-    captured: Option<String>,
     /// What else it sent.
     rest: Vec<OwnedFd>,
 }
@@ -352,19 +346,11 @@ impl Init {
 
     fn built(&self) -> Result<Built, Refusal> {
         match self.ask(&ToInit::Build)? {
-            (
-                FromInit::Built {
-                    gaps,
-                    inlets,
-                    captured,
-                },
-                mut handles,
-            ) => {
+            (FromInit::Built { gaps, inlets }, mut handles) => {
                 let rest = handles.split_off(inlets.min(handles.len()));
                 Ok(Built {
                     gaps,
                     inlets: handles,
-                    captured,
                     rest,
                 })
             }
