@@ -163,7 +163,9 @@ pub(crate) const MOUNT_NO_EXEC: u64 = 0x8;
 const MOUNT_IDMAP: u64 = 0x0010_0000;
 
 /// Sets attributes of a mount, with `recursive` of all below it; with `ids` the mount shows its
-/// files through that user namespace's id map.
+/// files through that user namespace's id map. It becomes private too: a mount of the host's that
+/// was opened as a tree is in the host's group otherwise, so that what is mounted on the one appears
+/// on the other.
 pub(crate) fn mount_attributes(
     mount: BorrowedFd<'_>,
     set: u64,
@@ -172,6 +174,7 @@ pub(crate) fn mount_attributes(
 ) -> io::Result<()> {
     let attributes = MountAttributes {
         set: set | ids.map_or(0, |_| MOUNT_IDMAP),
+        propagation: libc::MS_PRIVATE,
         user_namespace: ids.map_or(0, |ids| u64::from(ids.as_raw_fd().unsigned_abs())),
         ..MountAttributes::default()
     };

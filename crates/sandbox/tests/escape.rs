@@ -11,10 +11,12 @@ mod support;
 use std::fs;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use portcullis_sandbox::Ending;
+use portcullis_sandbox::{Bind, Ending};
 use support::{Ordinary, bring_attempt, run, shell, spec, stderr, stdout, workspace};
 
 /// Things of the host that a run must not reach.
@@ -24,6 +26,49 @@ struct Host {
     _abstract: UnixListener,
     _socket: UnixListener,
     name: String,
+    shared: Shared,
+}
+
+/// Memory, semaphores and a queue that any process of the host may find by their key.
+struct Shared {
+    key: i32,
+    memory: i32,
+    semaphores: i32,
+    queue: i32,
+}
+
+impl Shared {
+    fn new() -> Self {
+        static NEXT: AtomicI32 = AtomicI32::new(1);
+        let key = ((std::process::id() as i32) << 8) | NEXT.fetch_add(1, Ordering::Relaxed);
+        let how = libc::IPC_CREAT | 0o666;
+        // SAFETY: plain numbers.
+        let (memory, semaphores, queue) = unsafe {
+            (
+                libc::shmget(key, 4096, how),
+                libc::semget(key, 1, how),
+                libc::msgget(key, how),
+            )
+        };
+        assert!(memory >= 0 && semaphores >= 0 && queue >= 0);
+        Self {
+            key,
+            memory,
+            semaphores,
+            queue,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: plain numbers, and no structure to fill.
+        unsafe {
+            libc::shmctl(self.memory, libc::IPC_RMID, std::ptr::null_mut());
+            libc::semctl(self.semaphores, 0, libc::IPC_RMID);
+            libc::msgctl(self.queue, libc::IPC_RMID, std::ptr::null_mut());
+        }
+    }
 }
 
 impl Host {
@@ -42,6 +87,7 @@ impl Host {
             _socket: UnixListener::bind(directory.path().join("socket")).expect("socket"),
             directory,
             name,
+            shared: Shared::new(),
         }
     }
 
@@ -51,6 +97,7 @@ impl Host {
             format!("secret={}", path("secret")),
             format!("socket={}", path("socket")),
             format!("abstract={}", self.name),
+            format!("key={}", self.shared.key),
             format!(
                 "port={}",
                 self.listener.local_addr().expect("address").port()
@@ -83,7 +130,7 @@ fn no_attempt_succeeds_for_the_caller() {
         outcome.ending,
         stderr(&outcome)
     );
-    assert!(all_refused(&output) >= 100, "{output}");
+    assert!(all_refused(&output) >= 200, "{output}");
     assert!(
         output.contains("clone3 refused Function not implemented"),
         "{output}"
@@ -105,7 +152,7 @@ fn no_attempt_succeeds_for_an_ordinary_user() {
         String::from_utf8_lossy(&output.stderr)
     );
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(all_refused(&output) >= 100, "{output}");
+    assert!(all_refused(&output) >= 200, "{output}");
 }
 
 /// With every connection captured, what is said to any other address is said to the launcher: these
@@ -141,7 +188,7 @@ fn no_attempt_succeeds_where_connections_are_captured() {
         let name = line.split(' ').next().unwrap_or_default();
         TO_THE_LAUNCHER.contains(&name)
     });
-    assert!(all_refused(&others.join("\n")) >= 120, "{output}");
+    assert!(all_refused(&others.join("\n")) > 200, "{output}");
     for name in ["public-address", "ipv6-out", "metadata-service"] {
         assert!(
             captured.contains(&format!("{name} DONE").as_str()),
@@ -165,6 +212,52 @@ fn no_attempt_succeeds_where_connections_are_captured() {
     assert!(host.listener.accept().is_err());
 }
 
+/// As systemd leaves them: a mount below one appears on all of its group.
+#[test]
+fn mounts_that_the_host_shares_are_private_inside_and_nothing_appears_on_the_host() {
+    if !support::is_root() {
+        return;
+    }
+    let (workspace, outer, inner) = (workspace(), workspace(), workspace());
+    bring_attempt(workspace.path());
+    fs::create_dir(outer.path().join("place")).expect("place");
+    fs::write(inner.path().join("file"), "inner").expect("file");
+    let script = workspace.path().join("helper");
+    let text = format!(
+        "#!/bin/sh\nexec unshare --mount --propagation shared '{}' \"$@\"\n",
+        support::helper().display()
+    );
+    fs::write(&script, text).expect("script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
+    let mut spec = shell(
+        &workspace,
+        "cat /opt/outer/place/file && ./attempt all only=shared-mounts; until test -e seen; do sleep 0.02; done",
+    );
+    spec.helper = Some(script);
+    let bind = |host: &tempfile::TempDir, inside: &str| Bind {
+        host: host.path().to_owned(),
+        inside: inside.into(),
+        required: true,
+    };
+    spec.read_only.push(bind(&outer, "/opt/outer"));
+    spec.read_only.push(bind(&inner, "/opt/outer/place"));
+    let running = support::start(&spec);
+    // Those of the supervisor are the host's, in that namespace.
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("status");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.expect("parent").trim();
+    let mounts = fs::read_to_string(format!("/proc/{parent}/mountinfo")).expect("mounts");
+    assert!(mounts.contains(" shared:"), "{mounts}");
+    assert!(!mounts.contains("/place "), "{mounts}");
+    fs::write(workspace.path().join("seen"), "").expect("seen");
+    let outcome = running.wait().expect("outcome");
+    assert_eq!(
+        stdout(&outcome),
+        "innershared-mounts refused all private\n",
+        "{outcome:?}"
+    );
+}
+
 #[test]
 fn the_attempts_work_where_nothing_stops_them() {
     let (host, workspace) = (Host::new(), workspace());
@@ -180,6 +273,10 @@ fn the_attempts_work_where_nothing_stops_them() {
         "filter-netlink",
         "be-any-address",
         "mark-packets",
+        "describe-machine",
+        "host-memory-segment",
+        "host-message-queue",
+        "host-semaphores",
     ];
     let output = Command::new(workspace.path().join("attempt"))
         .arg("all")

@@ -16,6 +16,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
+mod corners;
 mod packets;
 mod wider;
 mod without;
@@ -39,7 +40,10 @@ fn main() {
     match what.as_str() {
         "all" => {
             let only = facts.get("only");
-            let more = wider::attempts().into_iter().chain(packets::attempts());
+            let more = wider::attempts()
+                .into_iter()
+                .chain(packets::attempts())
+                .chain(corners::attempts());
             for (name, attempt) in more.chain(attempts()) {
                 if only.is_some_and(|only| !only.split(',').any(|one| one == name)) {
                     continue;

@@ -109,7 +109,12 @@ fn set_option(descriptor: c_int, level: c_int, option: c_int) -> io::Result<()> 
     set_bytes(descriptor, level, option, &1_i32.to_ne_bytes())
 }
 
-fn set_bytes(descriptor: c_int, level: c_int, option: c_int, value: &[u8]) -> io::Result<()> {
+pub(super) fn set_bytes(
+    descriptor: c_int,
+    level: c_int,
+    option: c_int,
+    value: &[u8],
+) -> io::Result<()> {
     // SAFETY: the bytes live through the call, and their length is given.
     check(
         unsafe {
@@ -145,7 +150,7 @@ fn get_option(descriptor: c_int, level: c_int, option: c_int) -> io::Result<()> 
 
 /// Asks for a change of the route that makes every address local, by the one netlink family that
 /// programs inside may speak.
-fn change_route(kind: u16, family: u8, more: u16) -> io::Result<()> {
+pub(super) fn change_route(kind: u16, family: u8, more: u16) -> io::Result<()> {
     // SAFETY: plain numbers; the descriptor is used below and closed with the process.
     let descriptor = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE) };
     check(descriptor.into())?;

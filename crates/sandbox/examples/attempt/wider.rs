@@ -104,7 +104,8 @@ pub(super) fn attempts() -> Vec<(&'static str, Attempt)> {
         ("join-groups", |_| call(libc::SYS_setgroups, [0; 4])),
         ("raise-own-limit", |_| {
             let wanted = [u64::MAX, u64::MAX];
-            let resources = [libc::RLIMIT_NOFILE, libc::RLIMIT_FSIZE, libc::RLIMIT_CORE];
+            // That of core dumps: `lower-core-limit`.
+            let resources = [libc::RLIMIT_NOFILE, libc::RLIMIT_FSIZE];
             resources
                 .into_iter()
                 .map(|resource| {

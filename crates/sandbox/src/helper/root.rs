@@ -29,8 +29,15 @@ use crate::sys::{
 /// Device nodes that are visible inside; all harmless to everybody.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Files of `/proc` that tell about the machine or steer it: covered by an empty one.
-const PROC_COVERED: [&str; 13] = [
+const PROC_COVERED: [&str; 20] = [
     "cmdline",
+    "config.gz",
+    "diskstats",
+    "iomem",
+    "ioports",
+    "modules",
+    "partitions",
+    "softirqs",
     "interrupts",
     "latency_stats",
     "timer_stats",

@@ -150,8 +150,17 @@ fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
             libc::SYS_ioctl,
             deny_values(1, &[TIOCSTI, TIOCSETD, TIOCLINUX, TIOCCONS]),
         ),
-        // Init's limits are not for changing, though it has our user id.
-        (libc::SYS_prlimit64, deny_values(0, &[1])),
+        (libc::SYS_prlimit64, limits_of_processes()),
+        (libc::SYS_setrlimit, swallow(0, RLIMIT_CORE)),
+        // Init has our user id, but is not for slowing down: it stops and starts the others.
+        (libc::SYS_sched_setaffinity, deny_values(0, &[1])),
+        (libc::SYS_sched_setscheduler, deny_values(0, &[1])),
+        (libc::SYS_sched_setparam, deny_values(0, &[1])),
+        (libc::SYS_sched_setattr, deny_values(0, &[1])),
+        (libc::SYS_setpriority, not_of_init(PRIORITY_OF_USER)),
+        (libc::SYS_ioprio_set, not_of_init(IO_PRIORITY_OF_USER)),
+        // Protocols of the kernel's own on top of TCP: TLS, RDMA and others, each a module.
+        (libc::SYS_setsockopt, no_upper_protocol()),
         (
             libc::SYS_personality,
             allow_values(0, &[0, 8, 0x20000, 0x20008, 0x4_0000, u32::MAX], EPERM),
@@ -168,6 +177,65 @@ fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
             allow_values(0, &[libc::AF_UNIX as u32], EAFNOSUPPORT),
         ),
         (libc::SYS_socket, sockets()),
+    ]
+}
+
+const RLIMIT_CORE: u32 = libc::RLIMIT_CORE;
+/// `PRIO_USER`: all processes of a user, init among them.
+const PRIORITY_OF_USER: u32 = 2;
+/// `IOPRIO_WHO_USER`.
+const IO_PRIORITY_OF_USER: u32 = 3;
+
+/// The limit of core dumps is one byte for good: with none a host that pipes dumps into a program
+/// of its own would start it over ours. Who asks for less is told that it has it, and does not dump.
+fn swallow(argument: u32, value: u32) -> Vec<sock_filter> {
+    vec![
+        load(low(argument)),
+        jump(EQUAL, value, 0, 1),
+        refuse(0),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+/// `prlimit64`: not init's limits, and not that of core dumps; reading them is free.
+fn limits_of_processes() -> Vec<sock_filter> {
+    vec![
+        load(low(0)),
+        jump(EQUAL, 1, 0, 1),
+        refuse(EPERM),
+        load(low(1)),
+        jump(EQUAL, RLIMIT_CORE, 0, 5),
+        // A null pointer, in both halves: nothing is to be set.
+        load(low(2)),
+        jump(EQUAL, 0, 0, 2),
+        load(low(2) + 4),
+        jump(EQUAL, 0, 1, 0),
+        refuse(0),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+/// Priorities of one's own process or group, or another's, but not of init's nor of a whole user's.
+fn not_of_init(of_user: u32) -> Vec<sock_filter> {
+    vec![
+        load(low(0)),
+        jump(EQUAL, of_user, 2, 0),
+        load(low(1)),
+        jump(EQUAL, 1, 0, 1),
+        refuse(EPERM),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+fn no_upper_protocol() -> Vec<sock_filter> {
+    const TCP_ULP: u32 = 31;
+    vec![
+        load(low(1)),
+        jump(EQUAL, libc::IPPROTO_TCP as u32, 0, 3),
+        load(low(2)),
+        jump(EQUAL, TCP_ULP, 0, 1),
+        refuse(libc::ENOENT as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
     ]
 }
 
@@ -262,6 +330,14 @@ mod tests {
 
     /// Runs the program as the kernel would over one call; the error it is answered, or 0.
     fn answered(architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
+        match verdict(architecture, number, arguments) {
+            libc::SECCOMP_RET_ALLOW => 0,
+            KILL => KILL,
+            other => other & 0xffff,
+        }
+    }
+
+    fn verdict(architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend((number as u32).to_le_bytes());
         data.extend(architecture.to_le_bytes());
@@ -279,11 +355,7 @@ mod tests {
             } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
                 loaded &= step.k;
             } else if code == libc::BPF_RET | libc::BPF_K {
-                return match step.k {
-                    libc::SECCOMP_RET_ALLOW => 0,
-                    KILL => KILL,
-                    other => other & 0xffff,
-                };
+                return step.k;
             } else {
                 let test = code & !(libc::BPF_JMP | libc::BPF_K);
                 let yes = match test {
@@ -354,6 +426,26 @@ mod tests {
         assert_eq!(call_with(libc::SYS_ptrace, &[0]), 0);
         assert_eq!(call_with(libc::SYS_prlimit64, &[1, 7]), EPERM);
         assert_eq!(call_with(libc::SYS_prlimit64, &[0, 7]), 0);
+        for (call, user) in [
+            (libc::SYS_setpriority, PRIORITY_OF_USER),
+            (libc::SYS_ioprio_set, IO_PRIORITY_OF_USER),
+        ] {
+            assert_eq!(call_with(call, &[user.into(), 1000, 19]), EPERM, "{call}");
+            assert_eq!(call_with(call, &[0, high | 1, 19]), EPERM, "{call}");
+            assert_eq!(call_with(call, &[0, 0, 19]), 0, "{call}");
+        }
+        for call in [
+            libc::SYS_sched_setaffinity,
+            libc::SYS_sched_setscheduler,
+            libc::SYS_sched_setparam,
+            libc::SYS_sched_setattr,
+        ] {
+            assert_eq!(call_with(call, &[1]), EPERM, "{call}");
+            assert_eq!(call_with(call, &[0]), 0, "{call}");
+        }
+        assert_ne!(call_with(libc::SYS_setsockopt, &[3, 6, 31]), 0);
+        assert_eq!(call_with(libc::SYS_setsockopt, &[3, 6, 1]), 0);
+        assert_eq!(call_with(libc::SYS_setsockopt, &[3, 1, 31]), 0);
         for (number, before) in [
             (libc::SYS_fchmod, 1),
             (libc::SYS_fchmodat, 2),
@@ -369,6 +461,27 @@ mod tests {
                 assert_eq!(with(mode), EPERM, "{number}");
             }
         }
+    }
+
+    #[test]
+    fn the_limit_of_core_dumps_stays_and_nobody_is_told_so() {
+        let core = u64::from(RLIMIT_CORE);
+        // "Done", without being done: the emulation below can't tell this from being let pass.
+        let action = |number: i64, arguments: &[u64]| {
+            let mut all = [0; 6];
+            all[..arguments.len()].copy_from_slice(arguments);
+            verdict(ARCHITECTURE, number, all)
+        };
+        let swallowed = libc::SECCOMP_RET_ERRNO;
+        // One of them is null in the half that is looked at first.
+        for pointer in [1, 0x7fff_0000_1000, 0x1_0000_0000] {
+            assert_eq!(action(libc::SYS_prlimit64, &[0, core, pointer]), swallowed);
+        }
+        assert_eq!(action(libc::SYS_setrlimit, &[core, 1]), swallowed);
+        let allowed = libc::SECCOMP_RET_ALLOW;
+        assert_eq!(action(libc::SYS_prlimit64, &[0, core, 0, 1]), allowed);
+        assert_eq!(action(libc::SYS_prlimit64, &[0, 7, 1]), allowed);
+        assert_eq!(action(libc::SYS_setrlimit, &[7, 1]), allowed);
     }
 
     #[test]
