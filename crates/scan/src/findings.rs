@@ -8,7 +8,7 @@ use crate::expr;
 use crate::report::{Approval, ApprovalClass, Finding, Severity};
 use crate::repository::{Repository, each_step};
 use crate::verdicts::short_hash;
-use crate::workflow::{Condition, Job, Permissions, Step, Workflow};
+use crate::workflow::{Condition, Job, Kind, Permissions, Step, Workflow};
 
 /// Every rule: id, one sentence, severity. The documentation test compares this with the files.
 pub const RULES: &[(&str, &str, Severity)] = &[
@@ -67,6 +67,11 @@ pub const RULES: &[(&str, &str, Severity)] = &[
         "a pipeline file could not be read",
         Severity::Note,
     ),
+    (
+        "unread-step",
+        "a step runs what this scan can't read",
+        Severity::Note,
+    ),
 ];
 
 /// Event fields that any account can fill.
@@ -100,6 +105,7 @@ pub(crate) fn of(repository: &Repository, runs: &[AgentRun]) -> Vec<Finding> {
     }
     approvals_as_findings(&mut out, &approvals(repository));
     secrets(&mut out, repository);
+    unread_steps(&mut out, repository);
     for problem in &repository.problems {
         if !problem.file.is_empty() {
             out.push(finding(
@@ -120,6 +126,46 @@ pub(crate) fn of(repository: &Repository, runs: &[AgentRun]) -> Vec<Finding> {
     });
     out.dedup();
     out
+}
+
+fn unread_steps(out: &mut Vec<Finding>, repository: &Repository) {
+    for workflow in &repository.subject.workflows {
+        each_step(workflow, &mut |_, step| {
+            for unread in step.unread.iter().filter(|unread| unread.told) {
+                let message = match unread.kind {
+                    Kind::Action => format!(
+                        "{} is not known to this scan, and it is given credentials: what it does with them was not judged, unless a path says so",
+                        unread.what
+                    ),
+                    Kind::Missing => {
+                        format!("{} is not in the repository as it stands", unread.what)
+                    }
+                    Kind::Script => format!(
+                        "`{}`: what it runs is not named in any file that was read",
+                        unread.what
+                    ),
+                    Kind::Bound => {
+                        "the step names more scripts than are followed; the rest was not read"
+                            .to_owned()
+                    }
+                };
+                out.push(finding("unread-step", &unread.file, unread.line, message));
+            }
+        });
+        for job in &workflow.jobs {
+            if let Some(call) = job.call.as_ref().filter(|call| call.missing) {
+                out.push(finding(
+                    "unread-step",
+                    &workflow.file,
+                    call.line,
+                    format!(
+                        "{} was not given to this scan; give its repository with --with",
+                        call.uses
+                    ),
+                ));
+            }
+        }
+    }
 }
 
 fn finding(rule: &str, file: &str, line: usize, message: String) -> Finding {

@@ -54,6 +54,10 @@ pub const PAGES: &[(&str, &str)] = &[
         "unread-pipeline",
         include_str!("../../../docs/scan/rules/unread-pipeline.md"),
     ),
+    (
+        "unread-step",
+        include_str!("../../../docs/scan/rules/unread-step.md"),
+    ),
 ];
 
 /// The page of one rule.

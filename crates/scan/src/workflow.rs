@@ -3,6 +3,8 @@
 //! Other systems' pipelines become the same types in [`crate::pipelines`].
 
 mod steps;
+mod unread;
+mod values;
 
 use crate::acts::Act;
 use crate::acts::command::Shell;
@@ -13,6 +15,8 @@ use crate::yaml::{self, Node};
 
 pub(crate) use steps::{JobState, localise, script_step};
 use steps::{asks_for_silence, silence, step};
+pub(crate) use unread::{Kind, Unread};
+pub(crate) use values::Values;
 
 /// Most jobs of one file.
 const JOBS_MAX: usize = 512;
@@ -78,6 +82,8 @@ pub(crate) struct Input {
     pub(crate) name: String,
     pub(crate) default: Option<String>,
     pub(crate) boolean: bool,
+    /// What it may be, where a list says so.
+    pub(crate) options: Vec<String>,
 }
 
 impl Input {
@@ -143,6 +149,8 @@ pub(crate) struct Call {
     pub(crate) with: Pairs,
     /// `None` for `inherit`.
     pub(crate) secrets: Option<Pairs>,
+    /// It is in none of the repositories that were given.
+    pub(crate) missing: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -160,6 +168,8 @@ pub(crate) struct Step {
     /// Makes a token of an app with these scopes to write; `None` for no such token, or for one
     /// with all rights of its installation.
     pub(crate) token_rights: Option<Vec<String>>,
+    /// What it runs and could not be read.
+    pub(crate) unread: Vec<Unread>,
     /// Steps of a composite action, whose inputs are `with` over these defaults.
     pub(crate) inner: Option<Inner>,
 }
@@ -253,19 +263,25 @@ pub(crate) fn read(
     let defaults = root
         .at(&["defaults", "run", "working-directory"])
         .and_then(Node::text);
+    let triggers = triggers(on);
+    let permissions = root.get("permissions").and_then(permissions);
+    let env = pairs(root.get("env"));
+    let values = Values::of_workflow(file, &triggers, &env);
+    let mut jobs: Vec<Job> = jobs
+        .iter()
+        .take(JOBS_MAX)
+        .filter(|entry| entry.value.is_map())
+        .map(|entry| job(file, entry, library, defaults, &values))
+        .collect();
+    unread::judge(&mut jobs, permissions.as_ref(), &env);
     Ok(Some(Workflow {
         system: System::GitHub,
         file: file.to_owned(),
         name: root.str_of("name").unwrap_or(file).to_owned(),
-        triggers: triggers(on),
-        permissions: root.get("permissions").and_then(permissions),
-        env: pairs(root.get("env")),
-        jobs: jobs
-            .iter()
-            .take(JOBS_MAX)
-            .filter(|entry| entry.value.is_map())
-            .map(|entry| job(file, entry, library, defaults))
-            .collect(),
+        triggers,
+        permissions,
+        env,
+        jobs,
     }))
 }
 
@@ -308,6 +324,11 @@ fn triggers(on: &Node) -> Vec<Trigger> {
                     name: input.key.to_lowercase(),
                     default: input.value.str_of("default").map(str::to_owned),
                     boolean: input.value.str_of("type") == Some("boolean"),
+                    options: input
+                        .value
+                        .get("options")
+                        .map(|list| list.texts().into_iter().map(str::to_owned).collect())
+                        .unwrap_or_default(),
                 })
                 .collect(),
             ..plain(&entry.key, entry.line)
@@ -355,8 +376,15 @@ pub(crate) fn condition(node: Option<&Node>) -> Option<Condition> {
     })
 }
 
-fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option<&str>) -> Job {
+fn job(
+    file: &str,
+    entry: &yaml::Entry,
+    library: &Library<'_>,
+    directory: Option<&str>,
+    values: &Values,
+) -> Job {
     let node = &entry.value;
+    let env = pairs(node.get("env"));
     let directory = node
         .at(&["defaults", "run", "working-directory"])
         .and_then(Node::text)
@@ -373,6 +401,7 @@ fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option
             Some(secrets) if secrets.text() == Some("inherit") => None,
             other => Some(pairs(other)),
         },
+        missing: !uses.starts_with("./") && library.resolve(uses).is_none(),
     });
     let mut state = JobState {
         shell: Shell {
@@ -383,6 +412,7 @@ fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option
         local: None,
         steps: 0,
         directory: directory.map(str::to_owned),
+        values: values.of_job(&env, node.get("strategy")),
     };
     // Services such as a registry make their names local to the job.
     if let Some(services) = node.get("services") {
@@ -434,7 +464,7 @@ fn job(file: &str, entry: &yaml::Entry, library: &Library<'_>, directory: Option
         condition: condition(node.get("if")),
         environment,
         permissions: node.get("permissions").and_then(permissions),
-        env: pairs(node.get("env")),
+        env,
         steps,
         call,
         outputs: pairs(node.get("outputs")),

@@ -1,7 +1,7 @@
 //! Published actions and what they do, by name.
 //!
-//! An action that is not here does nothing as far as the scan knows. Names are compared without
-//! version and case.
+//! Names are compared without version and case. What an action that is not here may do is judged by
+//! its name and by what it is given ([`crate::workflow`]).
 
 use super::{Act, Check, NewPr, Op, Target, Token};
 
@@ -61,13 +61,13 @@ pub(crate) fn name_of(uses: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// What an action does.
-pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
+/// What an action does; `None` for one that the catalogue does not know.
+pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
     let name = name_of(uses);
     let what = name.as_str();
     let forge = |op: Op| vec![Act::new(op, what, with.token())];
     let one = |act: Act| vec![act];
-    match what {
+    let acts = match what {
         // ---- merging and approving
         "pascalgn/automerge-action" => forge(Op::Merge {
             auto: false,
@@ -274,7 +274,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
         "endbug/add-and-commit" => {
             let pushes = with.get("push").map(str::trim);
             if pushes == Some("false") {
-                return Vec::new();
+                return Some(Vec::new());
             }
             let branch = with
                 .get("new_branch")
@@ -471,10 +471,10 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
         | "dephraiim/tag" => {
             let dry = with.says("dry_run", "true") || with.says("dry-run", "true");
             if what == "rymndhng/release-on-push-action" || what == "go-semantic-release/action" {
-                return forge(Op::Release {
+                return Some(forge(Op::Release {
                     draft: None,
                     tag: None,
-                });
+                }));
             }
             forge(Op::Tag(
                 with.first(&["custom_tag", "tag", "tag_name"])
@@ -526,7 +526,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
         }
         "goreleaser/goreleaser-action" => {
             if with.says("install-only", "true") {
-                return Vec::new();
+                return Some(Vec::new());
             }
             super::publishes_goreleaser(what, with.get("args").unwrap_or("release"))
         }
@@ -556,10 +556,12 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Vec<Act> {
             Token::Outside,
         )],
         "peter-evans/close-issue" | "actions/stale" | "actions/labeler" => Vec::new(),
-        _ => super::known::acts_of(what, with)
-            .or_else(|| super::shipping::acts_of(what, with))
-            .unwrap_or_else(|| super::words::by_words(what, with)),
-    }
+        _ => {
+            return super::known::acts_of(what, with)
+                .or_else(|| super::shipping::acts_of(what, with));
+        }
+    };
+    Some(acts)
 }
 
 pub(super) fn list(value: Option<&str>) -> Vec<String> {

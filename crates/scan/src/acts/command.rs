@@ -1,8 +1,10 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
-use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes};
+use super::naming::{self, Unresolved, Why};
+use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, words};
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
+use crate::workflow::{Pairs, Values};
 
 /// Deepest chain of scripts that call scripts.
 pub(super) const FOLLOW_MAX: usize = 6;
@@ -108,7 +110,15 @@ pub(crate) struct Reader<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) shell: Shell,
     pub(crate) acts: Vec<Act>,
-    followed: Vec<String>,
+    /// What is run and could not be read.
+    pub(crate) unresolved: Vec<Unresolved>,
+    /// What names stand for, and the environment of the step.
+    pub(crate) known: Option<(&'a Values, &'a Pairs)>,
+    /// Variables of loops over words.
+    pub(super) loops: Vec<(String, Vec<String>)>,
+    /// The file that is being read.
+    here: String,
+    pub(super) followed: Vec<String>,
     /// How often a script may still be looked up on disk in this step.
     lookups: usize,
     /// How many scripts of a monorepo's packages its runner may still start in this step.
@@ -125,6 +135,10 @@ impl<'a> Reader<'a> {
             tree,
             shell,
             acts: Vec::new(),
+            unresolved: Vec::new(),
+            known: None,
+            loops: Vec::new(),
+            here: String::new(),
             followed: Vec::new(),
             lookups: LOOKUPS_MAX,
             package_runs: PACKAGE_RUNS_MAX,
@@ -147,7 +161,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a command without what stands in front of it.
-    fn unwrap(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
+    pub(super) fn unwrap(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
+        file.clone_into(&mut self.here);
+        if self.by_name(command, file, line, depth) {
+            return;
+        }
         let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
         let before = self.acts.len();
         match words.as_slice() {
@@ -166,6 +184,7 @@ impl<'a> Reader<'a> {
     }
 
     fn command(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
+        file.clone_into(&mut self.here);
         for (name, value) in &command.env {
             if command.words.is_empty() {
                 let value = self.shell.expand(value);
@@ -193,6 +212,13 @@ impl<'a> Reader<'a> {
         match name {
             "cd" | "pushd" => self.change_directory(words.get(1).copied().unwrap_or_default()),
             "popd" => self.change_directory(""),
+            "for" => {
+                if let [_, variable, "in", values @ ..] = words.as_slice() {
+                    let values = values.iter().map(|value| self.shell.expand(value));
+                    let values = values.collect();
+                    self.loops.push(((*variable).to_owned(), values));
+                }
+            }
             "export" | "declare" | "local" | "readonly" => {
                 for word in words.iter().skip(1) {
                     if let Some((name, value)) = word.split_once('=')
@@ -341,8 +367,12 @@ impl<'a> Reader<'a> {
                         script = plain.next().unwrap_or_default();
                     }
                 }
+                let found = self.package_script(script, place.as_deref(), depth);
+                if !found && words.contains(&"run") {
+                    self.missing(&format!("{name} run {script}"), script, depth);
+                }
                 // What is no script of the package is a program of its dependencies.
-                if !self.package_script(script, place.as_deref(), depth)
+                if !found
                     && name != "npm"
                     && let Some(at) = words.iter().position(|word| *word == script)
                     && at > 0
@@ -402,7 +432,9 @@ impl<'a> Reader<'a> {
     pub(super) fn script_of_package(&mut self, script: &str, place: Option<&str>, depth: usize) {
         let path = self.within(place, "package.json");
         let mark = format!("{path}#{script}");
-        if depth < FOLLOW_MAX && self.package_runs > 0 && !self.followed.contains(&mark) {
+        if self.package_runs == 0 {
+            self.bound_reached();
+        } else if depth < FOLLOW_MAX && !self.followed.contains(&mark) {
             self.package_runs -= 1;
             self.followed.push(mark);
             self.package_scripts(script, &path, depth);
@@ -440,79 +472,32 @@ impl<'a> Reader<'a> {
         known
     }
 
-    fn make_target(&mut self, tool: &str, target: &str, place: Option<&str>, depth: usize) {
-        if depth >= FOLLOW_MAX {
-            return;
-        }
-        let names: &[&str] = match tool {
-            "make" => &["Makefile", "makefile", "GNUmakefile"],
-            "just" => &["justfile", "Justfile", ".justfile"],
-            _ => &["Taskfile.yml", "Taskfile.yaml"],
-        };
-        for name in names {
-            let path = self.within(place, name);
-            if !self.enter(&format!("{path}#{target}")) {
-                return;
-            }
-            let Ok(text) = self.tree.read(&path) else {
-                continue;
-            };
-            if tool == "task" {
-                let Ok(node) = crate::yaml::parse_one(&text) else {
-                    return;
-                };
-                if let Some(commands) = node.at(&["tasks", target, "cmds"]) {
-                    let mut lines = Vec::new();
-                    commands.scalars(&mut lines);
-                    for (body, line) in lines {
-                        self.script_at(body, &path, line, depth + 1);
-                    }
-                }
-                return;
-            }
-            let mut inside = false;
-            let mut needs: Vec<String> = Vec::new();
-            for (index, line) in text.lines().enumerate() {
-                let recipe = line.starts_with('\t') || line.starts_with("  ");
-                if recipe && inside {
-                    let body = line.trim().trim_start_matches(['@', '-', '+']);
-                    let body = body.replace("$$", "$").replace("$(MAKE)", "make");
-                    self.script_at(&body, &path, index + 1, depth + 1);
-                } else if !line.trim().is_empty() && !recipe {
-                    inside = line.split_once(':').is_some_and(|(left, right)| {
-                        let found = !left.contains('=')
-                            && left.split_whitespace().any(|name| name == target);
-                        if found && !right.starts_with('=') {
-                            needs.extend(right.split_whitespace().map(str::to_owned));
-                        }
-                        found
-                    });
-                }
-            }
-            for need in needs {
-                self.make_target(tool, &need, place, depth + 1);
-            }
-            return;
-        }
-    }
-
     /// Reads a script file of the repository.
     pub(crate) fn follow(&mut self, path: &str, depth: usize) {
         if depth >= FOLLOW_MAX {
             return;
         }
         let path = self.shell.expand(path);
+        let own = self.here.rsplit_once('/').map_or("", |(place, _)| place);
         let path = path
             .replace("${{ github.workspace }}", ".")
             .replace("$GITHUB_WORKSPACE", ".")
             .replace("${GITHUB_WORKSPACE}", ".")
             .replace("$CI_PROJECT_DIR", ".");
-        if path.contains('$') || path.starts_with('/') || path.starts_with('~') {
+        let mut candidates = Vec::new();
+        if let Some(rest) = naming::beside_action(&path) {
+            candidates.push(format!("{own}/{rest}"));
+        } else if let Some(rest) = naming::beside_script(&path) {
+            // `$(dirname "$0")/x.sh`, `"$ROOT/x.sh"`.
+            candidates.push(format!("{own}/{rest}"));
+            candidates.push(rest.to_owned());
+        } else if path.contains('$') || path.starts_with('/') || path.starts_with('~') {
             return;
-        }
-        let mut candidates = vec![path.clone()];
-        if let Some(directory) = &self.shell.directory {
-            candidates.insert(0, format!("{directory}/{path}"));
+        } else {
+            if let Some(directory) = &self.shell.directory {
+                candidates.push(format!("{}/{path}", self.place(directory)));
+            }
+            candidates.push(path.clone());
         }
         for candidate in candidates {
             let Some(candidate) = normal(&candidate) else {
@@ -548,6 +533,33 @@ impl<'a> Reader<'a> {
             }
             return;
         }
+        if !naming::is_made(&path) {
+            self.missing(&path, &path, depth);
+        }
+    }
+
+    /// Notes a script that a step names for production and that is not there.
+    pub(super) fn missing(&mut self, what: &str, name: &str, depth: usize) {
+        if depth == 0 && !name.contains('$') && words::said(name).is_some() {
+            self.unresolved.push(Unresolved {
+                what: what.to_owned(),
+                name: name.to_owned(),
+                line: 0,
+                why: Why::Missing,
+                only_if: Vec::new(),
+            });
+        }
+    }
+
+    /// A directory; of one that a template names, the first that may be meant.
+    fn place(&self, directory: &str) -> String {
+        if !directory.contains('$') {
+            return directory.to_owned();
+        }
+        self.known
+            .and_then(|(values, env)| values.of(directory, env, &self.loops, self.tree))
+            .and_then(|list| list.into_iter().next())
+            .map_or_else(|| directory.to_owned(), |variant| variant.text)
     }
 
     /// Reads a module of the repository that a program calls as a whole.
@@ -635,7 +647,11 @@ impl<'a> Reader<'a> {
             .chain([format!("{stem}.ts"), format!("{stem}.mts")]);
         for name in names {
             let candidate = normal(&name)?;
-            self.lookups = self.lookups.checked_sub(1)?;
+            if self.lookups == 0 {
+                self.bound_reached();
+                return None;
+            }
+            self.lookups -= 1;
             if let Ok(text) = self.tree.read(&candidate) {
                 return Some((candidate, text.to_string()));
             }
@@ -645,14 +661,32 @@ impl<'a> Reader<'a> {
 
     pub(super) fn within(&self, place: Option<&str>, name: &str) -> String {
         place
+            .map(|place| self.place(place))
             .filter(|place| !place.contains('$'))
             .and_then(|place| normal(&format!("{place}/{name}")))
             .unwrap_or_else(|| name.to_owned())
     }
 
+    /// Notes that a step names more files than are read.
+    fn bound_reached(&mut self) {
+        if !self.unresolved.iter().any(|one| one.why == Why::Bound) {
+            self.unresolved.push(Unresolved {
+                what: "the rest of this step".to_owned(),
+                name: String::new(),
+                line: 0,
+                why: Why::Bound,
+                only_if: Vec::new(),
+            });
+        }
+    }
+
     /// Notes that something is being followed; false if it already is.
     pub(super) fn enter(&mut self, mark: &str) -> bool {
-        if self.lookups == 0 || self.followed.iter().any(|known| known == mark) {
+        if self.followed.iter().any(|known| known == mark) {
+            return false;
+        }
+        if self.lookups == 0 {
+            self.bound_reached();
             return false;
         }
         self.lookups -= 1;

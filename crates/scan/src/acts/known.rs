@@ -92,7 +92,8 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
             .map(|act| act.unless(with.first(&["compressonly"])))
             .collect(),
         "githubocto/flat" => vec![Act::new(Op::Push(Target::Current), what, Token::Git)],
-        "wow-actions/contributors-list"
+        "lowlighter/metrics"
+        | "wow-actions/contributors-list"
         | "akhilmhdh/contributors-readme-action"
         | "suzuki-shunsuke/commit-action"
         | "ryancyq/github-signed-commit"

@@ -11,11 +11,13 @@ mod forge;
 mod functions;
 mod git;
 mod known;
+mod make;
+pub(crate) mod naming;
 mod publishes;
 mod runners;
 mod shipping;
 mod tools;
-mod words;
+pub(crate) mod words;
 
 use serde::Serialize;
 
@@ -45,6 +47,8 @@ pub(crate) struct Act {
     pub(crate) must: bool,
     /// A publish that needs a registry's credential, which the job may not have.
     pub(crate) needs_registry: bool,
+    /// The fact on which it is done at all, where its text does not say so.
+    pub(crate) unsure: Option<String>,
 }
 
 /// What kind of thing.
@@ -183,6 +187,7 @@ impl Act {
             silent: false,
             must: false,
             needs_registry: false,
+            unsure: None,
         }
     }
 

@@ -1,79 +1,341 @@
-//! What a published action does, by the words of its name alone.
+//! What the words of a name say that an action, a workflow or a script does.
+//!
+//! Authors name things for what they do. What a name says is a claim: whether it is believed
+//! depends on what the thing is given ([`crate::workflow`]).
 
 use super::catalog::With;
 use super::{Act, NewPr, Op, Target, Token, is_rehearsal};
 
-/// An action that is not in the catalogue, by the words of its name: authors name actions for what
-/// they do. Words that only look alike come first.
-pub(super) fn by_words(what: &str, with: &With<'_>) -> Vec<Act> {
-    let name = what.split('/').skip(1).collect::<Vec<_>>().join("/");
-    let name = name.replace('_', "-");
-    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    let forge = |op: Op| vec![Act::new(op, what, with.token())];
-    if what.starts_with("actions/")
-        || what.starts_with("github/")
-        || has(&[
-            "setup",
-            "install",
-            "download",
-            "lint",
-            "check",
-            "wait",
-            "notify",
-            "slack",
-            "discord",
-            "comment",
-            "preview",
-            "status",
-            "cache",
-            "metadata",
-            "changelog",
-            "notes",
-            "deployments",
-            "deployment-action",
-            "create-deployment",
-            "delete",
-            "cleanup",
-            "clean-up",
-            "get-",
-            "find-",
-            "fetch",
-            "validate",
-            "verify",
-            "dry-run",
-            "artifact",
-            "login",
-            "credentials",
-            "test-reporter",
-            "publish-unit-test",
-            "publish-test",
-            "report",
-            "scan",
-            "query",
-            "last-release",
-            "latest-release",
-            "releases-to",
-            "release-asset",
-        ])
-    {
-        return Vec::new();
+/// What a name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Merge {
+        auto: bool,
+    },
+    Approve,
+    CreatePr,
+    Release,
+    /// A new version: a commit and its tag.
+    Bump,
+    Tag,
+    Pages,
+    Commit,
+    /// Files that are made anew: committed, or proposed as a pull request.
+    Update,
+    Publish,
+    Deploy,
+    Dispatch,
+    RepositoryDispatch,
+}
+
+/// A claim, and whether the name leaves no doubt about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) claim: Claim,
+    pub(crate) plain: bool,
+}
+
+/// Names that only look, prepare, talk or tidy up, whatever other words stand in them.
+const QUIET: &[&str] = &[
+    "setup",
+    "install",
+    "download",
+    "lint",
+    "check",
+    "wait",
+    "notif",
+    "slack",
+    "discord",
+    "telegram",
+    "comment",
+    "preview",
+    "status",
+    "cache",
+    "metadata",
+    "changelog",
+    "notes",
+    "deployments",
+    "deployment-action",
+    "create-deployment",
+    "delete",
+    "remove",
+    "cleanup",
+    "clean-up",
+    "prune",
+    "get-",
+    "find-",
+    "fetch",
+    "list-",
+    "validat",
+    "verif",
+    "dry-run",
+    "artifact",
+    "login",
+    "credential",
+    "test-reporter",
+    "publish-unit-test",
+    "publish-test",
+    "report",
+    "scan",
+    "query",
+    "last-release",
+    "latest-release",
+    "releases-to",
+    "release-asset",
+    "label",
+    "codecov",
+    "coverage",
+    "coveralls",
+    "sarif",
+    "codeql",
+    "semgrep",
+    "sonar",
+    "snyk",
+    "trivy",
+    "audit",
+    "assign",
+    "reviewer",
+    "welcome",
+    "greet",
+    "triage",
+    "stale",
+    "milestone",
+    "changed-files",
+    "paths-filter",
+    "detect",
+    "extract",
+    "calculat",
+    "next-version",
+    "current-version",
+    "vault",
+    "secret",
+    "app-token",
+    "access-token",
+    "github-token",
+    "oidc",
+    "ssh-key",
+    "ssh-agent",
+    "known-hosts",
+    "toolchain",
+    "semantic-pull-request",
+    "lighthouse",
+    "chromatic",
+    "percy",
+    "cypress",
+    "sentry",
+    "datadog",
+    "tmate",
+];
+
+/// Words that say the same where they stand alone in a name.
+const QUIET_WORDS: &[&str] = &[
+    "test",
+    "tests",
+    "tester",
+    "testing",
+    "auth",
+    "token",
+    "tokens",
+    "size",
+    "compare",
+    "diff",
+    "debug",
+    "title",
+    "ping",
+    "health",
+    "monitor",
+    "issue",
+    "issues",
+    "parse",
+    "parser",
+    "read",
+    "reader",
+    "filter",
+    "matrix",
+    "cancel",
+    "skip",
+    "review",
+    "reviews",
+    "clippy",
+    "typos",
+    "lock",
+    "actor",
+    "permission",
+    "permissions",
+    "links",
+    "link",
+    "e2e",
+    "draft",
+    "todo",
+    "stats",
+    "prepare",
+];
+
+const REGISTRIES: &[&str] = &[
+    "pypi",
+    "npm",
+    "docker",
+    "dockerhub",
+    "registry",
+    "ecr",
+    "gcr",
+    "ghcr",
+    "acr",
+    "nuget",
+    "crates",
+    "maven",
+    "gem",
+    "rubygems",
+    "packagist",
+    "store",
+    "play",
+    "playstore",
+    "testflight",
+    "appstore",
+    "marketplace",
+    "vscode",
+    "extension",
+    "addon",
+    "chrome",
+    "firefox",
+    "edge",
+    "snap",
+    "snapcraft",
+    "flatpak",
+    "flathub",
+    "homebrew",
+    "aur",
+    "winget",
+    "chocolatey",
+    "scoop",
+    "curseforge",
+    "modrinth",
+    "itch",
+    "steam",
+    "workshop",
+    "packagecloud",
+    "cloudsmith",
+    "artifactory",
+    "nexus",
+    "chart",
+    "charts",
+    "oci",
+    "huggingface",
+    "conda",
+    "hex",
+    "opam",
+    "cpan",
+    "image",
+    "images",
+    "package",
+    "packages",
+    "zenodo",
+    "wordpress",
+];
+
+const PLACES: &[&str] = &[
+    "s3",
+    "gcs",
+    "bucket",
+    "blob",
+    "cdn",
+    "ftp",
+    "ftps",
+    "sftp",
+    "ssh",
+    "scp",
+    "server",
+    "vps",
+    "cloudflare",
+    "netlify",
+    "vercel",
+    "heroku",
+    "surge",
+    "firebase",
+    "azure",
+    "aws",
+    "lambda",
+    "ecs",
+    "eks",
+    "gke",
+    "aks",
+    "k8s",
+    "kubernetes",
+    "helm",
+    "render",
+    "railway",
+    "fly",
+    "dokku",
+    "cpanel",
+    "oss",
+    "cos",
+    "r2",
+    "neocities",
+    "website",
+    "site",
+    "production",
+    "prod",
+    "cloudfront",
+    "appengine",
+    "cloudrun",
+    "argocd",
+    "gitops",
+    "portainer",
+    "coolify",
+    "caprover",
+];
+
+/// The words that a name is made of.
+pub(crate) fn words(name: &str) -> Vec<String> {
+    name.to_ascii_lowercase()
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a name says that nothing leaves the run.
+pub(crate) fn is_quiet(name: &str) -> bool {
+    let name = plain_name(name);
+    QUIET.iter().any(|word| name.contains(word))
+        || words(&name)
+            .iter()
+            .any(|word| QUIET_WORDS.contains(&word.as_str()))
+            && said_aloud(&name).is_none_or(|said| !said.plain)
+}
+
+fn plain_name(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// What a name says, if it does; nothing for those that only look alike.
+pub(crate) fn said(name: &str) -> Option<Said> {
+    let name = plain_name(name);
+    if QUIET.iter().any(|word| name.contains(word)) {
+        return None;
     }
-    if has(&[
+    said_aloud(&name).or_else(|| said_by_words(&words(&name)))
+}
+
+/// Names that leave no doubt.
+fn said_aloud(name: &str) -> Option<Said> {
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    let claim = if has(&[
         "automerge",
         "auto-merge",
         "merge-pull-request",
         "merge-pr",
         "merge-me",
+        "merge-dependabot",
     ]) {
-        return forge(super::merge(has(&["enable"])));
-    }
-    if has(&["auto-approve", "autoapprove", "approve-pr", "approve-pull"]) {
-        return forge(Op::Approve);
-    }
-    if has(&["create-pull-request", "create-pr", "open-pr"]) {
-        return forge(Op::CreatePr(NewPr::default()));
-    }
-    if has(&[
+        Claim::Merge {
+            auto: has(&["enable"]),
+        }
+    } else if has(&["auto-approve", "autoapprove", "approve-pr", "approve-pull"]) {
+        Claim::Approve
+    } else if has(&["create-pull-request", "create-pr", "open-pr"]) {
+        Claim::CreatePr
+    } else if has(&[
         "create-release",
         "gh-release",
         "github-release",
@@ -82,20 +344,15 @@ pub(super) fn by_words(what: &str, with: &With<'_>) -> Vec<Act> {
         "release-on-push",
         "auto-release",
     ]) {
-        return forge(Op::Release {
-            draft: with.get("draft").map(str::to_owned),
-            tag: with.first(&["tag_name", "tag"]).map(str::to_owned),
-        });
-    }
-    if has(&[
+        Claim::Release
+    } else if has(&[
         "bump-version",
         "version-bump",
         "bumpversion",
         "bump-my-version",
     ]) {
-        return vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git)];
-    }
-    if has(&[
+        Claim::Bump
+    } else if has(&[
         "tag-action",
         "autotag",
         "auto-tag",
@@ -104,12 +361,10 @@ pub(super) fn by_words(what: &str, with: &With<'_>) -> Vec<Act> {
         "push-tag",
         "bump-tag",
     ]) {
-        return forge(Op::Tag(with.first(&["tag", "tag_name"]).map(str::to_owned)));
-    }
-    if has(&["gh-pages", "ghpages", "github-pages", "pages-deploy"]) {
-        return forge(Op::Push(Target::Branch("gh-pages".to_owned())));
-    }
-    if has(&[
+        Claim::Tag
+    } else if has(&["gh-pages", "ghpages", "github-pages", "pages-deploy"]) {
+        Claim::Pages
+    } else if has(&[
         "git-auto-commit",
         "commit-and-push",
         "add-and-commit",
@@ -118,11 +373,7 @@ pub(super) fn by_words(what: &str, with: &With<'_>) -> Vec<Act> {
         "commit-push",
         "auto-commit",
         "commit-changes",
-    ]) {
-        return vec![Act::new(Op::Push(Target::Current), what, Token::Git)];
-    }
-    // Profile and readme generators commit what they make.
-    if has(&[
+        // Profile and readme generators commit what they make.
         "waka-readme",
         "wakatime",
         "blog-post-workflow",
@@ -134,35 +385,193 @@ pub(super) fn by_words(what: &str, with: &With<'_>) -> Vec<Act> {
         "profile-3d-contrib",
         "contribution-readme",
         "spotify-readme",
-    ]) || what == "lowlighter/metrics"
-    {
-        return forge(Op::Push(Target::Current));
-    }
-    let publishes = has(&[
+    ]) {
+        Claim::Commit
+    } else if has(&["repository-dispatch", "repo-dispatch"]) {
+        Claim::RepositoryDispatch
+    } else if has(&[
+        "workflow-dispatch",
+        "dispatch-workflow",
+        "trigger-workflow",
+        "workflow-trigger",
+        "trigger-github-workflow",
+    ]) {
+        Claim::Dispatch
+    } else if has(&[
         "publish",
         "push-to-registry",
         "docker-push",
         "build-push",
         "build-and-push",
-    ]);
-    if publishes && !has(&["pages"]) {
-        return vec![Act::publish(what).unless(with.first(&["dry-run", "dry_run"]))];
+    ]) {
+        Claim::Publish
+    } else if has(&["deploy", "rsync", "s3-sync", "ftp-"]) {
+        Claim::Deploy
+    } else {
+        return None;
+    };
+    Some(Said { claim, plain: true })
+}
+
+/// What single words hint at.
+fn said_by_words(words: &[String]) -> Option<Said> {
+    let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
+    let claim = if has(&["merge", "merges", "merger", "mergebot", "automerger"]) {
+        Claim::Merge { auto: false }
+    } else if has(&["approve", "approver"]) {
+        Claim::Approve
+    } else if has(&[
+        "upload", "uploader", "push", "pusher", "release", "submit", "bump",
+    ]) && has(REGISTRIES)
+    {
+        Claim::Publish
+    } else if has(&["upload", "uploader", "push", "sync", "release", "copy"]) && has(PLACES)
+        || has(&["rollout", "redeploy", "promote", "promotion"])
+        || has(&["ssh", "scp", "sftp", "ftp"])
+    {
+        Claim::Deploy
+    } else if has(QUIET_WORDS) {
+        return None;
+    } else if has(&[
+        "release",
+        "releases",
+        "releaser",
+        "prerelease",
+        "semrel",
+        "nightly",
+    ]) {
+        Claim::Release
+    } else if has(&["bump", "bumper"]) {
+        Claim::Bump
+    } else if has(&["tag", "tags", "tagger", "retag", "tagging"]) {
+        Claim::Tag
+    } else if has(&["commit", "commits", "committer", "push", "pusher"]) {
+        Claim::Commit
+    } else if has(&[
+        "update",
+        "updater",
+        "updates",
+        "upgrade",
+        "upgrader",
+        "sync",
+        "syncer",
+        "generate",
+        "generator",
+        "regenerate",
+        "readme",
+        "contributors",
+        "format",
+        "formatter",
+        "prettier",
+        "fix",
+        "autofix",
+        "fixer",
+        "translate",
+        "i18n",
+        "l10n",
+        "badge",
+        "badges",
+        "snake",
+        "keepalive",
+        "backup",
+        "archive",
+        "copyright",
+        "copyrights",
+        "sponsors",
+    ]) {
+        Claim::Update
+    } else {
+        return None;
+    };
+    Some(Said {
+        claim,
+        plain: false,
+    })
+}
+
+/// What a claim amounts to.
+pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
+    let forge = |op: Op| vec![Act::new(op, what, with.token())];
+    match claim {
+        Claim::Merge { auto } => forge(super::merge(auto)),
+        Claim::Approve => forge(Op::Approve),
+        Claim::CreatePr => forge(Op::CreatePr(NewPr {
+            labels: super::catalog::list(with.first(&["labels", "label", "pr-labels"])),
+            head: with
+                .first(&["branch", "head", "pr-branch", "branch-name"])
+                .map(str::to_owned),
+            base: with
+                .first(&["base", "base-branch", "target-branch"])
+                .map(str::to_owned),
+            release: false,
+        })),
+        Claim::Release => forge(Op::Release {
+            draft: with.get("draft").map(str::to_owned),
+            tag: with.first(&["tag_name", "tag"]).map(str::to_owned),
+        }),
+        Claim::Bump => vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git)],
+        Claim::Tag => forge(Op::Tag(with.first(&["tag", "tag_name"]).map(str::to_owned))),
+        Claim::Pages => forge(Op::Push(Target::Branch("gh-pages".to_owned()))),
+        Claim::Commit => vec![Act::new(
+            Op::Push(Target::Current),
+            what,
+            match with.token() {
+                Token::Env(_) => Token::Git,
+                given => given,
+            },
+        )],
+        Claim::Update => forge(Op::Push(
+            with.first(&["branch", "target-branch", "target_branch"])
+                .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
+        )),
+        Claim::Publish => {
+            vec![Act::publish(what).unless(with.first(&["dry-run", "dry_run", "dryrun"]))]
+        }
+        Claim::Deploy => {
+            let target = with
+                .first(&[
+                    "environment",
+                    "stage",
+                    "namespace",
+                    "app",
+                    "service",
+                    "host",
+                ])
+                .unwrap_or_default();
+            vec![
+                Act::deploy(what)
+                    .unless(with.first(&["dry-run", "dry_run", "dryrun"]))
+                    .benign_if(
+                        is_rehearsal(target),
+                        "the target's name says that it is not production",
+                    ),
+            ]
+        }
+        Claim::Dispatch => forge(Op::Dispatch {
+            workflow: with
+                .first(&[
+                    "workflow",
+                    "workflow_file_name",
+                    "workflow-file-name",
+                    "workflow_id",
+                    "workflow-id",
+                    "workflow_name",
+                    "workflow-name",
+                ])
+                .map(str::to_owned),
+            repository: with
+                .first(&["repo", "repository"])
+                .filter(|name| !name.contains("github.") && name.contains('/'))
+                .map(str::to_owned),
+        }),
+        Claim::RepositoryDispatch => forge(Op::RepositoryDispatch {
+            event_type: with
+                .first(&["event-type", "event_type", "event"])
+                .map(str::to_owned),
+            repository: with
+                .first(&["repository", "repo"])
+                .filter(|name| !name.contains("github.repository"))
+                .map(str::to_owned),
+        }),
     }
-    if has(&["deploy", "rsync", "s3-sync", "ftp-"]) {
-        let target = with
-            .first(&[
-                "environment",
-                "stage",
-                "namespace",
-                "app",
-                "service",
-                "host",
-            ])
-            .unwrap_or_default();
-        return vec![Act::deploy(what).benign_if(
-            is_rehearsal(target),
-            "the target's name says that it is not production",
-        )];
-    }
-    Vec::new()
 }

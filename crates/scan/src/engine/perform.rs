@@ -27,6 +27,9 @@ pub(super) fn one_act(
     if let Some(gate) = state.stopped(state.condition.as_deref()) {
         way = way.gated(gate);
     }
+    if let Some(fact) = &act.unsure {
+        way = way.gated(&Gate::Fact(fact.clone()));
+    }
     for template in &act.only_if {
         match expr::truth_of(&flag(template, names)) {
             Truth::No => return,

@@ -12,6 +12,7 @@ use super::{
     Way, merge,
 };
 use crate::acts::catalog::With;
+use crate::acts::words::{self, Claim};
 use crate::acts::{SinkKind, is_rehearsal};
 use crate::agents;
 use crate::expr::{self, Truth, Value};
@@ -552,20 +553,31 @@ fn unknown_call(
         .next()
         .unwrap_or_default()
         .to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| file.contains(word));
-    if has(&["test", "check", "lint", "notes", "preview", "draft", "dry"]) {
+    let stem = file.trim_end_matches(".yml").trim_end_matches(".yaml");
+    if words::is_quiet(stem) || is_rehearsal(stem) || stem.contains("test") {
         return;
     }
-    let kind = if has(&["publish", "docker-push", "push-image"]) {
-        SinkKind::Publish
-    } else if has(&["deploy", "rollout"]) {
-        SinkKind::Deploy
-    } else if has(&["release"]) {
-        SinkKind::Release
-    } else if has(&["automerge", "auto-merge"]) {
-        SinkKind::Merge
-    } else {
-        return;
+    let writes = job
+        .permissions
+        .as_ref()
+        .or(run.workflow.permissions.as_ref())
+        .is_some_and(|permissions| permissions.writes("contents"));
+    let kind = match words::said(stem).map(|said| said.claim) {
+        Some(Claim::Publish) => SinkKind::Publish,
+        Some(Claim::Deploy | Claim::Pages) => SinkKind::Deploy,
+        Some(Claim::Release | Claim::Tag) => SinkKind::Release,
+        Some(Claim::Merge { .. }) => SinkKind::Merge,
+        Some(Claim::Bump | Claim::Commit | Claim::Update) | None if writes => SinkKind::Merge,
+        Some(
+            Claim::Bump
+            | Claim::Commit
+            | Claim::Update
+            | Claim::Approve
+            | Claim::CreatePr
+            | Claim::Dispatch
+            | Claim::RepositoryDispatch,
+        )
+        | None => return,
     };
     let step = PathStep {
         file: run.workflow.file.clone(),

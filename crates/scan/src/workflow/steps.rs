@@ -1,8 +1,9 @@
 //! The steps of a job: actions, scripts and composite actions, and what one leaves for the next.
 
-use super::{Checkout, Inner, Library, Step, condition, pairs};
+use super::{Checkout, Inner, Kind, Library, Step, Unread, Values, condition, pairs};
 use crate::acts::catalog::{self, With, name_of};
 use crate::acts::command::{Reader, Shell};
+use crate::acts::naming::Why;
 use crate::acts::{Act, Op, Target, Token};
 use crate::agents::{self, Agent};
 use crate::tree::Tree;
@@ -22,6 +23,8 @@ pub(crate) struct JobState {
     pub(crate) local: Option<&'static str>,
     pub(super) steps: usize,
     pub(super) directory: Option<String>,
+    /// What names stand for in the job's scripts.
+    pub(super) values: Values,
 }
 
 impl JobState {
@@ -35,6 +38,7 @@ impl JobState {
             local: None,
             steps: 0,
             directory: None,
+            values: Values::default(),
         }
     }
 }
@@ -223,7 +227,25 @@ pub(crate) fn script_step(
         .and_then(|place| shell.foreign_of(place))
         .or_else(|| state.root_foreign.clone());
     let mut reader = Reader::new(tree, shell);
+    reader.known = Some((&state.values, &out.env));
     reader.script(text, file, line);
+    for one in std::mem::take(&mut reader.unresolved) {
+        out.unread.push(Unread {
+            what: one.what,
+            name: one.name,
+            file: file.to_owned(),
+            line: if one.line == 0 { line } else { one.line },
+            kind: match one.why {
+                Why::Unnamed => Kind::Script,
+                Why::Missing => Kind::Missing,
+                Why::Bound => Kind::Bound,
+            },
+            foreign: state.root_foreign.clone(),
+            branch: None,
+            only_if: one.only_if,
+            told: false,
+        });
+    }
     let lower = text.to_ascii_lowercase();
     if [
         "kind create cluster",
@@ -271,6 +293,7 @@ pub(crate) fn script_step(
     }
     out.acts.append(&mut reader.acts);
     state.shell = reader.shell;
+    state.values.leave(text);
     state.shell.directory = None;
     state.shell.foreign = None;
 }
@@ -440,9 +463,6 @@ fn uses_step(
                 );
             }
         }
-        "changesets/action" => {
-            out.acts = catalog::acts_of(uses, &with);
-        }
         "pre-commit/action" | "pre-commit-ci/lite-action" => {}
         _ if uses.starts_with("./") || library.resolve(uses).is_some() => {
             composite(uses, library, state, out, depth);
@@ -451,9 +471,10 @@ fn uses_step(
         "devcontainers/ci" | "addnab/docker-run-action" | "cachix/devenv-action" => {
             given_script(node, file, library, state, out);
         }
-        _ => {
-            out.acts = catalog::acts_of(uses, &with);
-        }
+        _ => match catalog::acts_of(uses, &with) {
+            Some(acts) => out.acts = acts,
+            None => unlisted_step(&name, uses, node, file, library, state, out),
+        },
     }
     if name == "pascalgn/automerge-action"
         && let Some(labels) = node.at(&["env", "MERGE_LABELS"]).and_then(Node::text)
@@ -481,6 +502,7 @@ fn uses_step(
         }
     }
     if let Some(mut agent) = agents::by_action(uses, &with) {
+        out.unread.clear();
         file.clone_into(&mut agent.file);
         agent.line = line;
         if let Some(settings) = project_settings(library.tree()) {
@@ -519,6 +541,153 @@ fn uses_step(
     }
 }
 
+/// An action that the catalogue does not know: the command that it is handed, if that can be read,
+/// and otherwise what its name and its credential tell.
+fn unlisted_step(
+    name: &str,
+    uses: &str,
+    node: &Node,
+    file: &str,
+    library: &Library<'_>,
+    state: &mut JobState,
+    out: &mut Step,
+) {
+    given_script(node, file, library, state, out);
+    given_arguments(name, node, file, library, state, out);
+    let owner = name.split('/').next().unwrap_or_default();
+    if out.acts.is_empty() && !matches!(owner, "actions" | "github" | "dependabot") {
+        let short = name.split_once('/').map_or(name, |(_, rest)| rest);
+        note_unread(short, uses, Kind::Action, file, state, out);
+    }
+}
+
+fn note_unread(name: &str, uses: &str, kind: Kind, file: &str, state: &JobState, out: &mut Step) {
+    out.unread.push(Unread {
+        what: uses.to_owned(),
+        name: name.to_owned(),
+        file: file.to_owned(),
+        line: out.line,
+        kind,
+        foreign: state.root_foreign.clone(),
+        branch: state.shell.branch.clone(),
+        only_if: Vec::new(),
+        told: false,
+    });
+}
+
+/// Tools that actions are named for.
+const TOOLS: &[&str] = &[
+    "kubectl",
+    "helm",
+    "helmfile",
+    "terraform",
+    "tofu",
+    "terragrunt",
+    "pulumi",
+    "serverless",
+    "firebase",
+    "netlify",
+    "vercel",
+    "wrangler",
+    "flyctl",
+    "fly",
+    "heroku",
+    "railway",
+    "gcloud",
+    "aws",
+    "az",
+    "npm",
+    "yarn",
+    "pnpm",
+    "docker",
+    "fastlane",
+    "gradle",
+    "maven",
+    "mvn",
+    "twine",
+    "poetry",
+    "cargo",
+    "goreleaser",
+    "lerna",
+    "sam",
+    "cdk",
+    "oc",
+    "argocd",
+    "rclone",
+    "s3cmd",
+    "doctl",
+    "surge",
+    "expo",
+    "eas",
+    "sbt",
+    "gh",
+    "hub",
+    "make",
+    "just",
+    "ansible",
+    "nomad",
+    "cf",
+    "wp",
+    "convox",
+    "kamal",
+    "dokku",
+    "melos",
+    "nx",
+    "turbo",
+];
+
+/// The arguments of an action that is named for the tool that it starts.
+fn given_arguments(
+    name: &str,
+    node: &Node,
+    file: &str,
+    library: &Library<'_>,
+    state: &mut JobState,
+    out: &mut Step,
+) {
+    let Some(tree) = library.tree() else { return };
+    let words = crate::acts::words::words(name.split_once('/').map_or(name, |(_, rest)| rest));
+    let named = TOOLS
+        .iter()
+        .find(|tool| words.iter().any(|word| word == *tool));
+    let Some(tool) = named else { return };
+    let tool = match *tool {
+        "maven" => "mvn",
+        other => other,
+    };
+    for entry in node.get("with").map(Node::entries).unwrap_or_default() {
+        if matches!(
+            entry.key.to_ascii_lowercase().as_str(),
+            "args"
+                | "arguments"
+                | "command"
+                | "commands"
+                | "cmd"
+                | "subcommand"
+                | "goal"
+                | "goals"
+                | "lane"
+                | "tasks"
+                | "task"
+        ) && let Some(text) = entry.value.text()
+        {
+            let script: String = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .map(|line| {
+                    if line.starts_with(tool) {
+                        format!("{line}\n")
+                    } else {
+                        format!("{tool} {line}\n")
+                    }
+                })
+                .collect();
+            script_step(&script, file, entry.value.line, None, tree, state, out);
+        }
+    }
+}
+
 /// A script that a step hands to an action to run, by the names that such inputs go by.
 fn given_script(
     node: &Node,
@@ -535,8 +704,20 @@ fn given_script(
             .filter(|c| c.is_ascii_alphanumeric())
             .collect::<String>()
             .to_ascii_lowercase();
-        if matches!(name.as_str(), "run" | "runcmd" | "runcommand" | "runscript")
-            && let Some(text) = entry.value.text()
+        if matches!(
+            name.as_str(),
+            "run"
+                | "runs"
+                | "runcmd"
+                | "runcommand"
+                | "runscript"
+                | "command"
+                | "commands"
+                | "cmd"
+                | "script"
+                | "scripts"
+                | "inlinescript"
+        ) && let Some(text) = entry.value.text()
         {
             script_step(text, file, entry.value.line, None, tree, state, out);
         }
@@ -581,6 +762,7 @@ fn composite(
     let Some((index, directory)) = library.resolve(uses) else {
         return;
     };
+    let short = directory.rsplit('/').next().unwrap_or_default().to_owned();
     let there = library.at(index);
     let Some(tree) = there.tree() else { return };
     let prefix = if directory.is_empty() {
@@ -594,7 +776,7 @@ fn composite(
         let Ok(root) = yaml::parse_one(&text) else {
             return;
         };
-        let defaults = root
+        let defaults: Vec<(String, String)> = root
             .get("inputs")
             .map(Node::entries)
             .unwrap_or_default()
@@ -607,6 +789,13 @@ fn composite(
             })
             .collect();
         let runs = root.get("runs");
+        let mut given = defaults.clone();
+        for (name, text) in &out.with {
+            given.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            given.push((name.to_lowercase(), text.clone()));
+        }
+        let inside = state.values.inside(&given, &out.env, tree);
+        let outside = std::mem::replace(&mut state.values, inside);
         let mut steps: Vec<Step> = runs
             .and_then(|runs| runs.get("steps"))
             .map(Node::items)
@@ -614,20 +803,82 @@ fn composite(
             .iter()
             .map(|item| step(&path, item, &there, state, depth + 1))
             .collect();
-        if let Some(main) = runs.and_then(|runs| runs.str_of("main")) {
-            let source = format!("{prefix}{main}");
-            // What is bundled under dist/ is too large and too noisy to read by names.
-            if !main.contains("dist/")
-                && let Ok(code) = tree.read(&source)
-            {
-                steps.push(Step {
-                    line: 1,
-                    acts: crate::acts::code::read(&code, &source, 1),
-                    ..Step::default()
-                });
-            }
+        state.values = outside;
+        match program_of(runs, &prefix, tree) {
+            Some(Program::Read(one)) => steps.push(*one),
+            Some(Program::Unread) => note_unread(&short, uses, Kind::Missing, &path, state, out),
+            None => {}
         }
         out.inner = Some(Inner { steps, defaults });
         return;
     }
+    let file = format!("{prefix}action.yml");
+    note_unread(&short, uses, Kind::Missing, &file, state, out);
+}
+
+/// The program of an action that is no composite.
+enum Program {
+    Read(Box<Step>),
+    Unread,
+}
+
+/// Sources from which a bundled program is made, by the names that they go by.
+const SOURCES: &[&str] = &[
+    "src/main.ts",
+    "src/index.ts",
+    "src/main.js",
+    "src/index.js",
+    "index.ts",
+    "main.ts",
+    "src/action.ts",
+    "src/run.ts",
+];
+
+/// What an action's script or container does; `None` for one that has none.
+fn program_of(runs: Option<&Node>, prefix: &str, tree: &Tree) -> Option<Program> {
+    let runs = runs?;
+    let read = |source: &str| {
+        let source = format!("{prefix}{}", source.trim_start_matches("./"));
+        tree.read(&source).ok()?;
+        let mut reader = Reader::new(tree, Shell::default());
+        reader.follow(&source, 0);
+        Some(Program::Read(Box::new(Step {
+            line: 1,
+            acts: reader.acts,
+            ..Step::default()
+        })))
+    };
+    if let Some(main) = runs.str_of("main") {
+        // What is bundled is too large and too noisy to read by names; the source that it was made
+        // from often stands beside it.
+        let bundled = main.contains("dist/") || main.contains("lib/");
+        let found = if bundled {
+            SOURCES.iter().find_map(|source| read(source))
+        } else {
+            read(main)
+        };
+        return found.or(Some(Program::Unread));
+    }
+    let image = runs.str_of("image")?;
+    let entry = runs.str_of("entrypoint").map(str::to_owned).or_else(|| {
+        let text = tree.read(&format!("{prefix}{image}")).ok()?;
+        let line = text
+            .lines()
+            .rfind(|line| line.trim_start().starts_with("ENTRYPOINT"))?;
+        let list = line.trim().trim_start_matches("ENTRYPOINT").trim();
+        let words: Vec<String> = serde_json::from_str(list)
+            .unwrap_or_else(|_| list.split_whitespace().map(str::to_owned).collect());
+        words.into_iter().find(|word| {
+            word.contains('/')
+                || [".sh", ".py", ".js", ".rb"]
+                    .iter()
+                    .any(|end| word.ends_with(end))
+        })
+    });
+    entry
+        .and_then(|entry| {
+            let name = entry.rsplit('/').next().unwrap_or(&entry).to_owned();
+            read(&name).or_else(|| read(entry.trim_start_matches('/')))
+        })
+        .or(Some(Program::Unread))
 }

@@ -1,0 +1,514 @@
+//! What a step runs that can't be read: an action that the catalogue does not know, a local action
+//! that is not there, a script whose name is decided elsewhere.
+//!
+//! Three things tell what it does: its name, the credential that it is given, and the rights that
+//! the job asks for and nothing else in it needs. A name that leaves no doubt together with what it
+//! takes is believed. One of them alone leaves a fact open, and that fact is told. Names that only
+//! look (`setup-…`, `…-check`) are believed too.
+
+use super::{Job, Pairs, Permissions, Step};
+use crate::acts::catalog::With;
+use crate::acts::words::{self, Claim, Said};
+use crate::acts::{Act, NewPr, Op, Target, Token};
+
+/// Something that a step runs and that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// `someone/deploy@v2`, or the command.
+    pub(crate) what: String,
+    /// What of it may say what it does: the action's name, the script's.
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) kind: Kind,
+    /// The repository that the workspace is, where it is another one.
+    pub(crate) foreign: Option<String>,
+    /// The branch that was checked out by name.
+    pub(crate) branch: Option<String>,
+    /// Templates that hold where it is run at all.
+    pub(crate) only_if: Vec<String>,
+    /// It may do more than its name tells, so that a reader should hear of it.
+    pub(crate) told: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An action of another repository.
+    Action,
+    /// An action or a script of this one that is not there, or that only runs elsewhere.
+    Missing,
+    /// A script whose name no file of the repository gives.
+    Script,
+    /// What a step names beyond the bound on files.
+    Bound,
+}
+
+impl Unread {
+    /// The fact that decides.
+    pub(crate) fn fact(&self) -> String {
+        match self.kind {
+            Kind::Action => format!("what {} does with what it is given", self.what),
+            Kind::Missing => format!("what {} does, which can't be read here", self.what),
+            Kind::Script => format!("what `{}` runs", self.what),
+            Kind::Bound => "what the step's further scripts do".to_owned(),
+        }
+    }
+}
+
+/// Words of secrets' names that registries take.
+const REGISTRY_SECRETS: &[&str] = &[
+    "NPM",
+    "NODE_AUTH",
+    "PYPI",
+    "TWINE",
+    "CARGO",
+    "CRATES",
+    "RUBYGEMS",
+    "GEM_",
+    "NUGET",
+    "DOCKER",
+    "REGISTRY",
+    "MAVEN",
+    "OSSRH",
+    "SONATYPE",
+    "VSCE",
+    "OVSX",
+    "MARKETPLACE",
+    "CHROME",
+    "PLAY_STORE",
+    "APP_STORE",
+    "APPSTORE",
+    "SNAP",
+    "HEX_API",
+    "CURSEFORGE",
+    "MODRINTH",
+    "JRELEASER",
+    "PUBLISH",
+];
+
+/// Words of secrets' names that places where things run take.
+const PLACE_SECRETS: &[&str] = &[
+    "AWS_",
+    "AZURE_",
+    "GCP",
+    "GCLOUD",
+    "GOOGLE_CREDENTIALS",
+    "GOOGLE_APPLICATION",
+    "KUBE",
+    "SSH",
+    "FTP",
+    "HEROKU",
+    "VERCEL",
+    "NETLIFY",
+    "CLOUDFLARE",
+    "CF_API",
+    "FLY_",
+    "RENDER",
+    "RAILWAY",
+    "FIREBASE",
+    "SUPABASE",
+    "DIGITALOCEAN",
+    "DEPLOY",
+    "SERVER",
+    "HOST",
+    "ANSIBLE",
+    "TF_API",
+    "PULUMI",
+];
+
+/// Secrets of services that reach no production.
+const OTHER_SECRETS: &[&str] = &[
+    "CODECOV",
+    "COVERALLS",
+    "SONAR_",
+    "SLACK",
+    "DISCORD",
+    "TELEGRAM",
+    "WEBHOOK",
+    "SNYK",
+    "SENTRY",
+    "DATADOG",
+    "OPENAI",
+    "ANTHROPIC",
+    "GEMINI",
+    "CLAUDE",
+    "PERCY",
+    "CHROMATIC",
+    "CACHIX",
+    "GRADLE_ENCRYPTION",
+    "JIRA",
+    "LINEAR",
+    "NX_CLOUD",
+    "TURBO",
+    "CYPRESS",
+    "BROWSERSTACK",
+    "GPG",
+    "PASSPHRASE",
+    "LICENSE",
+];
+
+/// What a step holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// The forge's token, given by name.
+    token: bool,
+    /// A personal token or an app's.
+    own: bool,
+    registry: bool,
+    place: bool,
+    /// Another secret.
+    other: bool,
+}
+
+impl Held {
+    fn outside(self) -> bool {
+        self.registry || self.place || self.other
+    }
+
+    fn take(&mut self, name: &str, value: &str) {
+        let upper = value.to_ascii_uppercase();
+        let key = name.to_ascii_uppercase();
+        if upper.contains("SECRETS.GITHUB_TOKEN") || upper.contains("GITHUB.TOKEN") {
+            self.token = true;
+        }
+        if upper.contains("STEPS.") && upper.contains("TOKEN") {
+            self.own = true;
+        }
+        for (at, _) in upper.match_indices("SECRETS.") {
+            let secret: String = upper
+                .get(at + 8..)
+                .unwrap_or_default()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
+            let has = |list: &[&str]| list.iter().any(|mark| secret.contains(mark));
+            let asked = |list: &[&str]| list.iter().any(|mark| key.contains(mark));
+            if secret == "GITHUB_TOKEN" || has(OTHER_SECRETS) {
+            } else if has(REGISTRY_SECRETS) || asked(REGISTRY_SECRETS) {
+                self.registry = true;
+            } else if has(PLACE_SECRETS) || asked(PLACE_SECRETS) {
+                self.place = true;
+            } else if has(&["GITHUB", "GH_", "PAT", "BOT", "GIT_"])
+                || matches!(
+                    key.as_str(),
+                    "TOKEN"
+                        | "GITHUB_TOKEN"
+                        | "GITHUB-TOKEN"
+                        | "GH_TOKEN"
+                        | "GH-TOKEN"
+                        | "REPO-TOKEN"
+                        | "REPO_TOKEN"
+                        | "PAT"
+                )
+            {
+                self.own = true;
+            } else {
+                self.other = true;
+            }
+        }
+    }
+}
+
+/// Judges what the jobs of a workflow run unread.
+pub(super) fn judge(jobs: &mut [Job], permissions: Option<&Permissions>, env: &Pairs) {
+    let any = jobs.iter().any(|job| job.steps.iter().any(has_unread));
+    if !any {
+        return;
+    }
+    let needed: Vec<(bool, usize)> = jobs
+        .iter()
+        .map(|job| {
+            let mut needs = (job.call.is_some(), 0);
+            for step in &job.steps {
+                count(step, &mut needs);
+            }
+            needs
+        })
+        .collect();
+    let all = needed
+        .iter()
+        .fold((false, 0), |sum, one| (sum.0 | one.0, sum.1 + one.1));
+    for (job, own) in jobs.iter_mut().zip(needed) {
+        // Rights that the workflow declares are for all its jobs.
+        let (declared, (spent, unread)) = match &job.permissions {
+            Some(permissions) => (Some(permissions.clone()), own),
+            None => (permissions.cloned(), all),
+        };
+        let mut wide = Held::default();
+        for (name, value) in env.iter().chain(&job.env) {
+            wide.take(name, value);
+        }
+        let rights = Rights {
+            contents: declared
+                .as_ref()
+                .is_some_and(|declared| declared.writes("contents")),
+            free: !spent && unread == 1,
+            pull_requests: declared
+                .as_ref()
+                .is_some_and(|declared| declared.writes("pull-requests")),
+            packages: declared
+                .as_ref()
+                .is_some_and(|declared| declared.writes("packages")),
+            identity: declared
+                .as_ref()
+                .is_some_and(|declared| declared.writes("id-token")),
+            pages: declared
+                .as_ref()
+                .is_some_and(|declared| declared.writes("pages")),
+        };
+        let mut login = false;
+        for step in &mut job.steps {
+            one_step(step, &rights, wide, &mut login, &[], 0);
+        }
+    }
+}
+
+/// The rights of a job's token, as far as the file declares them.
+struct Rights {
+    contents: bool,
+    /// Nothing else in sight needs the right to write contents.
+    free: bool,
+    pull_requests: bool,
+    packages: bool,
+    identity: bool,
+    pages: bool,
+}
+
+fn has_unread(step: &Step) -> bool {
+    !step.unread.is_empty()
+        || step
+            .inner
+            .as_ref()
+            .is_some_and(|inner| inner.steps.iter().any(has_unread))
+}
+
+/// Whether a step is known to write contents, and how many that can't be read might.
+fn count(step: &Step, needs: &mut (bool, usize)) {
+    needs.0 |= !step.agents.is_empty()
+        || step.acts.iter().any(|act| {
+            matches!(
+                act.op,
+                Op::Push(_) | Op::Tag(_) | Op::Release { .. } | Op::Merge { .. } | Op::CreatePr(_)
+            )
+        });
+    needs.1 += step
+        .unread
+        .iter()
+        .filter(|unread| !words::is_quiet(&unread.name))
+        .count();
+    for step in step.inner.iter().flat_map(|inner| &inner.steps) {
+        count(step, needs);
+    }
+}
+
+fn logs_in(step: &Step) -> bool {
+    step.uses.as_deref().is_some_and(|uses| {
+        let name = uses.to_ascii_lowercase();
+        [
+            "login",
+            "credentials",
+            "google-github-actions/auth",
+            "setup-gcloud",
+            "ssh-agent",
+            "ssh-key",
+            "kubeconfig",
+            "k8s-set-context",
+            "aks-set-context",
+            "vault",
+        ]
+        .iter()
+        .any(|mark| name.contains(mark))
+    }) || step.run.as_ref().is_some_and(|(text, _)| {
+        [
+            "docker login",
+            "podman login",
+            "helm registry login",
+            "aws configure",
+            "aws eks update-kubeconfig",
+            "gcloud auth",
+            "az login",
+            "npm config set",
+            ".npmrc",
+            "ssh-add",
+            ".ssh/id_",
+            "KUBECONFIG",
+            ".kube/config",
+        ]
+        .iter()
+        .any(|mark| text.contains(mark))
+    })
+}
+
+/// A value with the inputs of the composite action that holds it put in.
+fn given(value: &str, inputs: &[(String, String)]) -> String {
+    let lower = value.to_ascii_lowercase();
+    let mut out = value.to_owned();
+    for (name, given) in inputs {
+        if lower.contains(&format!("inputs.{name}")) {
+            out.push(' ');
+            out.push_str(given);
+        }
+    }
+    out
+}
+
+fn one_step(
+    step: &mut Step,
+    rights: &Rights,
+    wide: Held,
+    login: &mut bool,
+    inputs: &[(String, String)],
+    depth: usize,
+) {
+    /// Deepest chain of composite actions that is judged.
+    const DEPTH_MAX: usize = 8;
+    *login |= logs_in(step);
+    let with: Vec<(String, String)> = step
+        .with
+        .iter()
+        .map(|(name, value)| (name.clone(), given(value, inputs)))
+        .collect();
+    let mut held = Held::default();
+    for (name, value) in with.iter().chain(
+        step.env
+            .iter()
+            .map(|(name, value)| (name.clone(), given(value, inputs)))
+            .collect::<Vec<_>>()
+            .iter(),
+    ) {
+        held.take(name, value);
+    }
+    for unread in &mut step.unread {
+        let mut acts = what_it_does(unread, &With(&step.with), held, wide, *login, rights);
+        let believed = !acts.is_empty() && acts.iter().all(|act| act.unsure.is_none());
+        unread.told = !words::is_quiet(&unread.name)
+            && !believed
+            && (unread.kind != Kind::Action || held.own || held.outside() || !acts.is_empty());
+        for act in &mut acts {
+            unread.file.clone_into(&mut act.file);
+            act.line = unread.line;
+            act.only_if.extend(unread.only_if.iter().cloned());
+            if let Op::Push(target) = &mut act.op {
+                match (&unread.foreign, &unread.branch) {
+                    (Some(other), _) if act.token == Token::Git => {
+                        *target = Target::Elsewhere(other.clone());
+                    }
+                    (None, Some(branch)) if *target == Target::Current => {
+                        *target = Target::Branch(branch.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        step.acts.append(&mut acts);
+    }
+    if depth >= DEPTH_MAX {
+        return;
+    }
+    let outer = with;
+    if let Some(inner) = &mut step.inner {
+        let mut inputs: Vec<(String, String)> = inner.defaults.clone();
+        for (name, value) in outer {
+            inputs.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+            inputs.push((name.to_ascii_lowercase(), value));
+        }
+        for step in &mut inner.steps {
+            one_step(step, rights, wide, login, &inputs, depth + 1);
+        }
+    }
+}
+
+fn what_it_does(
+    unread: &Unread,
+    with: &With<'_>,
+    held: Held,
+    wide: Held,
+    login: bool,
+    rights: &Rights,
+) -> Vec<Act> {
+    if words::is_quiet(&unread.name) {
+        return Vec::new();
+    }
+    let unsure = |mut acts: Vec<Act>| {
+        for act in &mut acts {
+            act.unsure = Some(unread.fact());
+        }
+        acts
+    };
+    let said = words::said(&unread.name);
+    let Some(Said { claim, plain }) = said else {
+        return unsure(by_credential(unread, with, held, rights));
+    };
+    let forge_token = held.own || wide.own || rights.contents && (held.token || rights.free);
+    let outside = held.outside() || wide.outside() || login || rights.identity;
+    let mut claim = claim;
+    let mut sure = match claim {
+        Claim::Publish => {
+            outside || rights.packages && (held.token || plain) || held.own && !rights.contents
+        }
+        Claim::Deploy if plain && !outside && (held.token || held.own) && rights.contents => {
+            claim = Claim::Pages;
+            true
+        }
+        Claim::Deploy => outside || rights.pages,
+        // The forge's own token is in reach of every action.
+        Claim::Merge { .. }
+        | Claim::Approve
+        | Claim::CreatePr
+        | Claim::Release
+        | Claim::Bump
+        | Claim::Tag
+        | Claim::Pages
+        | Claim::Commit
+        | Claim::Dispatch
+        | Claim::RepositoryDispatch
+            if plain =>
+        {
+            true
+        }
+        Claim::Merge { .. }
+        | Claim::Approve
+        | Claim::CreatePr
+        | Claim::Release
+        | Claim::Bump
+        | Claim::Tag
+        | Claim::Pages
+        | Claim::Commit
+        | Claim::Dispatch
+        | Claim::RepositoryDispatch => forge_token,
+        Claim::Update => rights.contents && rights.free,
+    };
+    // What is not there can't be believed on its name.
+    sure &= unread.kind == Kind::Action;
+    let mut acts = words::acts(claim, &unread.what, with);
+    if claim == Claim::Update && rights.pull_requests {
+        for act in &mut acts {
+            act.op = Op::CreatePr(NewPr::default());
+        }
+    }
+    // A wish to make files anew needs some right to do it with.
+    let idle = match claim {
+        Claim::Update => !(rights.contents || held.own),
+        Claim::Publish | Claim::Deploy if !plain => !(outside || held.token || held.own),
+        _ => false,
+    };
+    if idle {
+        return Vec::new();
+    }
+    if sure { acts } else { unsure(acts) }
+}
+
+/// What a credential alone hints at.
+fn by_credential(unread: &Unread, with: &With<'_>, held: Held, rights: &Rights) -> Vec<Act> {
+    let mut acts = Vec::new();
+    if rights.contents && rights.free {
+        acts.extend(words::acts(Claim::Update, &unread.what, with));
+    }
+    if held.registry {
+        acts.extend(words::acts(Claim::Publish, &unread.what, with));
+    }
+    if held.place {
+        acts.extend(words::acts(Claim::Deploy, &unread.what, with));
+    }
+    acts
+}
