@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::authority::Authority;
 use super::connections::{Answer, Connections, Prover};
+use super::extended;
 use super::inlet;
 use super::meant::{Meant, Scheme};
 use super::names::Names;
@@ -85,10 +86,14 @@ impl Forwarder {
     /// Answers a request on a connection to `meant`.
     pub(super) async fn answer_captured(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         scheme: Scheme,
         meant: &Meant,
     ) -> Response<Body> {
+        let websocket = match extended::opened(&mut request) {
+            Ok(websocket) => websocket,
+            Err(refusal) => return self.say_no(&refusal, meant).await,
+        };
         let url = meant.url(
             scheme,
             request.method(),
@@ -102,7 +107,11 @@ impl Forwarder {
         };
         let answer = self
             .forward(request, &format!("{GATEWAY}/egress"), Some(&url))
-            .await;
+            .await
+            .and_then(|answer| match &websocket {
+                Some(expected) => expected.answered(answer),
+                None => Ok(answer),
+            });
         answer.unwrap_or_else(|refusal| problem(&refusal))
     }
 
@@ -147,9 +156,18 @@ impl Forwarder {
     }
 
     /// Never fails: what goes wrong is said to the program inside.
-    pub(super) async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// `once`: whether the request says once where it ends.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        once: Result<(), Refusal>,
+    ) -> Response<Body> {
         let aimed_at = aimed_at(&request);
-        match self.pass_on(request).await {
+        let passed_on = match once {
+            Ok(()) => self.pass_on(request).await,
+            Err(refusal) => Err(refusal),
+        };
+        match passed_on {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::info!(code = %refusal.code, "the channel refused a request");

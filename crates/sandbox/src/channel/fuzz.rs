@@ -13,10 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use portcullis_model::Refusal;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::io::AsyncWriteExt as _;
 
+use super::heads::Watched;
 use super::meant::{Meant, Protocol, Scheme, protocol};
 use super::names::Names;
 use super::route::{Route, route};
@@ -70,12 +72,13 @@ fn outcomes(bytes: &[u8]) -> Vec<Result<String, String>> {
     let meant = Meant::read("a.example:80").expect("host");
     let found = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&found);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let serve = move |request: Request<Incoming>, once: Result<(), Refusal>| {
         let (log, meant) = (Arc::clone(&log), meant.clone());
         async move {
             let (head, body) = request.into_parts();
             let (method, uri) = (&head.method, &head.uri);
             let url = meant.url(Scheme::Http, method, uri, head.version, &head.headers);
+            let url = once.and(url);
             log.lock()
                 .expect("log")
                 .push(url.map_err(|refusal| refusal.code));
@@ -83,7 +86,7 @@ fn outcomes(bytes: &[u8]) -> Vec<Result<String, String>> {
             let _ = body.collect().await;
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
-    });
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -101,15 +104,22 @@ fn outcomes(bytes: &[u8]) -> Vec<Result<String, String>> {
             let mut sink = tokio::io::sink();
             let _ = tokio::io::copy(&mut client, &mut sink).await;
         });
-        let server = TokioIo::new(server);
         if bytes.starts_with(b"PRI * HTTP/2.0") {
             let _ = http2::Builder::new(TokioExecutor::new())
-                .serve_connection(server, service)
+                .enable_connect_protocol()
+                .serve_connection(
+                    TokioIo::new(server),
+                    service_fn(|request| serve(request, Ok(()))),
+                )
                 .await;
         } else {
+            let (server, heads) = Watched::new(server);
             let _ = http1::Builder::new()
                 .half_close(true)
-                .serve_connection(server, service)
+                .serve_connection(
+                    TokioIo::new(server),
+                    service_fn(|request| serve(request, heads.next())),
+                )
                 .await;
         }
         let _ = reading.await;
@@ -168,6 +178,24 @@ fn the_tricks_of_parsers_that_differ_do_not_work() {
         "GET /\u{0}b HTTP/1.1\r\nHost: a.example\r\n\r\n".to_owned(),
         "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n".to_owned(),
     ];
+    // Said in two ways, whichever comes first, and however much alike: not read at all.
+    let twice = [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+        "Content-Length: 5\r\nContent-Length: 5",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    ];
+    for ends in twice {
+        let found = outcomes(format!("{post}{ends}\r\n\r\n0\r\n\r\n{smuggled}").as_bytes());
+        let first = found
+            .first()
+            .map(|one| one.as_ref().map_err(String::as_str));
+        assert!(
+            matches!(first, None | Some(Err("ambiguous-length"))),
+            "{ends}: {found:?}"
+        );
+        assert!(found.iter().all(Result::is_err), "{ends}: {found:?}");
+    }
     for case in cases {
         let urls: Vec<String> = outcomes(case.as_bytes()).into_iter().flatten().collect();
         assert!(

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::forward::Forwarder;
+use super::heads::Watched;
 use super::meant::{Meant, Protocol, Scheme, protocol};
 use super::{BUFFER_MAX_BYTES, HEADERS_MAX};
 
@@ -170,27 +171,31 @@ async fn serve<S>(
     let meant = Arc::new(meant);
     let patience = forwarder.patience;
     let asked = AtomicBool::new(false);
-    let service = service_fn(|request| {
+    let answer = |request, once: Result<(), Refusal>| {
         asked.store(true, Ordering::Relaxed);
         let (forwarder, meant) = (Arc::clone(&forwarder), Arc::clone(&meant));
         async move {
-            let answer = match &*meant {
-                Ok(meant) => forwarder.answer_captured(request, scheme, meant).await,
-                Err((refusal, meant)) => forwarder.say_no(refusal, meant).await,
+            let answer = match (&*meant, once) {
+                (Ok(meant), Ok(())) => forwarder.answer_captured(request, scheme, meant).await,
+                (Ok(meant), Err(refusal)) => forwarder.say_no(&refusal, meant).await,
+                (Err((refusal, meant)), _) => forwarder.say_no(refusal, meant).await,
             };
             Ok::<_, std::convert::Infallible>(answer)
         }
-    });
-    let stream = TokioIo::new(stream);
+    };
     let ended = match spoken {
         Spoken::Http1 => {
+            let (stream, heads) = Watched::new(stream);
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(patience.head)
                 .max_buf_size(BUFFER_MAX_BYTES)
                 .max_headers(HEADERS_MAX)
                 .half_close(true)
-                .serve_connection(stream, service)
+                .serve_connection(
+                    TokioIo::new(stream),
+                    service_fn(|request| answer(request, heads.next())),
+                )
                 .with_upgrades()
                 .await
         }
@@ -201,7 +206,11 @@ async fn serve<S>(
                 .max_header_list_size(HEADERS_MAX_BYTES)
                 .keep_alive_interval(patience.head)
                 .keep_alive_timeout(patience.first)
-                .serve_connection(stream, service)
+                .enable_connect_protocol()
+                .serve_connection(
+                    TokioIo::new(stream),
+                    service_fn(|request| answer(request, Ok(()))),
+                )
                 .await
         }
     };

@@ -3,8 +3,10 @@
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Uri, Version};
+use portcullis_model::Refusal;
 use portcullis_model::host::{normalise_host, split_authority};
-use portcullis_model::{Refusal, RefusalKind};
+
+use super::heads::ambiguous;
 
 /// A host, in its one spelling, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,13 +190,7 @@ pub(super) fn one_length(headers: &HeaderMap) -> Result<(), Refusal> {
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     let codings = headers.get_all(TRANSFER_ENCODING).iter().count();
     if lengths + codings > 1 {
-        return Err(Refusal::new(
-            RefusalKind::Malformed,
-            "ambiguous-length",
-            "the request says in two ways where its body ends",
-        )
-        .expected("one `Content-Length`, or one `Transfer-Encoding: chunked`")
-        .received(&format!("{lengths} lengths, {codings} codings")));
+        return Err(ambiguous(&format!("{lengths} lengths, {codings} codings")));
     }
     Ok(())
 }

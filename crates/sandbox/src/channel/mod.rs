@@ -18,7 +18,9 @@
 
 mod authority;
 mod connections;
+mod extended;
 mod forward;
+mod heads;
 mod inlet;
 mod meant;
 mod names;
@@ -39,6 +41,7 @@ use tokio::task::{JoinHandle, JoinSet};
 pub use authority::Authority;
 pub use connections::{First, Header, Opening, Prover, Session};
 use forward::Forwarder;
+use heads::Watched;
 
 use names::Names;
 
@@ -239,9 +242,10 @@ async fn accept(
 
 async fn own(stream: tokio::net::TcpStream, forwarder: Arc<Forwarder>) {
     let patience = forwarder.patience;
+    let (stream, heads) = Watched::new(stream);
     let serve = service_fn(|request| {
-        let forwarder = Arc::clone(&forwarder);
-        async move { Ok::<_, std::convert::Infallible>(forwarder.answer(request).await) }
+        let (forwarder, once) = (Arc::clone(&forwarder), heads.next());
+        async move { Ok::<_, std::convert::Infallible>(forwarder.answer(request, once).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
