@@ -17,6 +17,7 @@ mod postgres_server;
 mod agents;
 mod approvals;
 mod bad_input;
+mod battery;
 mod bodies;
 mod breaker;
 mod budget;

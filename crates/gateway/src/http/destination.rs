@@ -204,8 +204,10 @@ fn private_kind(address: IpAddr) -> Option<&'static str> {
 }
 
 fn private_v4(address: Ipv4Addr) -> Option<&'static str> {
-    let [a, b, c, _] = address.octets();
+    let [a, b, c, d] = address.octets();
     Some(match (a, b, c) {
+        // In a public range, and yet the host's own in every machine of Azure.
+        (168, 63, 129) if d == 16 => "a link-local or metadata address",
         (0, ..) => "of this network",
         (127, ..) => "a loopback address",
         (169, 254, _) => "a link-local or metadata address",
@@ -260,6 +262,7 @@ mod tests {
             "192.168.1.1",
             "169.254.169.254",
             "100.64.0.1",
+            "168.63.129.16",
             "224.0.0.1",
             "255.255.255.255",
             "198.18.0.1",
@@ -286,6 +289,7 @@ mod tests {
         for text in [
             "8.8.8.8",
             "172.32.0.1",
+            "168.63.129.17",
             "100.128.0.1",
             "2606:4700::1111",
             "::ffff:8.8.8.8",

@@ -31,7 +31,11 @@ pub(super) const REFUSAL: HeaderName = HeaderName::from_static("portcullis-refus
 const FOR_TARGET: HeaderName = HeaderName::from_static("portcullis-target-authorization");
 
 /// Refusals of requests as to a proxy that the ledger is told of.
-const RECORDED: [&str; 2] = ["ambiguous-length", "malformed-request-target"];
+const RECORDED: [&str; 3] = [
+    "ambiguous-length",
+    "malformed-request-target",
+    "transfer-coding",
+];
 
 pub(super) type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -115,6 +119,15 @@ impl Forwarder {
         answer.unwrap_or_else(|refusal| problem(&refusal))
     }
 
+    /// The same for a request behind which nothing on its connection is read: it may be a part of it.
+    pub(super) async fn say_no_and_close(
+        &self,
+        refusal: &Refusal,
+        meant: &Meant,
+    ) -> Response<Body> {
+        closing(self.say_no(refusal, meant).await)
+    }
+
     /// A refusal of the launcher's own: the ledger is told of it, then the program.
     pub(super) async fn say_no(&self, refusal: &Refusal, meant: &Meant) -> Response<Body> {
         self.refused(refusal, meant).await;
@@ -163,6 +176,7 @@ impl Forwarder {
         once: Result<(), Refusal>,
     ) -> Response<Body> {
         let aimed_at = aimed_at(&request);
+        let read_on = once.is_ok();
         let passed_on = match once {
             Ok(()) => self.pass_on(request).await,
             Err(refusal) => Err(refusal),
@@ -175,7 +189,8 @@ impl Forwarder {
                 {
                     self.refused(&refusal, &meant).await;
                 }
-                told(&refusal)
+                let answer = told(&refusal);
+                if read_on { answer } else { closing(answer) }
             }
         }
     }
@@ -341,6 +356,12 @@ fn is_grpc(headers: &http::HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 fn say_websocket(headers: &mut http::HeaderMap) {

@@ -46,12 +46,13 @@ impl Heads {
     /// Whether the next request says once where it ends. To be asked for each, in their order.
     ///
     /// # Errors
-    /// `ambiguous-length`.
+    /// `ambiguous-length`, `transfer-coding`.
     pub(super) fn next(&self) -> Result<(), Refusal> {
         let mut follower = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match follower.found.pop_front() {
-            Some(Ends { said: 0 | 1 }) => Ok(()),
-            Some(Ends { said }) => Err(ambiguous(&format!("{said} lengths and codings"))),
+            Some(Ends::Once) => Ok(()),
+            Some(Ends::Often(said)) => Err(ambiguous(&format!("{said} lengths and codings"))),
+            Some(Ends::Coded(how)) => Err(coded(&how)),
             None => Err(ambiguous(
                 "a request that two readers see at different places",
             )),
@@ -70,10 +71,28 @@ pub(super) fn ambiguous(received: &str) -> Refusal {
     .received(received)
 }
 
-/// How often a head says where its request ends.
+/// The refusal of a body that is coded for its way in a manner that would be lost here: it goes on
+/// in chunks of our own (RFC 9112, 6.1).
+fn coded(how: &str) -> Refusal {
+    Refusal::new(
+        RefusalKind::Malformed,
+        "transfer-coding",
+        "the body is coded for its way in a manner that isn't understood here",
+    )
+    .expected("`Transfer-Encoding: chunked`, or none")
+    .received(how)
+    .next("say it with `Content-Encoding`, which goes all the way to the host")
+}
+
+/// How a head says where its request ends.
 #[derive(Debug, PartialEq, Eq)]
-struct Ends {
-    said: usize,
+enum Ends {
+    /// Once, or not at all, which is saying that it has no body.
+    Once,
+    /// In so many ways.
+    Often(usize),
+    /// By a coding other than chunks.
+    Coded(String),
 }
 
 #[derive(Default)]
@@ -162,7 +181,7 @@ impl Follower {
             return (At::Lost, &[]);
         };
         // Nobody reads on behind such a request.
-        let at = if ends.said > 1 { At::Lost } else { at };
+        let at = if ends == Ends::Once { at } else { At::Lost };
         self.found.push_back(ends);
         (at, rest)
     }
@@ -185,14 +204,20 @@ fn understood(head: &[u8]) -> Option<(Ends, At)> {
     };
     let lengths = of("content-length").count();
     let codings = of("transfer-encoding").count();
-    let ends = Ends {
-        said: lengths.saturating_add(codings),
-    };
-    if codings > 0 {
+    let said = lengths.saturating_add(codings);
+    if said > 1 {
+        return Some((Ends::Often(said), At::Lost));
+    }
+    if let Some(coding) = of("transfer-encoding").next() {
+        let ends = if coding.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            Ends::Once
+        } else {
+            Ends::Coded(String::from_utf8_lossy(coding.value).into_owned())
+        };
         return Some((ends, At::ChunkLine(ChunkLine::default())));
     }
     let Some(length) = of("content-length").next() else {
-        return Some((ends, At::default()));
+        return Some((Ends::Once, At::default()));
     };
     let digits = std::str::from_utf8(length.value).ok()?;
     // A sign is none, though Rust takes one.
@@ -200,8 +225,8 @@ fn understood(head: &[u8]) -> Option<(Ends, At)> {
         return None;
     }
     match digits.parse::<u64>().ok()? {
-        0 => Some((ends, At::default())),
-        length => Some((ends, At::Body(length))),
+        0 => Some((Ends::Once, At::default())),
+        length => Some((Ends::Once, At::Body(length))),
     }
 }
 
@@ -316,12 +341,12 @@ mod tests {
     use super::*;
 
     /// What each head says of its end, with the stream cut into pieces of so many bytes.
-    fn said(stream: &[u8], piece: usize) -> Vec<usize> {
+    fn said(stream: &[u8], piece: usize) -> Vec<Ends> {
         let mut follower = Follower::default();
         for bytes in stream.chunks(piece) {
             follower.read(bytes);
         }
-        follower.found.into_iter().map(|ends| ends.said).collect()
+        follower.found.into_iter().collect()
     }
 
     #[test]
@@ -343,9 +368,17 @@ mod tests {
         .concat();
         for piece in 1..stream.len() + 1 {
             let found = said(stream.as_bytes(), piece);
-            assert_eq!(found, [0, 1, 0, 1, 1, 1, 0, 2], "{piece}");
+            let (last, rest) = found.split_last().expect("some");
+            assert_eq!(*last, Ends::Often(2), "{piece}");
+            assert!(
+                rest.len() == 7 && rest.iter().all(|ends| *ends == Ends::Once),
+                "{piece}"
+            );
         }
-        assert_eq!(said(twice.as_bytes(), 7), [2]);
+        assert_eq!(said(twice.as_bytes(), 7), [Ends::Often(2)]);
+        let coded = "POST /x HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+        let expected = [Ends::Coded("gzip, chunked".to_owned())];
+        assert_eq!(said(coded.as_bytes(), 7), expected);
     }
 
     #[test]
@@ -357,16 +390,16 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\nGET / HTTP/1.1\r\n\r\n",
         ] {
-            assert_eq!(said(stream.as_bytes(), 5), [0; 0], "{stream:?}");
+            assert_eq!(said(stream.as_bytes(), 5), [], "{stream:?}");
         }
         for chunk in ["\r\n", "x\r\n", "fffffffffffffffff\r\n"] {
             let stream = format!(
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}GET / HTTP/1.1\r\n\r\n"
             );
-            assert_eq!(said(stream.as_bytes(), 9), [1], "{stream:?}");
+            assert_eq!(said(stream.as_bytes(), 9), [Ends::Once], "{stream:?}");
         }
         let endless = vec![b'a'; 3 * BUFFER_MAX_BYTES];
-        assert_eq!(said(&endless, 1000), [0; 0]);
+        assert_eq!(said(&endless, 1000), []);
     }
 
     #[test]

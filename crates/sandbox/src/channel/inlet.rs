@@ -177,7 +177,7 @@ async fn serve<S>(
         async move {
             let answer = match (&*meant, once) {
                 (Ok(meant), Ok(())) => forwarder.answer_captured(request, scheme, meant).await,
-                (Ok(meant), Err(refusal)) => forwarder.say_no(&refusal, meant).await,
+                (Ok(meant), Err(refusal)) => forwarder.say_no_and_close(&refusal, meant).await,
                 (Err((refusal, meant)), _) => forwarder.say_no(refusal, meant).await,
             };
             Ok::<_, std::convert::Infallible>(answer)
@@ -214,18 +214,20 @@ async fn serve<S>(
                 .await
         }
     };
-    if let Err(error) = ended {
+    if let Err(error) = &ended {
         tracing::debug!(error = %error, "a captured connection broke off");
-        if error.is_parse()
-            && let Ok(meant) = &*meant
-        {
+    }
+    let nothing_asked = !asked.load(Ordering::Relaxed);
+    match (&*meant, ended) {
+        (Ok(meant), Err(error)) if error.is_parse() => {
             let refusal = not_understood(meant, "HTTP that can't be read");
             forwarder.refused(&refusal, meant).await;
-        } else if let Ok(meant) = &*meant
-            && !asked.load(Ordering::Relaxed)
-        {
-            unread(&forwarder, meant, "half a request").await;
         }
+        (Ok(meant), Err(_)) if nothing_asked => unread(&forwarder, meant, "half a request").await,
+        (Ok(meant), Ok(())) if nothing_asked => unread(&forwarder, meant, "no request").await,
+        // Where there was a request, it was told.
+        (Err((refusal, meant)), _) if nothing_asked => forwarder.refused(refusal, meant).await,
+        (Ok(_), _) | (Err(_), _) => {}
     }
 }
 
