@@ -280,24 +280,52 @@ pub(crate) fn proxy(name: &str, root: &Path) -> Outcome<(u16, Killed)> {
             &file,
             format!(
                 "http_port 127.0.0.1:{port}\nhttp_access allow localhost\nhttp_access deny all\n\
-                 cache deny all\naccess_log none\ncache_log {0}/log\ncache_store_log none\n\
+                 cache deny all\naccess_log none\ncache_log /dev/null\ncache_store_log none\n\
                  pid_filename {0}/pid\nshutdown_lifetime 0 seconds\nnetdb_filename none\n\
-                 cache_effective_user root\ncache_mem 0\npinger_enable off\n",
+                 cache_mem 0\npinger_enable off\n",
                 place.display()
             ),
         )?;
-        command.arg("-N").arg("-f").arg(&file);
+        // It refuses to run as root and takes its package's user. The name is that of its shared
+        // memory too, which one that was killed leaves behind, in the way of the next.
+        command
+            .arg("-N")
+            .arg("-n")
+            .arg(service())
+            .arg("-f")
+            .arg(&file);
     }
+    let said = place.join("said");
     let running = Killed(
         command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(fs::File::create(&said)?)
+            .stderr(fs::File::options().append(true).open(&said)?)
             .spawn()?,
     );
-    super::load::wait(name, || {
+    let listens = super::load::wait(name, || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    })?;
+    });
+    if let Err(error) = listens {
+        drop(running);
+        forget_memory()?;
+        return Err(format!("{error}; it said: {}", fs::read_to_string(&said)?).into());
+    }
     Ok((port, running))
+}
+
+/// Squid's name for itself, which nobody else has.
+fn service() -> String {
+    format!("egressbench{}", std::process::id())
+}
+
+/// What a squid that did not end well leaves in shared memory.
+fn forget_memory() -> Outcome<()> {
+    for entry in fs::read_dir("/dev/shm")?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&service()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The median time of writing 512 bytes and syncing them, in milliseconds.
