@@ -31,6 +31,7 @@ pub mod quarantine;
 pub mod receive;
 pub mod report;
 pub mod repository;
+mod room;
 pub mod rules;
 mod tidy;
 pub mod tree;

@@ -316,7 +316,12 @@ impl App {
             .expected(&Digest::of(&genesis_bytes).to_string())
             .received(&Digest::of(&handle.entry(0)?.bytes).to_string()));
         }
-        let mirrors = Mirrors::open(&home, config.extra_authorities.as_deref()).await?;
+        let mirrors = Mirrors::open(
+            &home,
+            config.extra_authorities.as_deref(),
+            config.mirror_max_mib.saturating_mul(1024 * 1024),
+        )
+        .await?;
         let models = ModelClient::new(config.extra_authorities.as_deref())?;
         let addresses = config.address_rule();
         let egress = EgressClient::new(addresses.clone(), config.extra_authorities.as_deref())?;

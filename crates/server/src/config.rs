@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use portcullis_gateway::git::command::MIRROR_MAX_BYTES;
 use portcullis_gateway::http::AddressRule;
 use portcullis_model::document::from_toml;
 use portcullis_model::host::normalise_host;
@@ -28,6 +29,9 @@ pub struct Config {
     /// How often branches upstream are looked at, in seconds.
     #[serde(default = "default_sync_s")]
     pub sync_every_s: u64,
+    /// Most that the mirror of one repository may take of the disk, in MiB of packs.
+    #[serde(default = "default_mirror_max_mib")]
+    pub mirror_max_mib: u64,
     /// Ports on loopback that model endpoints may use; others are refused as private addresses.
     #[serde(default)]
     pub loopback_endpoints: bool,
@@ -114,6 +118,10 @@ fn default_listen() -> SocketAddr {
 
 const fn default_sync_s() -> u64 {
     5
+}
+
+const fn default_mirror_max_mib() -> u64 {
+    MIRROR_MAX_BYTES >> 20
 }
 
 impl Config {

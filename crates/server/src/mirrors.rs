@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_flow::State;
 use portcullis_gateway::git::checkout::CheckoutLimits;
@@ -16,6 +17,11 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::app::text;
 use crate::home::Home;
+
+mod builds;
+
+pub use builds::BuildFiles;
+use builds::Builds;
 
 /// Where a repository keeps its own rules; read from the protected base only.
 const POLICY_FOLDER: &str = ".portcullis";
@@ -44,17 +50,26 @@ pub struct Mirror {
     access: Access,
     /// The policy files of commits asked about lately; a commit's never change.
     policies: std::sync::Mutex<BTreeMap<GitOid, Vec<PolicyFile>>>,
+    /// The build files of the commit asked about last.
+    builds: Builds,
+    /// By branch, when the last look at upstream for a run began. Held during the look.
+    pub(crate) looked: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Mirrors {
     /// Finds git, and the folder for the mirrors. `authorities` are further ones that may vouch for
-    /// upstreams over HTTPS, PEM.
+    /// upstreams over HTTPS, PEM; no mirror takes more than `mirror_max_bytes`.
     ///
     /// # Errors
     /// There is no usable git.
-    pub async fn open(home: &Home, authorities: Option<&Path>) -> Result<Self, Refusal> {
+    pub async fn open(
+        home: &Home,
+        authorities: Option<&Path>,
+        mirror_max_bytes: u64,
+    ) -> Result<Self, Refusal> {
         let folder = home.repositories();
         let git = Git::open(&folder.join("git-home")).await?;
+        let git = git.with_mirror_max_bytes(mirror_max_bytes);
         let git = match authorities {
             Some(file) => git.with_authorities(file)?,
             None => git,
@@ -94,6 +109,8 @@ impl Mirrors {
                 repository,
                 access,
                 policies: std::sync::Mutex::default(),
+                builds: Builds::default(),
+                looked: Mutex::default(),
             }))
         });
         made.await.map(Arc::clone)
@@ -259,6 +276,14 @@ impl Mirror {
         }
         let commits = objects.commits_between(from, to, COMMITS_MAX).await?;
         Ok(u64::try_from(commits.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The build files of a commit; none if they are too many or too large to be read.
+    ///
+    /// # Errors
+    /// The commit can't be read.
+    pub async fn build_files(&self, commit: &GitOid) -> Result<Option<BuildFiles>, Refusal> {
+        self.builds.at(&self.objects(), commit).await
     }
 
     /// The repository's own policy files at a commit.

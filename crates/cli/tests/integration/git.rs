@@ -410,6 +410,46 @@ fn a_commit_that_reached_upstream_past_us_is_noticed_and_needs_a_person() {
     assert_eq!(count(), 1);
 }
 
+#[test]
+fn a_run_sees_upstreams_tags_and_what_upstream_holds_now() {
+    let mut house = House::furnished(Plan::default());
+    house
+        .git(&house.shop(), &["tag", "-a", "v1", "-m", "the first"])
+        .ok();
+    house.commit_upstream("later.txt", "later\n");
+    // The look of every few seconds stays away: what a fetch sees it has looked up itself.
+    let file = house.home().join("portcullis.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    fs::write(
+        &file,
+        config.replace("sync_every_s = 1", "sync_every_s = 3600"),
+    )
+    .unwrap();
+    house.serve();
+    let task = house.task("ada", &[]);
+    let described = house
+        .run(&task, "git fetch -q --unshallow --tags\ngit describe")
+        .ok();
+    assert!(described.out.starts_with("v1-1-g"), "{described:?}");
+    let runner = house.runner(&house.task("ada", &[]));
+    let listed = |tip: &str| {
+        let path = "/gateway/v1/git/shop.git/info/refs?service=git-upload-pack";
+        let answer = runner.call("GET", path, &[], b"");
+        assert!(
+            answer.text().contains(&format!("{tip} refs/heads/main")),
+            "{answer:?}"
+        );
+    };
+    listed(&house.tip("main"));
+    let past = house.commit_upstream("past.txt", "past\n");
+    listed(&past);
+    // Upstream away: the branch where it was seen last.
+    let (shop, away) = (house.shop(), house.path("away"));
+    fs::rename(&shop, &away).unwrap();
+    listed(&past);
+    fs::rename(&away, &shop).unwrap();
+}
+
 /// The refusal as git's client shows it, by label.
 fn told(done: &Done) -> std::collections::BTreeMap<String, String> {
     let mut told = std::collections::BTreeMap::new();

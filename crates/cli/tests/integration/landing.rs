@@ -124,7 +124,8 @@ fn wrong_git(house: &House, flag: &std::path::Path) -> String {
     fs::create_dir(&folder).unwrap();
     let script = format!(
         "#!/bin/sh\nfor word in \"$@\"; do\n  case \"$last\" in --git-dir) dir=$word;; esac\n  \
-         last=$word\ndone\nif [ \"$last\" = write-tree ] && [ -e '{}' ]; then\n  \
+         case \"$word\" in write-tree|merge-tree) makes=yes;; esac\n  \
+         last=$word\ndone\nif [ \"$makes\" = yes ] && [ -e '{}' ]; then\n  \
          exec '{1}' --git-dir \"$dir\" for-each-ref --format='%(tree)' --count=1 \
          --sort=-refname refs/portcullis/changes\nfi\nexec '{1}' \"$@\"\n",
         flag.display(),

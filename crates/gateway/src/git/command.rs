@@ -77,7 +77,13 @@ struct Inner {
     version: (u32, u32),
     /// No call takes longer, whatever its own bound.
     time_max: Duration,
+    /// Most bytes of a mirror's packs.
+    mirror_max_bytes: u64,
 }
+
+/// Most bytes of a mirror's packs, unless it is said otherwise: 64 GiB, more than any repository
+/// that people clone whole.
+pub const MIRROR_MAX_BYTES: u64 = 64 << 30;
 
 impl Git {
     /// Finds `git` on the `PATH`. `home` becomes its home: made if absent, mode 0700; nobody else
@@ -113,6 +119,7 @@ impl Git {
                 authorities: None,
                 version: (0, 0),
                 time_max: Duration::MAX,
+                mirror_max_bytes: MIRROR_MAX_BYTES,
             }),
         };
         let version = git.version_of().await?;
@@ -149,8 +156,39 @@ impl Git {
                 authorities: Some(file),
                 version: inner.version,
                 time_max: inner.time_max,
+                mirror_max_bytes: inner.mirror_max_bytes,
             }),
         })
+    }
+
+    /// Bounds the packs of each mirror.
+    #[must_use]
+    pub fn with_mirror_max_bytes(self, bytes: u64) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                program: inner.program.clone(),
+                path: inner.path.clone(),
+                home: inner.home.clone(),
+                askpass: inner.askpass.clone(),
+                authorities: inner.authorities.clone(),
+                version: inner.version,
+                time_max: inner.time_max,
+                mirror_max_bytes: bytes,
+            }),
+        }
+    }
+
+    pub(crate) fn mirror_max_bytes(&self) -> u64 {
+        self.inner.mirror_max_bytes
+    }
+
+    /// The same git, taken for an older one.
+    #[cfg(test)]
+    pub(crate) async fn older(home: &Path, version: (u32, u32)) -> Self {
+        let mut git = Self::open(home).await.unwrap();
+        Arc::get_mut(&mut git.inner).unwrap().version = version;
+        git
     }
 
     /// The same git, of which no call takes longer than this.
@@ -456,7 +494,33 @@ impl Finished {
 }
 
 pub(crate) fn failed(what: &str, stderr: &str) -> Refusal {
+    if let Some(refusal) = disk_full(stderr) {
+        return refusal;
+    }
     Refusal::unavailable("git-failed", format!("git {what} failed")).received(last_words(stderr))
+}
+
+/// Where a git of ours says that it found no room; what the far side says of its own disk begins
+/// with `remote:`.
+fn no_room(stderr: &str) -> Option<&str> {
+    let mut lines = stderr.lines();
+    lines.find(|line| {
+        !line.starts_with("remote:")
+            && (line.contains("No space left on device") || line.contains("Disk quota exceeded"))
+    })
+}
+
+/// What to say where a git of ours found no room.
+pub(crate) fn disk_full(stderr: &str) -> Option<Refusal> {
+    let line = no_room(stderr)?;
+    Some(
+        Refusal::unavailable(
+            "disk-full",
+            "there is no room left for the repository's objects",
+        )
+        .received(line)
+        .next("free space where the home's `repositories` folder is; nothing was changed, and it is tried again"),
+    )
 }
 
 /// The line of an error stream that says most: the last that begins with `fatal:` or `error:`,

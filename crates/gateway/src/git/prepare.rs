@@ -1,9 +1,11 @@
 //! What would land, where that is not the pushed commits themselves: a merge, a squash, or the same
 //! commits on a later base.
 //!
-//! Git's index makes the tree; our own trees ([`super::tree`]) say what it must be. Two pieces of
-//! code that share nothing, so that a defect in either makes a mismatch and not a wrong branch.
-//! Nothing here depends on the time: the same order gives the same commit, and a restart finds it.
+//! Git's merge makes the tree; our own trees ([`super::tree`]) say what it must be. Two pieces of
+//! code that share nothing, so that a defect in either makes a mismatch and not a wrong branch. Both
+//! read what differs and leave the rest of the tree alone; a git before 2.40 makes the tree by its
+//! index, which holds every path. Nothing here depends on the time: the same order gives the same
+//! commit, and a restart finds it.
 
 use std::collections::BTreeSet;
 
@@ -63,30 +65,24 @@ impl Repository {
     pub async fn prepare(&self, order: &Preparation) -> Result<Made, Refusal> {
         let objects = self.objects();
         let entries = objects.raw_entries(&order.base, &order.head).await?;
-        let wanted = objects.apply(&order.onto, &entries).await.map_err(|no| {
-            if no.code == "diff-contradicts-base" {
-                conflicts(order, &no)
-            } else {
-                no
-            }
-        })?;
+        let wanted = objects
+            .apply(&order.onto, &entries)
+            .await
+            .map_err(|no| contradicts(order, no))?;
         let commits = objects
             .commits_between(&order.base, &order.head, COMMITS_MAX)
             .await?;
         let infos = objects.commit_infos(&commits).await?;
         let linear = infos.iter().all(|commit| commit.parents.len() == 1);
-        let index = tempfile::Builder::new()
-            .prefix("index-")
-            .tempdir_in(self.dir())
-            .map_err(|error| super::command::unwritable(self.dir(), &error))?;
-        let index = Index {
-            objects: &objects,
-            file: index.path().join("index"),
+        let maker = Maker::new(self, &objects, &order.onto).await?;
+        let whole = Step {
+            base: &order.base,
+            onto: &order.onto,
+            head: &order.head,
         };
-        index.read(&order.onto).await?;
         let (head, tree) = match order.method {
             LandingMethod::FastForward | LandingMethod::Rebase if linear => {
-                self.replay(order, &index, &infos).await?
+                self.replay(order, &maker, &infos).await?
             }
             LandingMethod::Rebase => {
                 return Err(Refusal::denied(
@@ -97,8 +93,7 @@ impl Repository {
                 .next("rebase the change without merges and push again"));
             }
             LandingMethod::FastForward | LandingMethod::Merge => {
-                index.apply(&entries).await?;
-                let tree = index.write_tree().await?;
+                let tree = maker.tree(order, &whole, &entries).await?;
                 let draft = Draft {
                     tree: &tree,
                     parents: &[&order.onto, &order.head],
@@ -109,8 +104,7 @@ impl Repository {
                 (self.commit(order, &draft).await?, tree)
             }
             LandingMethod::Squash => {
-                index.apply(&entries).await?;
-                let tree = index.write_tree().await?;
+                let tree = maker.tree(order, &whole, &entries).await?;
                 let draft = Draft {
                     tree: &tree,
                     parents: &[&order.onto],
@@ -145,7 +139,7 @@ impl Repository {
     async fn replay(
         &self,
         order: &Preparation,
-        index: &Index<'_>,
+        maker: &Maker<'_>,
         infos: &[CommitInfo],
     ) -> Result<(GitOid, GitOid), Refusal> {
         let objects = self.objects();
@@ -153,10 +147,18 @@ impl Repository {
         let mut tree = objects.commit_info(&onto).await?.tree;
         for commit in infos.iter().rev() {
             let parent = commit.parents.first().unwrap_or(&order.base);
-            index
-                .apply(&objects.raw_entries(parent, &commit.oid).await?)
-                .await?;
-            tree = index.write_tree().await?;
+            let entries = objects.raw_entries(parent, &commit.oid).await?;
+            // What only the whole of the change leaves as it was may still stand in the way.
+            objects
+                .apply(&onto, &entries)
+                .await
+                .map_err(|no| contradicts(order, no))?;
+            let step = Step {
+                base: parent,
+                onto: &onto,
+                head: &commit.oid,
+            };
+            tree = maker.tree(order, &step, &entries).await?;
             let draft = Draft {
                 tree: &tree,
                 parents: &[&onto],
@@ -250,10 +252,93 @@ async fn author_line(objects: &ObjectView, oid: &GitOid) -> Result<String, Refus
         .ok_or_else(|| Refusal::malformed("commit").expected("an author"))
 }
 
-/// An index of git's in a file of its own.
+/// One diff, and what it goes on.
+struct Step<'a> {
+    base: &'a GitOid,
+    onto: &'a GitOid,
+    head: &'a GitOid,
+}
+
+/// The first git whose merge of two commits takes their base from us, and needs no index.
+const MERGES_TREES: (u32, u32) = (2, 40);
+
+/// How git makes trees.
+enum Maker<'a> {
+    Merge(&'a ObjectView),
+    Index(Index<'a>),
+}
+
+impl<'a> Maker<'a> {
+    async fn new(
+        repository: &Repository,
+        objects: &'a ObjectView,
+        onto: &GitOid,
+    ) -> Result<Self, Refusal> {
+        if repository.git().version() >= MERGES_TREES {
+            return Ok(Self::Merge(objects));
+        }
+        Self::by_index(repository, objects, onto).await
+    }
+
+    async fn by_index(
+        repository: &Repository,
+        objects: &'a ObjectView,
+        onto: &GitOid,
+    ) -> Result<Self, Refusal> {
+        let folder = tempfile::Builder::new()
+            .prefix("index-")
+            .tempdir_in(repository.dir())
+            .map_err(|error| super::command::unwritable(repository.dir(), &error))?;
+        let index = Index { objects, folder };
+        index.read(onto).await?;
+        Ok(Self::Index(index))
+    }
+
+    /// The tree of a step whose `entries` were found to fit: so there is nothing to merge within a
+    /// file, and a conflict is one that our own code overlooked.
+    async fn tree(
+        &self,
+        order: &Preparation,
+        step: &Step<'_>,
+        entries: &[RawEntry],
+    ) -> Result<GitOid, Refusal> {
+        let objects = match self {
+            Self::Merge(objects) => objects,
+            Self::Index(index) => {
+                index.apply(entries).await?;
+                return index.write_tree().await;
+            }
+        };
+        let done = objects
+            .git("merge-tree")
+            .args([
+                "-c",
+                "merge.renames=false",
+                "-c",
+                "merge.directoryRenames=false",
+            ])
+            .args(["merge-tree", "--write-tree", "--no-messages"])
+            .args([format!("--merge-base={}", step.base)])
+            .args([step.onto.as_str(), step.head.as_str()])
+            .time(LONG)
+            .finish(&[])
+            .await?;
+        match done.status.code() {
+            Some(0) => String::from_utf8_lossy(&done.stdout).trim().parse(),
+            Some(1) => Err(conflicts(
+                order,
+                &Refusal::conflict("merge-conflict", "git finds a conflict")
+                    .received("git finds a conflict"),
+            )),
+            _ => Err(super::command::failed("merge-tree", &done.stderr)),
+        }
+    }
+}
+
+/// An index of git's in a folder of its own, which goes with it.
 struct Index<'a> {
     objects: &'a ObjectView,
-    file: std::path::PathBuf,
+    folder: tempfile::TempDir,
 }
 
 impl Index<'_> {
@@ -298,7 +383,16 @@ impl Index<'_> {
     }
 
     fn call(&self, what: &'static str) -> super::command::Invocation {
-        self.objects.git(what).env("GIT_INDEX_FILE", &self.file)
+        let file = self.folder.path().join("index");
+        self.objects.git(what).env("GIT_INDEX_FILE", file)
+    }
+}
+
+fn contradicts(order: &Preparation, no: Refusal) -> Refusal {
+    if no.code == "diff-contradicts-base" {
+        conflicts(order, &no)
+    } else {
+        no
     }
 }
 

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use portcullis_model::{ChangeId, GitOid, Refusal};
 
-use super::command::{FAR_SETTINGS, Git, LONG, QUICK, last_words, unwritable};
+use super::command::{FAR_SETTINGS, Git, LONG, QUICK, disk_full, last_words, unwritable};
+use super::fetch::ViewRef;
 use super::look::{look, shallow_upstream};
-use super::names::{BRANCH_PREFIX, CHANGE_PREFIX, branch_ref};
+use super::names::{BRANCH_PREFIX, CHANGE_PREFIX, TAG_PREFIX, branch_ref, check_ref_name};
 use super::objects::ObjectView;
+use super::room;
 use super::tree::ObjectFormat;
 use super::upstream::{Access, Upstream};
 
 /// Longest time for a sync: a first fetch of a big repository over a slow line.
 pub const SYNC_TIME: Duration = Duration::from_secs(30 * 60);
+/// Most tags that a run sees: each of its requests compares them.
+pub const TAGS_MAX: usize = 2_000;
 
 /// A repository's directory:
 ///
@@ -44,6 +48,8 @@ pub(super) struct Inner {
     pub(super) tidying: tokio::sync::Mutex<Option<std::time::Instant>>,
     /// One change of a view's refs at a time.
     views: tokio::sync::Mutex<()>,
+    /// Upstream's tags as views show them, until a sync finds others.
+    tags: std::sync::Mutex<Option<Arc<[ViewRef]>>>,
     /// By view, the newest commit that was pushed into it: all of it is there.
     pushed: std::sync::Mutex<BTreeMap<PathBuf, GitOid>>,
 }
@@ -100,13 +106,17 @@ impl Repository {
                 landing: tokio::sync::Mutex::new(()),
                 tidying: tokio::sync::Mutex::new(None),
                 views: tokio::sync::Mutex::new(()),
+                tags: std::sync::Mutex::default(),
                 pushed: std::sync::Mutex::default(),
             }),
         };
         if fresh {
-            repository.sync(access).await?;
-            if has_branches && repository.refs().await?.is_empty() {
-                return Err(shallow_upstream());
+            let filled = repository.fill(access, has_branches).await;
+            if let Err(refusal) = filled {
+                // What came over would be fetched anew by the next try, and may be what fills the
+                // disk.
+                clear_cut_short(&dir)?;
+                return Err(refusal);
             }
             // Last, so that a first time cut short is a first time again.
             init(git, &dir.join("changes.git"), format, None).await?;
@@ -123,11 +133,29 @@ impl Repository {
         Ok(repository)
     }
 
+    /// The first fetch.
+    async fn fill(&self, access: &Access, has_branches: bool) -> Result<(), Refusal> {
+        self.sync(access).await?;
+        // One that came over between two looks counts as well.
+        let (packs, bound) = (
+            self.mirror_dir().join("objects/pack"),
+            self.inner.git.mirror_max_bytes(),
+        );
+        if let Some(refusal) = room::too_large(&packs, bound).await {
+            return Err(refusal);
+        }
+        if has_branches && self.refs().await?.is_empty() {
+            return Err(shallow_upstream());
+        }
+        Ok(())
+    }
+
     /// Fetches all branches and tags of the upstream, and says which moved. For an embedded
     /// repository there is nothing to fetch.
     ///
     /// # Errors
-    /// `upstream-unreachable`, `upstream-refused`, or `git-timeout`; the mirror stays as it was.
+    /// `upstream-unreachable`, `upstream-refused`, `git-timeout`, `mirror-too-large` or `disk-full`;
+    /// the mirror stays as it was.
     pub async fn sync(&self, access: &Access) -> Result<Vec<RefMove>, Refusal> {
         if self.inner.upstream == Upstream::Embedded {
             return Ok(Vec::new());
@@ -163,18 +191,79 @@ impl Repository {
         if self.inner.upstream.is_local() {
             call = call.args([format!("--upload-pack=git {FAR_SETTINGS} upload-pack")]);
         }
-        let done = call
+        let call = call
             .args([self.inner.upstream.argument(&self.mirror_dir())])
             .args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
             .transport(self.inner.upstream.protocols(), access, &self.inner.git)
-            .time(SYNC_TIME)
-            .finish(&[])
-            .await?;
-        if !done.status.success() {
-            return Err(upstream_failure("fetch from", &done.stderr));
+            .time(SYNC_TIME);
+        let packs = self.mirror_dir().join("objects/pack");
+        let bound = self.inner.git.mirror_max_bytes();
+        let done = tokio::select! {
+            biased;
+            refusal = room::outgrown(&packs, bound) => Err(refusal),
+            done = call.finish(&[]) => done,
+        };
+        let done = done.and_then(|done| match done.status.success() {
+            true => Ok(()),
+            false => Err(disk_full(&done.stderr)
+                .unwrap_or_else(|| upstream_failure("fetch from", &done.stderr))),
+        });
+        if let Err(refusal) = done {
+            let tidying = self.inner.tidying.try_lock();
+            // Else they may be another's, who takes them away in time.
+            if tidying.is_ok() {
+                room::remove_half_written(&packs);
+            }
+            return Err(refusal);
         }
         let after = self.refs().await?;
-        Ok(moves(&before, &after))
+        let moves = moves(&before, &after);
+        if moves.iter().any(|one| one.name.starts_with(TAG_PREFIX))
+            && let Ok(mut tags) = self.inner.tags.lock()
+        {
+            *tags = None;
+        }
+        Ok(moves)
+    }
+
+    /// Upstream's tags as runs see them: at most [`TAGS_MAX`], the newest.
+    ///
+    /// # Errors
+    /// Git can't be asked.
+    pub async fn tags(&self) -> Result<Arc<[ViewRef]>, Refusal> {
+        let known = self.inner.tags.lock().ok().and_then(|tags| tags.clone());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // Beside a sync, what is found may be old when it is remembered.
+        let quiet = self.inner.sync.try_lock();
+        let text = self
+            .inner
+            .git
+            .on(&self.mirror_dir(), "for-each-ref")
+            .args(["for-each-ref", "--format=%(objectname) %(refname)"])
+            .args(["--sort=-creatordate", &format!("--count={TAGS_MAX}")])
+            .args(["refs/tags"])
+            .time(LONG)
+            .text()
+            .await?;
+        let found = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(_, name)| check_ref_name(name).is_ok())
+            .map(|(oid, name)| {
+                Ok(ViewRef {
+                    name: name.to_owned(),
+                    oid: oid.parse()?,
+                })
+            })
+            .collect::<Result<Arc<[ViewRef]>, Refusal>>()?;
+        if quiet.is_ok()
+            && let Ok(mut tags) = self.inner.tags.lock()
+        {
+            *tags = Some(Arc::clone(&found));
+        }
+        Ok(found)
     }
 
     /// Branches and tags of the mirror, by full name.

@@ -4,6 +4,7 @@ mod fuzz;
 mod hostile;
 mod landing;
 mod odd;
+mod room;
 mod server;
 mod stock;
 mod upkeep;

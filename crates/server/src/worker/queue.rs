@@ -28,10 +28,6 @@ use crate::mirrors::Mirror;
 pub const CONFIGURATION: &str = ".portcullis/landing.toml";
 /// Largest configuration file, in bytes.
 const CONFIGURATION_MAX_BYTES: u64 = 64 * 1024;
-/// Largest build file that is read, in bytes; a larger one is unknown.
-const BUILD_FILE_MAX_BYTES: u64 = 256 * 1024;
-/// Most build files that are read to tell what depends on what.
-const BUILD_FILES_MAX: usize = 5_000;
 
 /// How changes land on a repository's branches.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -238,7 +234,7 @@ async fn may_move(
     let (Some(touched), Some(moved)) = (touched, moved) else {
         return Ok(Some(unknown("a path is not UTF-8")));
     };
-    let files = build_files(mirror, onto).await?;
+    let files = mirror.build_files(onto).await?;
     let Some(files) = files else {
         return Ok(Some(unknown("there are too many or too large build files")));
     };
@@ -250,29 +246,6 @@ async fn may_move(
                 .next("fetch, rebase onto the branch and push again"),
         ),
     })
-}
-
-/// The build files of a commit; none if they are too many or too large to be read.
-async fn build_files(
-    mirror: &Mirror,
-    commit: &GitOid,
-) -> Result<Option<BTreeMap<String, Vec<u8>>>, Refusal> {
-    let objects = mirror.objects();
-    let paths = objects.paths(commit, graph::is_build_file).await?;
-    if paths.len() > BUILD_FILES_MAX {
-        return Ok(None);
-    }
-    let mut files = BTreeMap::new();
-    for path in paths {
-        match objects.read_file(commit, &path, BUILD_FILE_MAX_BYTES).await {
-            Ok(bytes) => {
-                files.insert(path, bytes.unwrap_or_default());
-            }
-            Err(refusal) if refusal.code == "object-too-large" => return Ok(None),
-            Err(refusal) => return Err(refusal),
-        }
-    }
-    Ok(Some(files))
 }
 
 /// Runs checks again on what `entry` prepared and tests on what `with` prepared: asks for the jobs,

@@ -9,7 +9,7 @@ use super::server::{World, client, ok, recorded, run, write};
 use crate::git::commit::Ident;
 use crate::git::land::{Land, Landed};
 use crate::git::prepare::Preparation;
-use crate::git::{Access, Repository, Upstream};
+use crate::git::{Access, Git, Repository, Upstream};
 
 /// A world with one accepted change, and what would land it.
 async fn accepted() -> (World, Land) {
@@ -348,6 +348,15 @@ async fn every_method_gives_the_same_diff_on_a_later_base_and_lands() {
     let objects = world.repository.objects();
     let manifest = objects.manifest(&order.base, &order.head).await.unwrap();
     let mut trees = std::collections::BTreeSet::new();
+    // A git that can't merge without an index makes the same.
+    let older = Git::older(&world.root().join("home"), (2, 39)).await;
+    let older = Repository::open_or_create(
+        &older,
+        world.repository.dir(),
+        Upstream::Path(world.upstream()),
+        &Access::None,
+    );
+    let older = older.await.unwrap();
     for (method, commits, parents) in [
         (LandingMethod::FastForward, 2, 1),
         (LandingMethod::Rebase, 2, 1),
@@ -374,6 +383,7 @@ async fn every_method_gives_the_same_diff_on_a_later_base_and_lands() {
         assert_eq!(info.author.email, author);
         // Made again it is the same commit: a restart finds what it made.
         assert_eq!(world.repository.prepare(&order).await.unwrap(), made);
+        assert_eq!(older.prepare(&order).await.unwrap(), made);
         trees.insert(made.tree.to_string());
         if method == LandingMethod::Merge {
             let land = Land {
@@ -408,6 +418,31 @@ async fn what_the_branch_changed_as_well_is_not_made_ready() {
     let refused = world.repository.prepare(&order).await.unwrap_err();
     assert_eq!(refused.code, "change-conflicts");
     assert!(refused.received.unwrap().contains("dir/file1.txt"));
+}
+
+/// Its whole diff fits the branch, and one of its commits does not: that is its author's to mend, and
+/// no reason to halt the branch's queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_a_later_one_takes_back_conflicts_and_halts_nothing() {
+    let world = World::new().await;
+    let mut order = pushed_and_moved(&world).await;
+    let clone = world.root().join("clone");
+    let before = std::fs::read_to_string(clone.join("readme.md")).unwrap();
+    world.commit(&clone, "readme.md", "ours, for a while\n");
+    order.head = world.commit(&clone, "readme.md", &before).parse().unwrap();
+    ok(&client(&clone, &["push", "-q", "origin", "HEAD:refs/for/main"]).await);
+    for theirs in ["theirs\n", "ours, for a while\n"] {
+        write(&world.upstream(), "readme.md", theirs);
+        run(&world.upstream(), &["commit", "-qam", "in the way"]);
+        world.repository.sync(&Access::None).await.unwrap();
+        order.onto = world.repository.tip("main").await.unwrap().unwrap();
+        let refused = world.repository.prepare(&order).await.unwrap_err();
+        assert_eq!(refused.code, "change-conflicts", "{refused}");
+        assert!(refused.received.unwrap().contains("readme.md"));
+    }
+    // As one commit it fits.
+    order.method = LandingMethod::Squash;
+    world.repository.prepare(&order).await.unwrap();
 }
 
 /// In April 2026 a forge's queue squashed changes from a stale merge base: each squash took back

@@ -2,6 +2,7 @@
 //! signed pushes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -23,6 +24,7 @@ use super::{Caller, active, authenticate};
 use crate::app::{App, Verdict, now};
 use crate::facts;
 use crate::mirrors::Mirror;
+use crate::worker::sync;
 
 mod content;
 mod push;
@@ -56,12 +58,27 @@ fn target(path: &str, request: &Request) -> Result<Target, Refusal> {
         (&Method::POST, "git-upload-pack", _) => Endpoint::Fetch,
         (&Method::POST, "git-receive-pack", _) => Endpoint::Push,
         (_, rest, _) if rest.starts_with("info/lfs/") => Endpoint::Lfs,
+        (&Method::GET, "info/refs" | "HEAD", "") => return Err(dumb_protocol(path)),
+        (&Method::GET, rest, _) if rest.starts_with("objects/") => {
+            return Err(dumb_protocol(path));
+        }
         _ => return Err(unknown()),
     };
     Ok(Target {
         repository: name.parse()?,
         endpoint,
     })
+}
+
+/// Files of a repository as they lie on the disk: nobody decides on what a client takes of them.
+fn dumb_protocol(path: &str) -> Refusal {
+    Refusal::denied(
+        "dumb-protocol",
+        "git's dumb protocol, which reads a repository's files one by one, is not spoken here",
+    )
+    .expected("the smart protocol, as every git speaks since 1.6.6")
+    .received(path)
+    .next("unset GIT_SMART_HTTP, and use a client with the smart protocol")
 }
 
 /// A run's git request.
@@ -86,6 +103,11 @@ pub(super) async fn run_request(
         return Err(refusal.into());
     }
     let mirror = app.mirrors.get(&caller.state, &target.repository).await?;
+    let caller = match target.endpoint {
+        // A fetch begins here, and shall see what upstream holds now.
+        Endpoint::AdvertiseFetch => after_a_look(app, caller, &mirror, &target.repository).await,
+        Endpoint::AdvertisePush | Endpoint::Fetch | Endpoint::Push | Endpoint::Lfs => caller,
+    };
     let view = run_view(&caller, &mirror, &target.repository).await?;
     match target.endpoint {
         Endpoint::AdvertiseFetch => {
@@ -192,8 +214,54 @@ fn branch_refs(state: &State, repository: &RepositoryId) -> Result<Vec<ViewRef>,
         .collect()
 }
 
-/// What a run sees: the branch of its task where it stands now, its base, and the change that it
-/// goes on with.
+/// How long a fetch waits for upstream to say where its branch stands.
+const UPSTREAM_LOOK: Duration = Duration::from_secs(5);
+
+/// The caller in the state after a look at its branch upstream. One look serves all who wait for
+/// it; an upstream that is down or slow shows the branch where it was seen last.
+async fn after_a_look(
+    app: &Arc<App>,
+    mut caller: Caller,
+    mirror: &Arc<Mirror>,
+    repository: &RepositoryId,
+) -> Caller {
+    let Some(target) = caller
+        .state
+        .tasks
+        .get(&caller.run.task)
+        .and_then(|task| task.payload.target(repository).cloned())
+    else {
+        return caller;
+    };
+    let asked = Instant::now();
+    let (look_app, look_mirror, id) = (Arc::clone(app), Arc::clone(mirror), repository.clone());
+    // In a task of its own: one that waits no longer must not cut off what others wait for.
+    let look = tokio::spawn(async move {
+        let mut looked = look_mirror.looked.lock().await;
+        if looked
+            .get(&target.branch)
+            .is_some_and(|begun| *begun >= asked)
+        {
+            return;
+        }
+        let begun = Instant::now();
+        let state = look_app.state();
+        match sync::branch_once(&look_app, &state, &id, &target.branch).await {
+            Ok(_) => {
+                looked.insert(target.branch, begun);
+            }
+            Err(refusal) => {
+                tracing::info!(repository = %id, error.code = refusal.code, "a fetch shows the branch where it was seen last: {refusal}");
+            }
+        }
+    });
+    let _late = tokio::time::timeout(UPSTREAM_LOOK, look).await;
+    caller.state = app.state();
+    caller
+}
+
+/// What a run sees: the branch of its task where it stands now, its base, upstream's tags, and the
+/// change that it goes on with.
 async fn run_view(
     caller: &Caller,
     mirror: &Mirror,
@@ -228,6 +296,7 @@ async fn run_view(
                     .and_then(|task| task.payload.change)
                     == Some(change.id))
     });
+    refs.extend(mirror.repository.tags().await?.iter().cloned());
     for change in own {
         let latest = change.latest();
         // A revision whose objects are not here yet is not shown; the push is repeated.
