@@ -45,6 +45,7 @@ mod rollout;
 mod runs;
 mod secrets;
 mod session;
+mod source_level;
 mod takeover;
 mod tasks;
 mod upgrade;

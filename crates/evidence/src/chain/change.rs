@@ -37,6 +37,8 @@ pub(super) struct Examined {
     pub(super) without_human: bool,
     /// Whether it landed on a later base than the one that people saw.
     pub(super) carried: bool,
+    /// Commits that landed below its newest one: no tests ran on them.
+    pub(super) inner_commits: usize,
     /// Whether its tests there ran on what stood behind it, and not on what landed of it alone.
     pub(super) tested_in_batch: bool,
 }
@@ -384,6 +386,7 @@ fn revision<'a>(
         listed: &body.commits,
     };
     commits(book, &pushed, None, facts)?;
+    facts.inner_commits = body.commits.len().saturating_sub(1);
     let mut says = format!(
         "revision {} of {}: commits ({}) from {} to {}, tree {}, by {}",
         land.revision,
@@ -402,6 +405,7 @@ fn revision<'a>(
             listed: &made.commits,
         };
         commits(book, &landed, Some(&body.base), facts)?;
+        facts.inner_commits = made.commits.len().saturating_sub(1);
         facts.carried = made.base != body.base;
         says.push_str(&format!(
             "; landed as {} on {}, with the same diff",

@@ -208,6 +208,18 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
             counted(batched, "change", "changes")
         ));
     }
+    let inner: usize = shown
+        .changes
+        .iter()
+        .filter(|one| one.tested)
+        .map(|one| one.inner_commits)
+        .sum();
+    if inner > 0 {
+        says.push(format!(
+            "That {} below the newest of a change passed tests alone: they ran on the newest.",
+            counted(inner, "commit", "commits")
+        ));
+    }
     let alone = shown.changes.iter().filter(|one| one.without_human).count();
     if alone > 0 {
         says.push(format!(
@@ -249,4 +261,36 @@ pub(super) fn does_not_prove(shown: &Shown, self_approved: bool) -> Vec<String> 
 
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_that_no_test_ran_on_are_counted() {
+        let change = |tested, inner_commits| Examined {
+            tested,
+            inner_commits,
+            ..Examined::default()
+        };
+        let said = |changes: Vec<Examined>| {
+            let shown = Shown {
+                changes,
+                ..Shown::default()
+            };
+            let says = does_not_prove(&shown, false);
+            says.into_iter()
+                .find(|line| line.contains("below the newest"))
+        };
+        assert_eq!(said(vec![change(true, 0)]), None);
+        // Where nothing was tested that is said of the whole.
+        assert_eq!(said(vec![change(false, 2)]), None);
+        assert_eq!(
+            said(vec![change(true, 2), change(true, 1), change(false, 4)]).as_deref(),
+            Some(
+                "That 3 commits below the newest of a change passed tests alone: they ran on the newest."
+            )
+        );
+    }
 }
