@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use portcullis_model::Refusal;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::plan::{Answer, HELPER_ARGUMENT, HELPER_VARIABLE, Order, Plan};
-use crate::running::{Running, callers_terminal};
+use crate::running::{ANSWER_PATIENCE, Running, callers_terminal};
 use crate::spec::{Spec, Terminal};
 use crate::sys::wait_until;
 use crate::wire;
@@ -75,6 +76,9 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
             let mut inlets = (0..listeners).map_while(|_| next(true)).collect::<Vec<_>>();
             let listener = (!inlets.is_empty()).then(|| inlets.remove(0));
             let (control, child) = helper.into_parts();
+            control
+                .set_read_timeout(Some(ANSWER_PATIENCE))
+                .map_err(unavailable)?;
             Ok(Running {
                 pid,
                 uid,
@@ -89,6 +93,8 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
                 cgroups: cgroups.iter().map(crate::plan::Os::to_path).collect(),
                 control,
                 asking: Mutex::new(()),
+                silent: AtomicBool::new(false),
+                killed: AtomicBool::new(false),
                 ended: Running::not_ended(events, child, spec, terminal),
             })
         }

@@ -9,8 +9,9 @@ use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_model::Refusal;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -19,6 +20,12 @@ use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, t
 use crate::plan::{Control, Report};
 use crate::spec::{Spec, Terminal};
 use crate::{Captured, Ending, Outcome, Protection, wire};
+
+/// Longest that the supervisor gets to answer: more than it waits for the kernel to freeze a run, by
+/// the cgroup and then by signals.
+pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(6);
+/// Longest that the supervisor of a killed run gets to clean up and report.
+const REPORT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running sandbox. All methods may be called from any thread, and at the same time; share it in
 /// an `Arc`. Dropped, it is killed with everything in it.
@@ -37,6 +44,11 @@ pub struct Running {
     pub(crate) control: Arc<UnixStream>,
     /// One question at a time.
     pub(crate) asking: Mutex<()>,
+    /// Whether the supervisor owes an answer for too long. What it says later would be taken for the
+    /// answer to another question, so it is asked nothing more.
+    pub(crate) silent: AtomicBool,
+    /// Whether [`Self::kill`] was called.
+    pub(crate) killed: AtomicBool,
     pub(crate) ended: Mutex<Ended>,
 }
 
@@ -146,6 +158,7 @@ impl Running {
         if let Some(outcome) = &ended.outcome {
             return Ok(outcome.clone());
         }
+        self.until_told(&mut ended);
         let report = match wire::receive::<Report>(&ended.events) {
             Ok(Some((report, _))) => report,
             // The supervisor was killed; the kernel has killed the rest with it.
@@ -169,6 +182,48 @@ impl Running {
         };
         ended.outcome = Some(outcome.clone());
         Ok(outcome)
+    }
+
+    /// Waits for the supervisor's report. One that reports nothing though the run was killed and its
+    /// first process is gone, as when somebody stopped it, is killed as well.
+    fn until_told(&self, ended: &mut Ended) {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let tick = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let mut gone_since = None;
+        loop {
+            let gone = gone_since.is_some();
+            let mut ready = vec![PollFd::new(&ended.events, PollFlags::IN)];
+            if !gone {
+                ready.push(PollFd::new(&self.init, PollFlags::IN));
+            }
+            let polled = poll(&mut ready, gone.then_some(&tick));
+            if polled.is_err_and(|error| error != rustix::io::Errno::INTR) {
+                return;
+            }
+            let said = |place: usize| {
+                ready
+                    .get(place)
+                    .is_some_and(|one| !one.revents().is_empty())
+            };
+            let (told, now_gone) = (said(0), said(1));
+            drop(ready);
+            if told {
+                return;
+            }
+            if now_gone {
+                gone_since = Some(Instant::now());
+            }
+            let overdue = gone_since.is_some_and(|since| since.elapsed() > REPORT_PATIENCE);
+            if overdue && self.killed.load(Ordering::Relaxed) {
+                if let Some(supervisor) = &mut ended.supervisor {
+                    let _ = supervisor.kill();
+                }
+                return;
+            }
+        }
     }
 
     /// The outcome if it has ended.
@@ -204,7 +259,9 @@ impl Running {
     /// the cgroup freezer, else by `SIGSTOP` to all at once.
     ///
     /// # Errors
-    /// `run-ended` when there is nothing to freeze; `sandbox-freeze` when the kernel didn't.
+    /// `run-ended` when there is nothing to freeze; `sandbox-freeze` when the kernel didn't;
+    /// `sandbox-supervisor` when the supervisor does not answer, which it does from then on to nobody:
+    /// [`Self::kill`] needs it not.
     pub fn freeze(&self) -> Result<(), Refusal> {
         self.ask(Control::Freeze).map(drop)
     }
@@ -248,6 +305,7 @@ impl Running {
     /// Ends everything in it at once, frozen or not, orphans included. Needs neither the
     /// supervisor nor anybody inside, and returns without waiting.
     pub fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
         // An error means that it has ended already.
         let _ = pidfd_send_signal(&self.init, Signal::KILL);
         // The supervisor learns that nobody waits for the last of the output.
@@ -258,6 +316,9 @@ impl Running {
         let _one = lock(&self.asking);
         let control = &self.control;
         let ended = || Refusal::conflict("run-ended", "the run has ended");
+        if self.silent.load(Ordering::Relaxed) {
+            return Err(silent());
+        }
         wire::send(control, &order, &[]).map_err(|_| ended())?;
         match wire::receive::<Result<u64, String>>(control) {
             Ok(Some((Ok(number), _))) => Ok(number),
@@ -266,8 +327,23 @@ impl Running {
                 "the run did not do what it was told to",
             )
             .received(&why)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_gone() => {
+                self.silent.store(true, Ordering::Relaxed);
+                Err(silent())
+            }
             Ok(None) | Err(_) => Err(ended()),
         }
+    }
+
+    /// Whether the sandbox's first process has ended.
+    fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut ready = [PollFd::new(&self.init, PollFlags::IN)];
+        poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
     }
 
     fn read_captured(&self, report: &Report, most: u64) -> Option<Captured> {
@@ -315,6 +391,16 @@ impl Running {
             let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
         }
     }
+}
+
+fn silent() -> Refusal {
+    Refusal::unavailable(
+        "sandbox-supervisor",
+        "the sandbox's supervisor does not answer",
+    )
+    .expected("an answer within six seconds")
+    .received("nothing")
+    .next("look whether somebody stopped it, or whether the machine is out of memory")
 }
 
 impl Drop for Running {

@@ -568,3 +568,54 @@ fn odd_names_and_private_parents_are_no_hindrance() {
     let outcome = run(&spec);
     assert_eq!(stdout(&outcome), "content", "{}", stderr(&outcome));
 }
+
+/// As when an administrator stops it, or the machine is out of memory.
+#[test]
+fn a_supervisor_that_does_nothing_holds_nobody_up() {
+    let workspace = workspace();
+    let mark = mark("stalled");
+    let mut spec = shell(&workspace, &format!("sleep 1000; : {mark}"));
+    spec.use_channel(0);
+    let running = start(&spec);
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("status");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let supervisor: i32 = parent.expect("parent").trim().parse().expect("pid");
+    let stop = Command::new("kill")
+        .args(["-STOP", &supervisor.to_string()])
+        .status();
+    assert!(stop.expect("kill").success());
+    // It can't be frozen, which is not said to be its end; and nobody waits for the next answer.
+    let refusal = running.freeze().expect_err("nobody answers");
+    assert_eq!(refusal.code, "sandbox-supervisor", "{refusal}");
+    let refusal = running.processes_started().expect_err("nobody is asked");
+    assert_eq!(refusal.code, "sandbox-supervisor", "{refusal}");
+    assert!(running.try_wait().expect("known").is_none());
+    running.kill();
+    assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
+    assert_eq!(processes_with(&mark), Vec::<i32>::new());
+    assert!(!std::path::Path::new(&format!("/proc/{supervisor}")).exists());
+    eventually("no cgroup is left", || {
+        let own = format!("portcullis-run-{supervisor}");
+        !walk("/sys/fs/cgroup".as_ref())
+            .iter()
+            .any(|path| path.ends_with(&own))
+    });
+}
+
+#[test]
+fn a_slow_start_is_a_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let workspace = workspace();
+    let script = workspace.path().join("helper");
+    let text = format!(
+        "#!/bin/sh\nsleep 2\nexec '{}' \"$@\"\n",
+        support::helper().display()
+    );
+    fs::write(&script, text).expect("script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
+    let mut spec = shell(&workspace, "echo begun");
+    spec.helper = Some(script);
+    // Its time begins when it does.
+    spec.deadline_ms = Some(1_500);
+    assert_eq!(stdout(&run(&spec)), "begun\n");
+}

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_identity::{RunCredential, RunKey};
 use portcullis_model::digest::encode_hex;
@@ -171,6 +171,8 @@ impl Run {
         };
         let certificates = folder.give_certificates(&capture.authority.bundle())?;
         let spec = self.spec(&folder, inside, user, &certificates)?;
+        // In time that passes, not by the clock, which somebody may set meanwhile.
+        let (begun, life) = (Instant::now(), life_of(&spec));
         let running = tokio::task::spawn_blocking(move || spawn(&spec))
             .await
             .map_err(|_| Refusal::internal("the sandbox's start was cut off"))??;
@@ -191,9 +193,9 @@ impl Run {
                 &folder.workspace(),
                 &folder.checkpoints(),
             ));
-            tokio::spawn(
-                async move { control::follow(&server, credential, keeper, deadline).await },
-            )
+            tokio::spawn(async move {
+                control::follow(&server, credential, keeper, deadline, life).await
+            })
         };
         let waiting = {
             let running = Arc::clone(&running);
@@ -206,7 +208,7 @@ impl Run {
         Ok(Ended {
             exit: outcome.exit_code(),
             // The token ends with the run, so the server's word may come before the sandbox's own.
-            deadline: outcome.ending == Ending::Deadline || now() >= lent.deadline,
+            deadline: outcome.ending == Ending::Deadline || begun.elapsed() >= life,
         })
     }
 
@@ -403,6 +405,11 @@ impl Signals {
             }
         }
     }
+}
+
+/// How long a run may take. Each has its deadline; 49 days are more than any.
+fn life_of(spec: &Spec) -> Duration {
+    Duration::from_millis(spec.deadline_ms.unwrap_or(u32::MAX.into()))
 }
 
 /// A program outside the system's directories that is named by its absolute path.

@@ -1,11 +1,12 @@
-//! A server whose clock jumps while runs are under way, and a start whose answer nobody heard.
+//! A server or a launcher whose clock jumps while runs are under way, and a start whose answer nobody
+//! heard.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::house::{House, wait_until};
+use crate::house::{Background, House, wait_until};
 
 /// A house whose server's clock can be set while it runs, and the file that sets it.
 fn with_clock() -> (House, PathBuf) {
@@ -70,6 +71,59 @@ fn a_clock_that_jumps_holds_a_run_grants_nothing_and_lets_it_go_on_when_it_is_ri
         let ended = house.entries("run.ended");
         let exited = |entry: &crate::house::Entry| entry.body["end"]["reason"] == "exited";
         (ended.len() == 2 && ended.iter().all(exited)).then_some(())
+    });
+}
+
+#[test]
+fn a_launchers_clock_that_jumps_holds_its_run_alone() {
+    let house = House::solo();
+    let clock = house.path("clock");
+    std::fs::write(&clock, "0").unwrap();
+    let task = house.task("ada", &["--window", "2h", "--runs", "9"]);
+    let by_this_clock = |script: &str| {
+        let mut command = house.run_command(&task, script);
+        command.env("PORTCULLIS_CLOCK_OFFSET_FILE", &clock);
+        command
+    };
+    let script = "i=0; while [ ! -e done ]; do i=$((i+1)); echo $i; sleep 0.05; done";
+    let run = Background::start(&mut by_this_clock(script), &house.path("work"));
+    let counted = || run.out().lines().count();
+    let goes_on = |from: usize| {
+        wait_until("it goes on where it was", || {
+            (counted() > from + 2).then_some(())
+        });
+    };
+    goes_on(0);
+    for (offset_ms, told) in [(-7_200_000, 1), (7_200_000, 2)] {
+        set(&clock, offset_ms);
+        wait_until("it is told why it stands still", || {
+            (run.both().matches("clocks differ").count() == told).then_some(())
+        });
+        wait_until("nothing moves", || {
+            let before = counted();
+            std::thread::sleep(Duration::from_millis(300));
+            (counted() == before).then_some(())
+        });
+        let stood = counted();
+        // With such a clock nothing starts, in words that say why; with a right one all does.
+        let begun = house.entries("run.started").len();
+        let mut wrong = by_this_clock("echo begun");
+        let refused = crate::house::run(wrong.current_dir(house.path("work")));
+        assert!(refused.code != 0 && refused.out.is_empty(), "{refused:?}");
+        assert!(refused.err.contains("clock"), "{refused:?}");
+        assert_eq!(house.entries("run.started").len(), begun);
+        house.run(&task, "echo begun").ok();
+        assert_eq!((counted(), run.ended()), (stood, None));
+        set(&clock, 0);
+        goes_on(stood);
+    }
+    // Ahead of its deadline by the clock alone: it ends as it ends.
+    run.signal(rustix::process::Signal::TERM);
+    run.wait(Duration::from_secs(20));
+    wait_until("all have ended as they did", || {
+        let ended = house.entries("run.ended");
+        let exited = |entry: &crate::house::Entry| entry.body["end"]["reason"] == "exited";
+        (ended.len() == 3 && ended.iter().all(exited)).then_some(())
     });
 }
 

@@ -255,3 +255,77 @@ fn a_server_that_is_away_holds_a_run_and_its_deadline_ends_it_all_the_same() {
     // The server ends what it was not told of by itself, once it is back.
     assert!(done.err.contains("was not told that"), "{done:?}");
 }
+
+/// Children of a process.
+fn children(pid: u32) -> Vec<u32> {
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// As on a host that swaps: those whom a run needs are there, and do nothing.
+#[test]
+fn a_server_that_stalls_holds_a_run_and_a_supervisor_that_stalls_ends_it() {
+    use rustix::process::Signal;
+    let house = House::solo();
+    let task = house.task("ada", &["--window", "1h"]);
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+    let run = house.start_run(&task, script);
+    let counted = || run.out().lines().count();
+    let goes_on = |from: usize| {
+        wait_until("it goes on where it was", || {
+            (counted() > from + 2).then_some(())
+        });
+    };
+    let stands_still = || {
+        wait_until("nothing moves", || {
+            let before = counted();
+            std::thread::sleep(Duration::from_millis(300));
+            (counted() == before).then_some(())
+        });
+        counted()
+    };
+    goes_on(0);
+    let server = house.server().id();
+    signal(server, Signal::STOP);
+    wait_until("it is told why", || {
+        run.both().contains("the server is away").then_some(())
+    });
+    let stood = stands_still();
+    signal(server, Signal::CONT);
+    goes_on(stood);
+    // Now nobody is there who could freeze it: it must not go on all the same.
+    let supervisors: Vec<u32> = children(run.id())
+        .into_iter()
+        .filter(|pid| !children(*pid).is_empty())
+        .collect();
+    assert_eq!(supervisors.len(), 1, "{supervisors:?}");
+    let inside = children(supervisors[0]);
+    signal(supervisors[0], Signal::STOP);
+    signal(server, Signal::STOP);
+    wait_until("it is told its end and why", || {
+        run.both()
+            .contains("can't be frozen, so it ends")
+            .then_some(())
+    });
+    wait_until("nothing is left of it", || {
+        let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}/root")).exists();
+        inside.iter().all(gone).then_some(())
+    });
+    signal(server, Signal::CONT);
+    assert_ne!(run.wait(Duration::from_secs(30)).code, 0);
+    house.await_entry("run.ended", |_| true);
+}

@@ -195,14 +195,20 @@ fn reason_text(reason: &Value) -> String {
     }
 }
 
-/// Asks and acts until the run is over, which is at `deadline` at the latest.
+/// How long past its time a run gets before it is ended from here. Its supervisor ends it at its
+/// time; this is for one that does nothing any more.
+const OVERDUE: Duration = Duration::from_secs(3);
+
+/// Asks and acts until the run is over, which is at `deadline` at the latest, and after `life`.
 pub(super) async fn follow(
     server: &str,
     credential: Arc<RunCredential>,
     keeper: Arc<Keeper>,
     deadline: Timestamp,
+    life: Duration,
 ) {
     let mut watch = Watch::new(Instant::now());
+    let over = Instant::now() + life + OVERDUE;
     let mut renewal = Renewal::at_start(deadline);
     let mut untold: Vec<Kept> = Vec::new();
     let mut wanted = None;
@@ -239,6 +245,11 @@ pub(super) async fn follow(
                 keeper.running().kill();
                 return;
             }
+        }
+        if Instant::now() >= over {
+            tell("the run's time is over, and its supervisor did not end it; it is ended now");
+            keeper.running().kill();
+            return;
         }
         // Earlier than the sandbox knows, where people said so when they let it go on.
         if ends.is_some_and(|ends| ends < deadline && now() >= ends) {
