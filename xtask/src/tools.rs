@@ -69,9 +69,8 @@ const TOOLS: [Tool; 10] = [
 /// Where Debian puts PostgreSQL, one folder per version, off the search path.
 const POSTGRES_FOLDER: &str = "/usr/lib/postgresql";
 
-/// What the tests of a run's way out and of ordinary work inside drive besides. Go is not among
-/// them, for its 450 MB; its test says that it is skipped.
-const CLIENTS: [Tool; 4] = [
+/// What the tests of a run's way out and of ordinary work inside drive besides.
+const CLIENTS: [Tool; 5] = [
     Tool {
         program: "curl",
         package: "curl",
@@ -91,6 +90,11 @@ const CLIENTS: [Tool; 4] = [
         program: "redis-server",
         package: "redis-server",
         purpose: "is a database that is started inside",
+    },
+    Tool {
+        program: "go",
+        package: "golang-go",
+        purpose: "builds and tests inside",
     },
 ];
 

@@ -135,8 +135,10 @@ fn node_python_and_go_run_their_own_tests() {
             r#"mkdir g && cd g && export GOFLAGS=-mod=mod GOPROXY=off GOCACHE=/tmp/go
             printf 'module x\n' > go.mod; printf 'package x\n' > x.go
             printf 'package x\nimport "testing"\nfunc TestX(t *testing.T) { c := make(chan int); go func() { c <- 7 }(); if <-c != 7 { t.Fatal() } }\n' > x_test.go
-            go test ./... > log 2>&1 || { cat log; exit 1; }; grep -o '^ok' log"#,
-            "ok\n",
+            go test ./... > log 2>&1 || { cat log; exit 1; }; grep -o '^ok' log
+            mkdir m && printf 'package main\nimport "net"\nfunc main() { l, e := net.Listen("tcp", "127.0.0.1:0"); if e != nil { panic(e) }; println(l.Addr().Network()) }\n' > m/main.go
+            go build -o made ./m && ./made 2>&1"#,
+            "ok\ntcp\n",
         ),
     ];
     for (tool, script, expected) in scripts {
