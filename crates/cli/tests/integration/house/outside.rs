@@ -13,6 +13,8 @@ pub(crate) struct Asked {
     pub(crate) line: String,
     /// The whole head, in lower case.
     pub(crate) head: String,
+    /// The head as it was written.
+    pub(crate) written: String,
     /// The body.
     pub(crate) body: Vec<u8>,
 }
@@ -107,6 +109,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked)
         let asked = Asked {
             line: line.trim_end_matches(" HTTP/1.1").to_owned(),
             head: lower,
+            written: head.clone(),
             body,
         };
         let reply = answer(&asked);
