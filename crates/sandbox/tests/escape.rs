@@ -400,6 +400,10 @@ fn floods_are_bounded() {
         "{outcome:?}"
     );
 
+    let outcome = run(&spec(&workspace, ["./attempt", "terminals"]));
+    let opened: u32 = stdout(&outcome).trim().parse().expect("a number");
+    assert!((16..=256).contains(&opened), "{opened}");
+
     let mut filler = shell(
         &workspace,
         "for place in /tmp /home/agent /dev/shm /run /workspace; do dd if=/dev/zero of=$place/x bs=1M count=64 2>/dev/null && echo $place filled; done; true",

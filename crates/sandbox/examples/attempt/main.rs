@@ -59,6 +59,14 @@ fn main() {
         "signal-games" => signal_games(),
         "daemon" => daemon(facts.get("mark").map_or("", String::as_str)),
         "flip" => flip(facts.get("outside").map_or("", String::as_str)),
+        "terminals" => {
+            let open = || fs::File::options().read(true).write(true).open("/dev/ptmx");
+            let held: Vec<_> = std::iter::repeat_with(open)
+                .take(1_000)
+                .map_while(Result::ok)
+                .collect();
+            println!("{}", held.len());
+        }
         "memory" => {
             let mut held = Vec::new();
             for _ in 0..64 {

@@ -55,6 +55,9 @@ const PROC_COVERED: [&str; 20] = [
 const PROC_EMPTIED: [&str; 4] = ["acpi", "scsi", "asound", "driver"];
 /// Directories of `/proc` that steer the machine: read-only.
 const PROC_READ_ONLY: [&str; 4] = ["sys", "fs", "irq", "bus"];
+/// Terminals of the run's own: their number is bounded, since the kernel has one supply for all but
+/// the host's own reserve.
+const TERMINALS: &CStr = c"newinstance,ptmxmode=0666,mode=0620,max=256";
 /// Size of the tmpfs that is the root itself: mount points and a few small files.
 const ROOT_BYTES: u64 = 4 * 1024 * 1024;
 /// Most files on one of the run's tmpfs, so that empty files can't eat the kernel's memory.
@@ -359,7 +362,7 @@ fn devices_at(
         &pts,
         c"devpts",
         MountFlags::NOSUID | MountFlags::NOEXEC,
-        c"newinstance,ptmxmode=0666,mode=0620",
+        TERMINALS,
     )?;
     directory_at(&shm)?;
     tmpfs(&shm, shm_bytes, 0o1777)?;
