@@ -471,6 +471,15 @@ fn ordinary_tools_go_on_working() {
             "perl",
             "perl -e 'use Socket; socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or die; fork or exit 0; wait; exit 0'",
         ),
+        // Their own priorities and limits are theirs.
+        (
+            "taskset",
+            "nice -n 5 ionice -c 3 taskset -c 0 chrt --idle 0 sh -c 'test $(nice) = 5 && ulimit -c 0 && ulimit -n 64'",
+        ),
+        (
+            "ssh-agent",
+            "ssh-keygen -q -t ed25519 -N '' -f key && ssh-agent sh -c 'ssh-add -q key && ssh-add -l | grep -q ED25519'",
+        ),
         ("strace", "strace -f -e trace=execve -o /dev/null true"),
         ("gdb", "gdb -q -batch -ex run -ex quit --args true"),
         (

@@ -1,8 +1,10 @@
 //! What test batteries of firewalls and proxies try beyond the reading of requests (`hostile`): names
 //! and addresses in other dress, TLS that is not quite TLS, name services by other ways.
 
-use crate::egress::{NO_PROXY, allow, house_with, without_interruptions};
-use crate::house::{Outside, Plan, Reply};
+use std::time::Duration;
+
+use crate::egress::{NO_PROXY, allow, house_that_reaches, house_with, without_interruptions};
+use crate::house::{Outside, Plan, Reply, wait_until};
 
 /// `proxy NAME HOST`: asks for it as of a proxy; `over NAME BYTES`: says this over TLS.
 const TRIES: &str = r#"
@@ -235,4 +237,93 @@ fn names_addresses_and_tls_in_other_dress_lead_nowhere_else() {
             .any(|entry| entry.body["resource"] == resource && entry.body["code"] == code);
         assert!(told, "{resource} {code}: {denied:?}");
     }
+}
+
+/// Frames of HTTP/2 that cost their reader more than their writer, over connections of their own.
+/// After each a request is asked as usual.
+const FLOODS: &str = r#"
+import socket, struct, subprocess, sys
+host, port = sys.argv[1], int(sys.argv[2])
+def frame(kind, flags, stream, payload=b''):
+    return struct.pack('>I', len(payload))[1:] + bytes([kind, flags]) + struct.pack('>I', stream) + payload
+def literal(name, value, how=0x00):
+    name, value = name.encode(), value.encode()
+    return bytes([how]) + number(len(name)) + name + number(len(value)) + value
+def number(value):
+    if value < 127:
+        return bytes([value])
+    value, found = value - 127, b'\x7f'
+    while value >= 128:
+        found, value = found + bytes([value % 128 + 128]), value // 128
+    return found + bytes([value])
+head = b''.join(literal(*pair) for pair in [(':method', 'GET'), (':scheme', 'http'), (':path', '/x'), (':authority', f'{host}:{port}')])
+begin = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + frame(4, 0, 0)
+post = frame(1, 4, 1, head.replace(literal(':method', 'GET'), literal(':method', 'POST')))
+big = literal('x-big', 'v' * 4000, 0x40)
+floods = {
+    'resets': b''.join(frame(1, 5, 2 * n + 1, head) + frame(3, 0, 2 * n + 1, b'\0\0\0\x08') for n in range(20_000)),
+    'continuations': frame(1, 1, 1, head) + frame(9, 0, 1, literal('x', 'y' * 16_000)) * 4_000,
+    'empty continuations': frame(1, 1, 1, head) + frame(9, 0, 1) * 200_000,
+    'settings': frame(4, 0, 0, struct.pack('>HI', 4, 65535)) * 200_000,
+    'pings': frame(6, 0, 0, bytes(8)) * 200_000,
+    'table': frame(1, 4, 1, head + big) + b''.join(frame(1, 5, 2 * n + 3, head + b'\xbe' * 8_000) for n in range(500)),
+    'empty data': post + frame(0, 0, 1) * 200_000,
+    'windows': frame(1, 5, 1, head) + frame(8, 0, 0, struct.pack('>I', 1)) * 200_000,
+    'priorities': frame(2, 0, 3, struct.pack('>IB', 1, 5)) * 200_000,
+    'unknown kinds': frame(0xee, 0, 0, b'x' * 8_000) * 5_000,
+}
+for name, bytes_ in floods.items():
+    with socket.create_connection((host, port), 30) as one:
+        one.settimeout(20)
+        try:
+            one.sendall(begin)
+            one.sendall(bytes_)
+        except OSError:
+            pass
+    after = subprocess.run(['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '--max-time', '20', '--http2-prior-knowledge', f'http://{host}:{port}/after'], capture_output=True, text=True)
+    print(name, after.stdout, flush=True)
+many = []
+for _ in range(1_500):
+    one = socket.socket()
+    one.setblocking(False)
+    one.connect_ex((host, port))
+    many.append(one)
+del many
+after = subprocess.run(['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '--max-time', '30', f'http://{host}:{port}/after'], capture_output=True, text=True)
+print('connections', after.stdout, flush=True)
+print('over', flush=True)
+"#;
+
+#[test]
+fn floods_of_frames_leave_the_launcher_answering_and_small() {
+    let outside = Outside::new(|_| Reply::ok("text/plain", "fine\n"));
+    let host = format!("files.test:{}", outside.port);
+    let hosts = [host.clone()];
+    let house = house_that_reaches(&hosts, ("floods.py", FLOODS));
+    let task = house.task("ada", &["--trust", &host]);
+    let script = format!(
+        "{NO_PROXY}python3 floods.py files.test {}; sleep 1000",
+        outside.port
+    );
+    let run = house.start_run(&task, &script);
+    wait_until("all floods are over", || {
+        run.out().contains("over\n").then_some(())
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", run.id())).unwrap();
+    run.terminate();
+    run.wait(Duration::from_secs(20));
+    let out = run.out();
+    assert_eq!(out.lines().count(), 12, "{out}");
+    for line in out.lines().filter(|line| *line != "over") {
+        assert!(line.ends_with(" 200"), "{out}");
+    }
+    // The floods are more than a hundred megabytes, and unpack to more; at rest it has about 50.
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let most: u64 = most
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(most < 150_000, "{most} kB");
 }
