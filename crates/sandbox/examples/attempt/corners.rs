@@ -368,6 +368,40 @@ fn processes() -> Vec<(&'static str, Attempt)> {
                     .map(|name| fs::read_dir(format!("/proc/1/task/1/{name}")).map(drop)),
             )
         }),
+        ("climb-namespaces", |_| {
+            // NS_GET_PARENT of one's own; NS_MNT_GET_PREV, to other mount namespaces.
+            let ask = |name: &str, request: i64| {
+                let own = fs::File::open(format!("/proc/self/ns/{name}"))?;
+                let room = [0_u64; 8];
+                call(
+                    libc::SYS_ioctl,
+                    [own.as_raw_fd().into(), request, room.as_ptr() as i64, 0],
+                )
+            };
+            first_of([
+                ask("user", 0xb702),
+                ask("pid", 0xb702),
+                ask("mnt", 0x8010_b70b),
+                ask("mnt", 0x8010_b70c),
+            ])
+        }),
+        ("namespaces-of-init-by-handle", |_| {
+            // PIDFD_GET_CGROUP_NAMESPACE and its neighbours, in their order.
+            // SAFETY: plain numbers.
+            let first = unsafe { libc::syscall(libc::SYS_pidfd_open, 1, 0) };
+            first_of((1..=10).map(|number| call(libc::SYS_ioctl, [first, 0xff00 + number, 0, 0])))
+        }),
+        ("mounts-of-others", |_| {
+            // listmount(2) over the namespace of another, by its number.
+            let mut found = [0_u64; 16];
+            first_of([1_u64, 2, 3].map(|number| {
+                let wanted = [(32_u64), u64::MAX, 0, number];
+                call(
+                    458,
+                    [wanted.as_ptr() as i64, found.as_mut_ptr() as i64, 16, 0],
+                )
+            }))
+        }),
         ("reap-init-memory", |_| {
             // SAFETY: plain numbers.
             let first = unsafe { libc::syscall(libc::SYS_pidfd_open, 1, 0) };
