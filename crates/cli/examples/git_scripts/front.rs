@@ -120,6 +120,11 @@ impl Front {
         if path.starts_with("/smart_headers/") && magic != (Some("abra"), Some("cadabra")) {
             return Ok(told(StatusCode::FORBIDDEN, "without its headers"));
         }
+        // These are Apache's own: endless redirects, and answers that are broken on purpose.
+        let theirs = ["/loop-redir/", "/error_git_upload_pack/"];
+        if theirs.iter().any(|prefix| path.starts_with(prefix)) {
+            return Ok(told(StatusCode::NOT_FOUND, "not served here"));
+        }
         // As Apache's configuration for these scripts says: /smart, /smart_v0 and so on; and what it
         // serves as files, which the server has words for.
         let Some((front, rest)) = path

@@ -410,6 +410,29 @@ fn a_commit_that_reached_upstream_past_us_is_noticed_and_needs_a_person() {
     assert_eq!(count(), 1);
 }
 
+/// The launcher's connections are kept: what was refused for its path must not spoil what follows.
+#[test]
+fn the_dumb_protocol_is_refused_in_words_and_the_next_request_is_served() {
+    let house = House::solo();
+    let script = "for n in 1 2 3 4; do\n\
+        if GIT_SMART_HTTP=0 git ls-remote origin; then echo SERVED; fi\n\
+        git ls-remote origin refs/heads/main\ndone";
+    let done = house.run(&house.task("ada", &[]), script).ok();
+    assert!(!done.out.contains("SERVED"), "{done:?}");
+    assert_eq!(done.out.matches("refs/heads/main").count(), 4, "{done:?}");
+    assert_eq!(done.err.matches("dumb protocol").count(), 4, "{done:?}");
+    assert!(!done.err.contains("session-number"), "{done:?}");
+    let runner = house.runner(&house.task("ada", &[]));
+    for path in ["HEAD", "objects/info/packs", "info/refs"] {
+        let path = format!("/gateway/v1/git/shop.git/{path}");
+        let answer = runner.call("GET", &path, &[], b"");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (403, "dumb-protocol")
+        );
+    }
+}
+
 #[test]
 fn a_run_sees_upstreams_tags_and_what_upstream_holds_now() {
     let mut house = House::furnished(Plan::default());

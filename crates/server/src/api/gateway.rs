@@ -9,7 +9,7 @@ use portcullis_flow::run::Run;
 use portcullis_identity::dpop::{self, Call, UnverifiedHeaders};
 use portcullis_identity::session;
 use portcullis_model::event::{LeaseKind, LeaseRefused};
-use portcullis_model::{Actor, Principal, Refusal};
+use portcullis_model::{Actor, Principal, Refusal, RunId};
 use serde_json::json;
 
 use super::{Problem, one_header};
@@ -86,6 +86,12 @@ pub(super) async fn handle(
     connection: Connection,
     mut request: Request,
 ) -> Response {
+    // At the door, and once: a request that is refused for its path uses up its number as well, else
+    // the launcher's next one would not be the next of its session.
+    if let Ok(Some(proof)) = one_header(request.headers(), session::HEADER) {
+        let identified = connection.identify(app, &request, proof);
+        request.extensions_mut().insert(Identified(identified));
+    }
     request.extensions_mut().insert(connection.clone());
     let mut answer = answer(app, request).await.into_response();
     connection.tell(answer.headers_mut());
@@ -162,13 +168,21 @@ fn told_to_git(answer: Result<Response, Problem>) -> Result<Response, Problem> {
     answer.or_else(|problem| Ok(problem.told_to_git()))
 }
 
+/// Who sends a request, as its session proves it.
+#[derive(Clone)]
+struct Identified(Result<(RunId, portcullis_identity::Thumbprint), Refusal>);
+
 /// Who calls, by token and proof of possession, or by the session that these opened on the same
 /// connection; the run may have ended.
 fn authenticate(app: &App, request: &Request) -> Result<Caller, Refusal> {
     let headers = request.headers();
     let connection = request.extensions().get::<Connection>();
+    let identified = request.extensions().get::<Identified>();
     let (run, key) = match (one_header(headers, session::HEADER)?, connection) {
-        (Some(proof), Some(connection)) => connection.identify(app, request, proof)?,
+        (Some(_), Some(_)) => match identified {
+            Some(Identified(identified)) => identified.clone()?,
+            None => return Err(connection::unknown()),
+        },
         (Some(_), None) => return Err(connection::unknown()),
         (None, connection) => {
             let caller = proved(app, request)?;
