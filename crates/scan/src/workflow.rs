@@ -2,6 +2,7 @@
 //!
 //! Other systems' pipelines become the same types in [`crate::pipelines`].
 
+mod actions;
 mod steps;
 mod unread;
 mod values;

@@ -18,7 +18,7 @@ const FILE: &str = ".github/workflows/fix.yml";
 const QUIET: &str = "\
 on:
   issue_comment: {types: [created]}
-permissions: {contents: read}
+permissions: {contents: read, id-token: write}
 jobs:
   fix:
     if: contains(fromJSON('[\"OWNER\",\"MEMBER\"]'), github.event.comment.author_association)
@@ -67,14 +67,14 @@ fn each_change_raises_its_rule_and_says_where_and_what() {
         ),
         (
             "agent-broad-token",
-            "permissions: {contents: read}",
+            "permissions: {contents: read, id-token: write}",
             "permissions: write-all",
             "write-all",
         ),
         (
             "agent-broad-token",
-            "permissions: {contents: read}",
-            "permissions: {contents: write, packages: write}",
+            "permissions: {contents: read, id-token: write}",
+            "permissions: {contents: write, packages: write, id-token: write}",
             "contents, packages",
         ),
         (

@@ -112,6 +112,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
             if what == "koj-co/dependabot-pr-action"
                 || what == "frequenz-floss/dependabot-auto-approve"
                 || what == "fastify/github-action-merge-dependabot"
+                || what == "ridedott/merge-me-action"
             {
                 acts.extend(forge(Op::Approve));
             }

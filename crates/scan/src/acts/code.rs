@@ -66,6 +66,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String])
         let at = line + index;
         let before = acts.len();
         call(raw, &lines, index, &mut acts);
+        acts.extend(hook(raw, &lines, index));
         if raw.contains("getCollaboratorPermissionLevel")
             || raw.contains("get_collaborator_permission")
             || raw.contains("/collaborators/")
@@ -98,6 +99,52 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String])
         subprocess(raw, &lines, index, file, at, &wrappers, &mut acts);
     }
     acts
+}
+
+/// Programs in Julia and R that deploy documentation to the branch of the site.
+pub(super) fn documenter(text: &str, file: &str) -> Vec<Act> {
+    let found = text.lines().enumerate().find_map(|(index, line)| {
+        let plain = line.split('#').next().unwrap_or_default();
+        ["deploydocs(", "deploy_to_branch(", "deploy_site_github("]
+            .iter()
+            .find(|call| plain.contains(**call))
+            .map(|call| (index + 1, call.trim_end_matches('(')))
+    });
+    found
+        .map(|(line, call)| {
+            let push = Op::Push(Target::Branch("gh-pages".to_owned()));
+            let mut act = Act::new(push, call, Token::Env(API_ENV));
+            act.line = line;
+            file.clone_into(&mut act.file);
+            act
+        })
+        .into_iter()
+        .collect()
+}
+
+/// A request without a body to an address that is named for what it starts.
+fn hook(raw: &str, lines: &[&str], index: usize) -> Option<Act> {
+    let call = [
+        "fetch(",
+        "axios.post(",
+        "got.post(",
+        "requests.post(",
+        "httpx.post(",
+    ]
+    .iter()
+    .find_map(|call| raw.split_once(call).map(|(_, rest)| (*call, rest)))?;
+    let address = call.1.split([',', ')']).next()?.to_ascii_uppercase();
+    let named = address.contains("HOOK")
+        && ["BUILD", "DEPLOY", "NETLIFY", "VERCEL", "RENDER", "PAGES"]
+            .iter()
+            .any(|word| address.contains(word))
+        && !address.contains("WEBHOOK_SECRET");
+    let window = lines
+        .get(index..(index + 6).min(lines.len()))
+        .unwrap_or_default()
+        .join(" ");
+    let posts = call.0 != "fetch(" || window.contains("POST");
+    (named && posts).then(|| Act::deploy("a request to a build hook"))
 }
 
 /// Modules of the repository that a JavaScript program takes in under one name and calls by it,

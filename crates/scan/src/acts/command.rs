@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
         let Some(program) = words.first().copied() else {
             return;
         };
-        let name = program.rsplit('/').next().unwrap_or(program);
+        let name = super::programs::program(program);
         let before = self.acts.len();
         if let Some(agent) = crate::agents::by_command(name, &words) {
             let tools = crate::agents::tools_of_command(command);
@@ -244,7 +244,8 @@ impl<'a> Reader<'a> {
             }
             "ssh" | "sshpass" => self.acts.extend(deploys::read(name, command)),
             "npm" | "yarn" | "pnpm" | "bun" | "deno" | "make" | "just" | "task" | "node"
-            | "tsx" | "ts-node" | "python" | "python3" | "ruby" | "zx" | "turbo" | "nx" => {
+            | "tsx" | "ts-node" | "python" | "python3" | "ruby" | "zx" | "turbo" | "nx"
+            | "julia" | "Rscript" => {
                 self.call(name, command, depth, file, line);
             }
             _ if program.contains('/') || name.ends_with(".sh") || name.ends_with(".ps1") => {
@@ -253,7 +254,13 @@ impl<'a> Reader<'a> {
             _ => {}
         }
         self.task(name, command, depth);
+        let before_publish = self.acts.len();
         self.acts.extend(publishes::read(name, command));
+        if name == "goreleaser" {
+            let mut found = self.acts.split_off(before_publish);
+            super::goreleaser::by_configuration(self.tree, &mut found);
+            self.acts.append(&mut found);
+        }
         if !matches!(name, "ssh" | "sshpass") {
             self.acts.extend(deploys::read(name, command));
         }
@@ -401,13 +408,18 @@ impl<'a> Reader<'a> {
                 }
             }
             _ => {
-                if let Some(path) = words
-                    .iter()
-                    .skip(1)
-                    .find(|word| !word.starts_with('-') && word.contains('.'))
-                {
+                let mut plain = words.iter().skip(1).filter(|word| !word.starts_with('-'));
+                if let Some(path) = plain.clone().find(|word| word.contains('.')) {
                     let path = (*path).to_owned();
                     self.follow(&path, depth);
+                } else if name == "node"
+                    && let Some(path) = plain.next()
+                {
+                    // Node finds the file by its name alone.
+                    let path = (*path).to_owned();
+                    for end in [".js", ".mjs", ".cjs", "/index.js"] {
+                        self.follow_if_there(&format!("{path}{end}"), depth);
+                    }
                 }
             }
         }
@@ -512,7 +524,9 @@ impl<'a> Reader<'a> {
             let lower = candidate.to_ascii_lowercase();
             let first = text.lines().next().unwrap_or_default();
             let shebang = first.starts_with("#!");
-            if [
+            if lower.ends_with(".jl") || lower.ends_with(".r") {
+                self.acts.extend(code::documenter(&text, &candidate));
+            } else if [
                 ".js", ".mjs", ".cjs", ".ts", ".mts", ".py", ".rb", ".pl", ".php", ".go",
             ]
             .iter()
@@ -535,6 +549,15 @@ impl<'a> Reader<'a> {
         }
         if !naming::is_made(&path) {
             self.missing(&path, &path, depth);
+        }
+    }
+
+    fn follow_if_there(&mut self, path: &str, depth: usize) {
+        let place = self.shell.directory.clone();
+        if self.tree.read(&self.within(place.as_deref(), path)).is_ok()
+            || self.tree.read(path).is_ok()
+        {
+            self.follow(path, depth);
         }
     }
 

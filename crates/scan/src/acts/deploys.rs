@@ -27,7 +27,8 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
     if let Some(act) = pages(name, &plain, command, &what) {
         return vec![act];
     }
-    let Some(preview) = deploys(name, &plain, command) else {
+    let found = deploys(name, &plain, command).or_else(|| tools::deploys(name, &plain, command));
+    let Some(preview) = found else {
         return Vec::new();
     };
     let dry = command.words.iter().any(|word| {
@@ -273,7 +274,7 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
         }
         ("mc", ["cp" | "mirror", ..]) => yes,
         ("docker", ["stack", "deploy", ..] | ["service", "update", ..]) => yes,
-        _ => tools::deploys(name, plain, command),
+        _ => None,
     }
 }
 

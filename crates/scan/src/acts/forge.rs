@@ -43,9 +43,18 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
                 any: true,
             }
         }
-        ["pr", "review", ..] if command.has("--approve") || command.has("-a") => Op::Approve,
+        // `--"$VERDICT"`: what a script makes of it is its own decision.
+        ["pr", "review", ..]
+            if command.has("--approve")
+                || command.has("-a")
+                || command.words.iter().any(|word| {
+                    word.starts_with("--$") || *word == "$FLAG" || word.starts_with("$VERDICT")
+                }) =>
+        {
+            Op::Approve
+        }
         ["pr", "create" | "new", ..] => Op::CreatePr(NewPr {
-            labels: labels_of(command, &["--label", "-l"]),
+            labels: labels_of(command, &["--label", "-l"], shell),
             head: command
                 .option(&["--head", "-H"])
                 .map(|text| shell.expand(text))
@@ -56,7 +65,7 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
             release: false,
         }),
         ["pr" | "issue", "edit", ..] if command.option(&["--add-label"]).is_some() => {
-            Op::Label(labels_of(command, &["--add-label"]))
+            Op::Label(labels_of(command, &["--add-label"], shell))
         }
         ["pr" | "issue", "comment", ..] => {
             Op::Comment(command.option(&["--body", "-b"]).map(str::to_owned))
@@ -93,18 +102,33 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
         // What happens in another repository is no sink of this one.
         return vec![Act::new(Op::Push(Target::Elsewhere(other)), what, token)];
     }
-    vec![Act::new(op, what, token)]
+    // A merge that the forge refuses ends its job, unless the script forgives it.
+    let must = !command.guarded && matches!(op, Op::Merge { auto: false, .. });
+    let mut act = Act::new(op, what, token);
+    act.must = must;
+    vec![act]
 }
 
-fn labels_of(command: &Command, names: &[&str]) -> Vec<String> {
-    command
-        .option(names)
-        .map(|text| {
+/// Every label that an option gives, which may be given more than once.
+fn labels_of(command: &Command, names: &[&str], shell: &Shell) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut words = command.words.iter();
+    while let Some(word) = words.next() {
+        let value = if names.contains(&word.as_str()) {
+            words.next().map(String::as_str)
+        } else {
+            names
+                .iter()
+                .find_map(|name| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        let text = value.map(|value| shell.expand(value)).unwrap_or_default();
+        out.extend(
             text.split(',')
                 .map(|label| label.trim().to_owned())
-                .collect()
-        })
-        .unwrap_or_default()
+                .filter(|label| !label.is_empty()),
+        );
+    }
+    out
 }
 
 fn api(command: &Command, shell: &Shell) -> Vec<Act> {

@@ -10,9 +10,11 @@ mod deploys;
 mod forge;
 mod functions;
 mod git;
+pub(crate) mod goreleaser;
 mod known;
 mod make;
 pub(crate) mod naming;
+mod programs;
 mod publishes;
 mod runners;
 mod shipping;
@@ -47,6 +49,8 @@ pub(crate) struct Act {
     pub(crate) must: bool,
     /// A publish that needs a registry's credential, which the job may not have.
     pub(crate) needs_registry: bool,
+    /// It takes the place of what users get by name (`:latest`), from whichever branch it is made.
+    pub(crate) latest: bool,
     /// The fact on which it is done at all, where its text does not say so.
     pub(crate) unsure: Option<String>,
 }
@@ -187,6 +191,7 @@ impl Act {
             silent: false,
             must: false,
             needs_registry: false,
+            latest: false,
             unsure: None,
         }
     }

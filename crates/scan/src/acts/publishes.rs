@@ -42,7 +42,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
     if is_help {
         return Vec::new();
     }
-    match (name, plain.as_slice()) {
+    let acts = match (name, plain.as_slice()) {
         ("npm" | "yarn" | "pnpm" | "bun" | "lerna" | "deno", list)
             if list.contains(&"publish")
                 && !list.contains(&"run")
@@ -84,7 +84,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                 .iter()
                 .any(|word| word.contains("test.pypi") || word.contains("testpypi"));
             vec![
-                Act::publish(what)
+                Act::publish(what.clone())
                     .benign_if(test, TEST_INDEX)
                     .benign_if(is_local(&words), LOCAL),
             ]
@@ -94,7 +94,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                 word.contains("test.pypi") || word.contains("testpypi") || *word == "test-pypi"
             });
             vec![
-                Act::publish(what)
+                Act::publish(what.clone())
                     .benign_if(dry, DRY)
                     .benign_if(test, TEST_INDEX),
             ]
@@ -121,7 +121,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                 word.starts_with("-DaltDeploymentRepository") && word.contains("file:")
             });
             vec![
-                Act::publish(what)
+                Act::publish(what.clone())
                     .benign_if(skipped, DRY)
                     .benign_if(staged, LOCAL),
             ]
@@ -160,7 +160,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         | ("regctl", ["image", "copy", ..]) => publish(),
         ("ko", ["build" | "publish" | "resolve", ..]) => {
             let local = command.has("--local") || command.has("-L") || command.has("--push=false");
-            vec![Act::publish(what).benign_if(local, LOCAL)]
+            vec![Act::publish(what.clone()).benign_if(local, LOCAL)]
         }
         ("helm", ["push" | "cm-push", ..])
         | ("oras", ["push" | "copy" | "cp", ..])
@@ -195,7 +195,8 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         | ("luarocks", ["upload", ..]) => publish(),
         ("snapcraft", ["upload" | "push" | "release", ..]) => publish(),
         ("cabal", ["upload", ..]) => vec![
-            Act::publish(what).benign_if(!command.has("--publish"), "a candidate is not published"),
+            Act::publish(what.clone())
+                .benign_if(!command.has("--publish"), "a candidate is not published"),
         ],
         ("jreleaser" | "jreleaser-cli", ["deploy" | "upload" | "publish", ..]) => publish(),
         ("jreleaser" | "jreleaser-cli", ["full-release", ..]) => release_and_publish(&what, false),
@@ -220,7 +221,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                     draft: None,
                     tag: None,
                 },
-                what,
+                what.clone(),
                 Token::Env(API_ENV),
             );
             act.after_release_pr = true;
@@ -231,16 +232,27 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                 release: true,
                 ..NewPr::default()
             }),
-            what,
+            what.clone(),
             Token::Env(API_ENV),
         )],
         ("huggingface-cli" | "hf", ["upload" | "upload-large-folder", ..]) => publish(),
         ("web-ext", ["sign", ..]) | ("chrome-webstore-upload", _) => publish(),
         ("Publish-Module" | "Publish-PSResource" | "Publish-Script", _) => publish(),
         ("pulp" | "jfrog" | "jf", ["rt", "upload" | "u" | "dp" | "docker-push", ..]) => publish(),
-        _ if tools::publishes(name, &plain, command) => publish(),
-        _ => tools::by_step(name, &plain, command, what),
+        _ => Vec::new(),
+    };
+    let mut acts = if !acts.is_empty() {
+        acts
+    } else if tools::publishes(name, &plain, command) {
+        publish()
+    } else {
+        tools::by_step(name, &plain, command, what)
+    };
+    let latest = words.iter().any(|word| word.ends_with(":latest"));
+    for act in &mut acts {
+        act.latest = latest && act.op == Op::Publish;
     }
+    acts
 }
 
 /// `changeset publish` finds nothing to do unless a version pull request was merged.

@@ -1,7 +1,7 @@
 //! Further commands that publish or deploy, known by their first words. What makes one a dry run, a
 //! preview or local is decided by the readers that look here (`publishes` and `deploys`).
 
-use super::{API_ENV, Act, Op, Token};
+use super::{API_ENV, Act, Op, Token, programs};
 use crate::shell::Command;
 
 /// Programs and first words that put something into a registry.
@@ -157,14 +157,18 @@ pub(super) fn publishes(name: &str, plain: &[&str], command: &Command) -> bool {
         && plain.first() == Some(&"setup.py")
         && plain.contains(&"upload");
     let steam = name == "steamcmd" && plain.contains(&"+run_app_build");
-    known(PUBLISHES, name, plain) || built || uploaded || steam
+    known(PUBLISHES, name, plain)
+        || known(programs::PUBLISHES, name, plain)
+        || built
+        || uploaded
+        || steam
 }
 
 /// `Some(true)` for a preview, `Some(false)` for a deployment.
 pub(super) fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
     let sftp = name == "sftp" && command.words.iter().any(|word| word.contains('@'));
     let helmsman = name == "helmsman" && (command.has("--apply") || command.has("-apply"));
-    if !(known(DEPLOYS, name, plain) || sftp || helmsman) {
+    if !(known(DEPLOYS, name, plain) || known(programs::DEPLOYS, name, plain) || sftp || helmsman) {
         return None;
     }
     Some(match (name, plain) {
@@ -213,7 +217,7 @@ pub(super) fn by_step(name: &str, plain: &[&str], command: &Command, what: Strin
                 Vec::new()
             }
         }
-        _ => Vec::new(),
+        _ => programs::acts(name, plain, command),
     }
 }
 

@@ -238,6 +238,10 @@ pub(super) fn bulldozer(file: &str, root: &Node) -> Vec<Bot> {
         .or_else(|| root.at(&["merge", "whitelist"]))
         .or_else(|| root.at(&["merge", "allowlist"]));
     let mut needs = Vec::new();
+    // The first form of the file.
+    if root.str_of("mode") == Some("whitelist") {
+        needs.push(Need::Label("merge when ready".to_owned()));
+    }
     if let Some(trigger) = trigger {
         if let Some(label) = trigger
             .get("labels")

@@ -28,6 +28,9 @@ pub(super) fn agent_step(
     if refuses(run, agent) {
         return;
     }
+    if lacks_identity(run, job, agent) {
+        return;
+    }
     let credential = match (&agent.token, agent.own_app) {
         (Some(template), _) => names.credential_of(template, 0),
         (None, Some(app)) => Credential::App(app.to_owned()),
@@ -146,7 +149,7 @@ pub(super) fn agent_step(
             .is_some_and(|tools| agents::may_merge(tools))
     {
         // It pushes nothing, but it may merge what others push.
-        merge::merge(
+        let _ = merge::merge(
             engine,
             run.repository,
             run.event.pull_request.as_ref(),
@@ -161,6 +164,21 @@ pub(super) fn agent_step(
             &own,
         );
     }
+}
+
+/// Whether the action gives up before it starts: without a token it asks its app for one, for which
+/// it needs the run's identity.
+fn lacks_identity(run: &Run<'_>, job: &Job, agent: &Agent) -> bool {
+    let asks = agent.token.is_none()
+        && agent
+            .uses
+            .as_deref()
+            .is_some_and(|uses| uses.starts_with("anthropics/claude-code-action@"));
+    asks && job
+        .permissions
+        .as_ref()
+        .or(run.workflow.permissions.as_ref())
+        .is_some_and(|permissions| !permissions.writes("id-token"))
 }
 
 /// Whether the agent's action turns whoever started the run away.
@@ -249,7 +267,7 @@ fn release(
         return;
     }
     let gate = if named {
-        merge::tag_gate(engine, run.repository, true)
+        merge::tag_gate(engine, run.repository)
     } else {
         Gate::Fact(format!(
             "whether anyone takes a tag that {} makes for a release: no workflow starts from it",
@@ -304,7 +322,7 @@ fn capabilities(
     };
     release(engine, run, agent, credential, &base, way);
     if credential.fires() {
-        let gate = merge::tag_gate(engine, run.repository, true);
+        let gate = merge::tag_gate(engine, run.repository);
         let tagged = engine.step(
             way,
             PathStep {

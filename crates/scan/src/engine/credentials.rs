@@ -134,6 +134,23 @@ impl Names<'_> {
                 .get(..first.len())
                 .unwrap_or_default()
                 .trim_start_matches(['$', '{', ' ', '(']);
+            // `secrets.A != '' && secrets.A || github.token` says the same at length.
+            let first = match first.split_once("&&") {
+                Some((asked, given)) => {
+                    let given = given.trim();
+                    let asked = asked
+                        .trim()
+                        .trim_end_matches("!= ''")
+                        .trim_end_matches("!= \"\"")
+                        .trim();
+                    if asked.trim_matches(['(', ')', ' ']) == given {
+                        given
+                    } else {
+                        first
+                    }
+                }
+                None => first,
+            };
             return (own && named && !first.contains("&&"))
                 .then(|| format!("whether {} is set here", first.trim()));
         }

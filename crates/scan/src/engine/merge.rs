@@ -164,16 +164,9 @@ fn push_gate(engine: &mut Engine<'_>, repository: usize, credential: &Credential
 }
 
 /// What making a tag costs.
-pub(super) fn tag_gate(engine: &mut Engine<'_>, repository: usize, by_agent: bool) -> Gate {
+pub(super) fn tag_gate(engine: &mut Engine<'_>, repository: usize) -> Gate {
     match engine.assumption {
-        Assumption::Unprotected => Gate::Clear,
-        Assumption::Protected => {
-            if by_agent {
-                Gate::Fact("whether a ruleset restricts who makes tags".to_owned())
-            } else {
-                Gate::Clear
-            }
-        }
+        Assumption::Unprotected | Assumption::Protected => Gate::Clear,
         Assumption::Settings => {
             let restricted = engine
                 .subject(repository)
@@ -360,7 +353,7 @@ pub(super) fn merge(
     place: (&str, usize),
     what: &str,
     way: &Way,
-) {
+) -> Gate {
     let gate = if pull.is_some_and(|pull| pull.base.is_some()) {
         Gate::Clear
     } else {
@@ -393,6 +386,8 @@ pub(super) fn merge(
         credential.fires(),
         &way,
     );
+    // What waits for its requirements is not refused.
+    if manner.auto { Gate::Clear } else { gate }
 }
 
 /// What follows a merge.

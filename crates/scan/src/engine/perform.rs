@@ -260,7 +260,9 @@ fn perform(
             if kind == SinkKind::Deploy && is_rehearsal(environment) {
                 return Gate::Clear;
             }
-            if let Some(fact) = branch_fact(run, kind) {
+            if let Some(fact) = branch_fact(run, kind)
+                && (!act.latest || run.is_pull_request())
+            {
                 gate = Gate::Fact(fact);
             }
             let way = engine.step(way, step(kind.word().to_owned(), &act.what), &gate);
@@ -276,6 +278,14 @@ fn perform(
         Op::Tag(name) => tag(engine, run, job, act, way, credential, name.clone()),
         Op::Release { draft, tag: name } => {
             if !permitted(engine, run, job, credential, &["contents"]) {
+                return Gate::Clear;
+            }
+            // A name that turns out empty is none; the action refuses where no tag started the run.
+            if let Some(template) = name
+                && template.contains("${{")
+                && matches!(expr::template(template, names), Value::Null)
+                && !matches!(run.event.reference, Reference::Tag(_))
+            {
                 return Gate::Clear;
             }
             let mut gate = Gate::Clear;
@@ -339,7 +349,14 @@ fn perform(
                         Value::Text(text) if !text.contains('$') => Some(text),
                         _ => None,
                     }),
-                labels: new.labels.clone(),
+                labels: new
+                    .labels
+                    .iter()
+                    .flat_map(|label| match known_label(label, names) {
+                        Some(list) => list.split(',').map(|one| one.trim().to_owned()).collect(),
+                        None => vec![label.clone()],
+                    })
+                    .collect(),
                 fork: false,
                 release: new.release,
                 base: None,
@@ -389,7 +406,7 @@ fn perform(
                 admin: *admin,
                 selects: pull.is_none() && *any,
             };
-            merge::merge(
+            return merge::merge(
                 engine,
                 run.repository,
                 pull.as_ref(),
@@ -657,10 +674,7 @@ fn dispatch(
 
 /// A build of a branch that is not the default one may or may not be production.
 fn branch_fact(run: &Run<'_>, kind: SinkKind) -> Option<String> {
-    if run.workflow.system == System::GitHub
-        && run.event_name == "pull_request"
-        && !run.event.merged
-    {
+    if run.event_name == "pull_request" && !run.event.merged {
         return Some(format!(
             "whether what a pull request's run {}es is production",
             kind.word().trim_end_matches("es")

@@ -123,7 +123,7 @@ pub(super) fn tag(
     if !permitted(engine, run, job, credential, &["contents"]) {
         return;
     }
-    let gate = merge::tag_gate(engine, run.repository, false);
+    let gate = merge::tag_gate(engine, run.repository);
     let step = PathStep {
         file: act.file.clone(),
         line: act.line,

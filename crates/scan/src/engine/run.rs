@@ -627,9 +627,14 @@ impl JobRun {
         let anyway = ["always()", "failure()", "cancelled()"]
             .iter()
             .any(|word| condition.contains(word));
-        let follows = pushed_if
-            .as_deref()
-            .is_none_or(|pushed_if| condition.contains(pushed_if));
+        let follows = pushed_if.as_deref().is_none_or(|pushed_if| {
+            // What it asked of the event holds for the whole run.
+            pushed_if.split("&&").map(str::trim).all(|part| {
+                condition.contains(part)
+                    || part.contains("github.event_name")
+                    || part.contains("github.ref")
+            })
+        });
         (follows && !anyway).then_some(gate)
     }
 }
@@ -662,7 +667,7 @@ fn step_acts(
     let Some(gate) = condition_gate(step.condition.as_ref(), &names) else {
         return;
     };
-    let here = way.gated(&gate);
+    let mut here = way.gated(&gate);
     state.condition = step
         .condition
         .as_ref()
@@ -694,6 +699,10 @@ fn step_acts(
     }
     for act in &step.acts {
         one_act(engine, run, job, act, &names, way, &here, state);
+        // What stops a script stops what stands behind it in the same one.
+        if way.level > here.level {
+            here = way.clone();
+        }
     }
     if let Some(inner) = &step.inner
         && depth < COMPOSITES_MAX
@@ -721,7 +730,11 @@ fn step_acts(
             inputs: Some(&inputs),
             depth: Cell::new(0),
         };
-        let mut inner_way = here;
+        // What stops this step stops the steps in it, whatever they ask themselves.
+        let mut inner_way = match state.stopped(state.condition.as_deref()) {
+            Some(stop) => here.gated(stop),
+            None => here,
+        };
         for step in &inner.steps {
             step_acts(
                 engine,

@@ -21,6 +21,55 @@ pub(super) struct Names<'r> {
     pub(super) depth: Cell<u8>,
 }
 
+/// Properties of the `github` context (GitHub Docs, "Contexts reference").
+const CONTEXT: &[&str] = &[
+    "action",
+    "action_path",
+    "action_ref",
+    "action_repository",
+    "action_status",
+    "actor",
+    "actor_id",
+    "api_url",
+    "artifact_cache_size_limit",
+    "base_ref",
+    "env",
+    "event",
+    "event_name",
+    "event_path",
+    "graphql_url",
+    "head_ref",
+    "job",
+    "job_workflow_sha",
+    "output",
+    "path",
+    "ref",
+    "ref_name",
+    "ref_protected",
+    "ref_type",
+    "repository",
+    "repository_id",
+    "repository_owner",
+    "repository_owner_id",
+    "repository_visibility",
+    "repositoryurl",
+    "retention_days",
+    "run_attempt",
+    "run_id",
+    "run_number",
+    "secret_source",
+    "server_url",
+    "sha",
+    "state",
+    "step_summary",
+    "token",
+    "triggering_actor",
+    "workflow",
+    "workflow_ref",
+    "workflow_sha",
+    "workspace",
+];
+
 fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
 }
@@ -374,8 +423,10 @@ impl Names<'_> {
                 Value::Null
             };
         }
-        if rest == "token" {
-            return Value::Open;
+        // What the forge does not set is empty.
+        let first = rest.split('.').next().unwrap_or_default();
+        if self.run.workflow.system == System::GitHub && !CONTEXT.contains(&first) {
+            return Value::Null;
         }
         Value::Open
     }

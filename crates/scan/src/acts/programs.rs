@@ -1,0 +1,595 @@
+//! Names of programs, and further commands of package managers, stores, clouds and tools that hold
+//! a system's wanted state.
+
+use super::git::shorten;
+use super::{API_ENV, Act, Op, Target, Token};
+use crate::shell::Command;
+
+/// Packages whose program has another name.
+const PACKAGES: &[(&str, &str)] = &[
+    ("@changesets/cli", "changeset"),
+    ("@vscode/vsce", "vsce"),
+    ("@cloudflare/wrangler", "wrangler"),
+    ("@shopify/cli", "shopify"),
+    ("@railway/cli", "railway"),
+    ("@sanity/cli", "sanity"),
+    ("@microsoft/rush", "rush"),
+    ("@google/clasp", "clasp"),
+    ("@azure/static-web-apps-cli", "swa"),
+    ("@salesforce/cli", "sf"),
+    ("@graphprotocol/graph-cli", "graph"),
+    ("@apollo/rover", "rover"),
+    ("@hubspot/cli", "hs"),
+    ("@forge/cli", "forge"),
+    ("@aws-amplify/cli", "amplify"),
+    ("@aws-amplify/backend-cli", "ampx"),
+    ("@lerna-lite/cli", "lerna"),
+    ("@semantic-release/cli", "semantic-release"),
+    ("@qiwi/multi-semantic-release", "semantic-release"),
+    ("@anolilab/multi-semantic-release", "semantic-release"),
+    ("@jsdevtools/npm-publish", "npm-publish"),
+    ("@electron-forge/cli", "electron-forge"),
+    ("@balena/cli", "balena"),
+    ("multi-semantic-release", "semantic-release"),
+    ("semantic-release-monorepo", "semantic-release"),
+    ("firebase-tools", "firebase"),
+    ("netlify-cli", "netlify"),
+    ("aws-cdk", "cdk"),
+    ("cdktf-cli", "cdktf"),
+    ("eas-cli", "eas"),
+    ("sfdx-cli", "sfdx"),
+    ("balena-cli", "balena"),
+    ("chrome-webstore-upload-cli", "chrome-webstore-upload"),
+    ("zapier-platform-cli", "zapier"),
+    ("storybook-to-ghpages", "gh-pages"),
+    ("ossutil64", "ossutil"),
+    ("terraform-bin", "terraform"),
+    ("helm3", "helm"),
+];
+
+/// The program that a word starts: without its path, and for a package (`@changesets/cli@2`,
+/// `vercel@latest`) the name that its program has.
+pub(super) fn program(word: &str) -> &str {
+    let plain = match word.rfind('@') {
+        Some(at) if at > 0 && !word.contains('$') => word.get(..at).unwrap_or(word),
+        _ => word,
+    };
+    let whole = PACKAGES.iter().find(|(package, _)| *package == plain);
+    let short = plain.rsplit('/').next().unwrap_or(plain);
+    whole
+        .or_else(|| PACKAGES.iter().find(|(package, _)| *package == short))
+        .map_or(short, |(_, name)| name)
+}
+
+/// Programs and first words that put something into a registry or store.
+pub(super) const PUBLISHES: &[(&str, &[&str])] = &[
+    ("beachball", &["publish"]),
+    ("shipjs", &["trigger"]),
+    ("npm-publish", &[]),
+    ("gcloud", &["artifacts", "docker", "images", "copy"]),
+    ("gcloud", &["artifacts", "docker", "tags", "add"]),
+    ("gcloud", &["artifacts", "generic", "upload"]),
+    ("gcloud", &["container", "images", "add-tag"]),
+    ("aws", &["ecr", "put-image"]),
+    ("aws", &["ecr-public", "put-image"]),
+    ("aws", &["codeartifact", "publish-package-version"]),
+    ("az", &["bicep", "publish"]),
+    ("az", &["artifacts", "universal", "publish"]),
+    ("helm", &["s3", "push"]),
+    ("helm", &["gcs", "push"]),
+    ("vagrant", &["cloud", "publish"]),
+    ("cosign", &["copy"]),
+    ("img", &["push"]),
+    ("imgpkg", &["push"]),
+    ("imgpkg", &["copy"]),
+    ("pants", &["publish"]),
+    ("wash", &["push"]),
+    ("rye", &["publish"]),
+    ("rattler-build", &["upload"]),
+    ("anaconda-client", &["upload"]),
+    ("gem", &["release"]),
+    ("boot", &["push"]),
+    ("lein", &["release"]),
+    ("gleam", &["publish"]),
+    ("shorebird", &["release"]),
+    ("shorebird", &["patch"]),
+    ("app-store-connect", &["publish"]),
+    ("google-play", &["bundles", "publish"]),
+    ("pod", &["repo", "push"]),
+    ("swift", &["package-registry", "publish"]),
+    ("opam-publish", &[]),
+    ("dune-release", &[]),
+    ("cpan-upload", &[]),
+    ("dzil", &["release"]),
+    ("svn", &["commit"]),
+    ("svn", &["ci"]),
+    ("flat-manager-client", &["push"]),
+    ("osc", &["commit"]),
+    ("debrelease", &[]),
+    ("debsign", &["--upload"]),
+    ("reprepro", &["includedeb"]),
+    ("aptly", &["publish"]),
+    ("jf", &["docker", "push"]),
+    ("jf", &["docker-push"]),
+    ("jf", &["npm", "publish"]),
+    ("aurpublish", &[]),
+    ("brew", &["pr-upload"]),
+    ("brew", &["pr-publish"]),
+    ("tea", &["packages", "publish"]),
+    ("sf", &["package", "version", "promote"]),
+    ("zapier", &["push"]),
+    ("zapier", &["promote"]),
+    ("wxt", &["submit"]),
+    ("publish-browser-extension", &[]),
+    ("publish-extension", &[]),
+    ("web-ext-submit", &[]),
+    ("cws-publish", &[]),
+    ("electron-forge", &["publish"]),
+    ("mcp-publisher", &["publish"]),
+    ("smithery", &["deploy"]),
+    ("ollama", &["push"]),
+    ("mlem", &["deploy"]),
+    ("goldsky", &["subgraph", "deploy"]),
+    ("graph", &["deploy"]),
+    ("clawhub", &["publish"]),
+    ("typst", &["publish"]),
+    ("pkgx", &["publish"]),
+    ("hab", &["pkg", "upload"]),
+    ("ansible-galaxy", &["collection", "publish"]),
+    ("ansible-galaxy", &["role", "import"]),
+    ("knife", &["supermarket", "share"]),
+    ("puppet", &["module", "publish"]),
+    ("pdk", &["release"]),
+    ("terraform-registry", &["publish"]),
+    ("stow", &["publish"]),
+    ("wapm", &["publish"]),
+    ("apm", &["publish"]),
+    ("spago", &["publish"]),
+    ("pulp", &["publish"]),
+    ("psc-publish", &[]),
+    ("quicklisp", &["publish"]),
+    ("raco", &["pkg", "update"]),
+    ("fez", &["upload"]),
+    ("mint", &["publish"]),
+    ("scarb", &["publish"]),
+    ("forc", &["publish"]),
+    ("aptos", &["move", "publish"]),
+    ("sui", &["client", "publish"]),
+];
+
+/// Programs and first words that make something run or be served.
+pub(super) const DEPLOYS: &[(&str, &[&str])] = &[
+    ("ko", &["apply"]),
+    ("ampx", &["pipeline-deploy"]),
+    ("eas", &["deploy"]),
+    ("aws", &["sagemaker", "update-endpoint"]),
+    ("aws", &["opsworks", "create-deployment"]),
+    ("aws", &["codebuild", "start-build"]),
+    ("aws", &["serverlessrepo", "put-policy"]),
+    ("sam", &["sync"]),
+    ("gcloud", &["builds", "triggers", "run"]),
+    ("gcloud", &["compute", "ssh"]),
+    ("gcloud", &["compute", "scp"]),
+    (
+        "gcloud",
+        &["compute", "instance-groups", "managed", "rolling-action"],
+    ),
+    ("gcloud", &["infra-manager", "deployments", "apply"]),
+    ("gcloud", &["api-gateway", "api-configs", "create"]),
+    ("az", &["vm", "run-command", "invoke"]),
+    ("az", &["vmss", "update"]),
+    ("az", &["webapp", "restart"]),
+    ("az", &["ml", "online-deployment"]),
+    ("az", &["apim", "api", "import"]),
+    ("kluctl", &["deploy"]),
+    ("helmwave", &["up"]),
+    ("timoni", &["apply"]),
+    ("timoni", &["bundle", "apply"]),
+    ("terragrunt", &["apply-all"]),
+    ("terragrunt", &["run-all", "apply"]),
+    ("spacectl", &["stack", "deploy"]),
+    ("colmena", &["apply"]),
+    ("deploy-rs", &[]),
+    ("morph", &["deploy"]),
+    ("nixops", &["deploy"]),
+    ("nixos-rebuild", &["switch"]),
+    ("doctl", &["compute", "ssh"]),
+    ("scw", &["function", "deploy"]),
+    ("scw", &["function", "function", "deploy"]),
+    ("koyeb", &["deploy"]),
+    ("koyeb", &["services", "redeploy"]),
+    ("koyeb", &["services", "update"]),
+    ("zeabur", &["deploy"]),
+    ("deno", &["deploy"]),
+    ("neocities", &["push"]),
+    ("b2", &["sync"]),
+    ("b2", &["upload-file"]),
+    ("b2", &["file", "upload"]),
+    ("azcopy", &["copy"]),
+    ("azcopy", &["sync"]),
+    ("ossutil", &["cp"]),
+    ("ossutil", &["sync"]),
+    ("coscli", &["sync"]),
+    ("coscli", &["cp"]),
+    ("coscmd", &["upload"]),
+    ("obsutil", &["sync"]),
+    ("obsutil", &["cp"]),
+    ("qshell", &["qupload"]),
+    ("tccli", &["scf"]),
+    ("s", &["deploy"]),
+    ("fun", &["deploy"]),
+    ("ibmcloud", &["fn", "deploy"]),
+    ("ibmcloud", &["code-engine", "application", "update"]),
+    ("bx", &["cf", "push"]),
+    ("drush", &["deploy"]),
+    ("magento-cloud", &["environment:push"]),
+    ("terminus", &["build:env:push"]),
+    ("acli", &["push:code"]),
+    ("s3_website", &["push"]),
+    ("sanity", &["deploy"]),
+    ("sanity", &["graphql", "deploy"]),
+    ("beam", &["deploy"]),
+    ("cerebrium", &["deploy"]),
+    ("gradio", &["deploy"]),
+    ("prefect", &["deploy"]),
+    ("prefect", &["deployment", "apply"]),
+    ("dagster-cloud", &["serverless", "deploy"]),
+    ("dagster-cloud", &["ci", "deploy"]),
+    ("astro", &["deploy"]),
+    ("snow", &["app", "deploy"]),
+    ("snow", &["streamlit", "deploy"]),
+    ("slack", &["deploy"]),
+    ("twilio", &["serverless:deploy"]),
+    ("hs", &["project", "upload"]),
+    ("hs", &["project", "deploy"]),
+    ("hs", &["upload"]),
+    ("solana", &["program", "deploy"]),
+    ("anchor", &["deploy"]),
+    ("starkli", &["deploy"]),
+    ("near", &["deploy"]),
+    ("balena", &["push"]),
+    ("balena", &["deploy"]),
+    ("particle", &["flash"]),
+    ("msdeploy", &[]),
+    ("web-deploy", &[]),
+    ("dotnet", &["lambda", "deploy-function"]),
+    ("dotnet", &["lambda", "deploy-serverless"]),
+    ("dotnet", &["eb", "deploy-environment"]),
+    ("dotnet", &["ecs", "deploy-service"]),
+    ("cgc", &["deploy"]),
+    ("convox", &["deploy"]),
+    ("porter", &["apply"]),
+    ("porter", &["update"]),
+    ("qovery", &["application", "deploy"]),
+    ("qovery", &["service", "deploy"]),
+    ("humctl", &["deploy"]),
+    ("score-humanitec", &["delta"]),
+    ("nais", &["deploy"]),
+    ("appctl", &["deploy"]),
+    ("tsuru", &["app", "deploy"]),
+    ("tsuru", &["app-deploy"]),
+    ("dokploy", &["app", "deploy"]),
+    ("coolify", &["deploy"]),
+    ("sliplane", &["deploy"]),
+    ("edgio", &["deploy"]),
+    ("layer0", &["deploy"]),
+    ("fastly", &["compute", "publish"]),
+    ("fastly", &["compute", "deploy"]),
+    ("akamai", &["edgeworkers", "activate"]),
+    ("cloudcannon", &["deploy"]),
+    ("gitlab-pages", &["deploy"]),
+    ("rsync-deploy", &[]),
+    ("dploy", &[]),
+    ("git-ftp", &["push"]),
+    ("shipit", &["production", "deploy"]),
+    ("rocketeer", &["deploy"]),
+    ("mage", &["deploy"]),
+    ("phploy", &[]),
+    ("ftp-deploy", &[]),
+    ("crossplane", &["apply"]),
+    ("nerdctl", &["compose", "up"]),
+];
+
+/// Commands whose options, target or body say what they do.
+pub(super) fn acts(name: &str, plain: &[&str], command: &Command) -> Vec<Act> {
+    let what = || shorten(&command.text());
+    let publish = || vec![Act::publish(what())];
+    let deploy = || vec![Act::deploy(what())];
+    let release = |draft: Option<&str>| {
+        let op = Op::Release {
+            draft: draft.map(str::to_owned),
+            tag: None,
+        };
+        vec![Act::new(op, what(), Token::Env(API_ENV))]
+    };
+    let push = |target: Target| vec![Act::new(Op::Push(target), what(), Token::Git)];
+    match (name, plain) {
+        // An engine elsewhere.
+        ("docker" | "podman", list) if is_remote(command) && starts(list) => deploy(),
+        ("depot", ["build" | "bake", ..]) if command.has("--push") => publish(),
+        ("earthly", _) if command.has("--push") => publish(),
+        ("executor" | "kaniko", _)
+            if command.option(&["--destination", "-d"]).is_some() && !command.has("--no-push") =>
+        {
+            vec![Act::publish(what()).benign_if(
+                is_of_pull_request(command),
+                "an image of a pull request is a preview",
+            )]
+        }
+        ("buck2" | "buck" | "please" | "plz", ["run", target, ..]) => {
+            let last = target.rsplit([':', '/']).next().unwrap_or_default();
+            match last {
+                _ if last.contains("publish") || last.ends_with("push") => publish(),
+                _ if last.contains("deploy") => deploy(),
+                _ => Vec::new(),
+            }
+        }
+        ("dagger", ["call", function, ..]) => match *function {
+            name if name.contains("publish") || name.contains("push") => publish(),
+            name if name.contains("deploy") => deploy(),
+            name if name.contains("release") => release(None),
+            _ => Vec::new(),
+        },
+        ("mvn" | "mvnw", list) => list.iter().flat_map(|goal| maven(goal, command)).collect(),
+        ("gradle" | "gradlew", list) => {
+            let task = |goal: &&str| goal.rsplit(':').next().unwrap_or(goal).to_owned();
+            match list.iter().map(task).find(|task| is_gradle_act(task)) {
+                Some(task) if task == "githubRelease" => release(None),
+                Some(task) if task == "gitPublishPush" => push(Target::Branch("gh-pages".into())),
+                Some(task) if task == "release" => push(Target::CurrentAndTags),
+                Some(task) if task == "bootBuildImage" => command
+                    .has("--publishImage")
+                    .then(publish)
+                    .unwrap_or_default(),
+                Some(task) if task.to_ascii_lowercase().contains("deploy") => deploy(),
+                Some(_) => publish(),
+                None => Vec::new(),
+            }
+        }
+        ("sbt", list) => {
+            let has = |marks: &[&str]| {
+                list.iter()
+                    .any(|word| marks.iter().any(|mark| word.contains(mark)))
+            };
+            if has(&[
+                "sonatypeBundleRelease",
+                "sonatypeRelease",
+                "docker:publish",
+                "Docker/publish",
+            ]) && !has(&["publishLocal"])
+            {
+                publish()
+            } else if has(&["ghpagesPushSite"]) {
+                push(Target::Branch("gh-pages".into()))
+            } else if has(&["release with-defaults", "release release-version"]) {
+                let mut acts = publish();
+                acts.extend(push(Target::CurrentAndTags));
+                acts
+            } else {
+                Vec::new()
+            }
+        }
+        ("mill" | "millw", list)
+            if list.iter().any(|word| {
+                word.contains("publishAll")
+                    || word.ends_with(".publish")
+                    || word.ends_with("/publish")
+            }) =>
+        {
+            publish()
+        }
+        ("clojure" | "clj", _)
+            if command.words.iter().any(|word| {
+                (word.starts_with("-X") || word.starts_with("-T")) && word.ends_with(":deploy")
+            }) =>
+        {
+            publish()
+        }
+        ("dotnet", ["publish", ..]) if command.text().contains("PublishProfile=") => deploy(),
+        ("dotnet", ["publish", ..])
+            if command.text().contains("PublishContainer")
+                && command.text().contains("ContainerRegistry") =>
+        {
+            publish()
+        }
+        ("wingetcreate", _) if command.has("--submit") || command.has("-s") => publish(),
+        ("melos", ["publish", ..]) if command.has("--no-dry-run") => publish(),
+        ("fastlane", list) => {
+            let uploads = |word: &&str| {
+                word.starts_with("upload_to_")
+                    || matches!(
+                        *word,
+                        "pilot"
+                            | "deliver"
+                            | "supply"
+                            | "internal"
+                            | "alpha"
+                            | "production"
+                            | "testflight"
+                            | "playstore"
+                            | "appstore"
+                    )
+            };
+            if list.iter().any(uploads) {
+                publish()
+            } else {
+                Vec::new()
+            }
+        }
+        ("Rscript" | "R" | "r", _) => {
+            let text = command.text();
+            let has = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
+            if has(&["deployApp(", "deployDoc(", "deploySite("]) {
+                deploy()
+            } else if has(&["deploy_to_branch(", "deploy_site_github(", "gh_pages("]) {
+                push(Target::Branch("gh-pages".into()))
+            } else {
+                Vec::new()
+            }
+        }
+        ("php", [path, "deploy", ..]) if path.ends_with("/dep") || *path == "dep" => deploy(),
+        ("nix", ["run", target, ..])
+            if target.contains("deploy-rs") || target.ends_with("#deploy") =>
+        {
+            deploy()
+        }
+        ("deploy", [target, ..]) if target.starts_with(".#") || *target == "." => deploy(),
+        ("brew", ["pr-pull", ..]) => push(Target::Current),
+        ("tbump", _)
+            if (command.has("--non-interactive") || command.has("--no-interactive"))
+                && !command.has("--no-push") =>
+        {
+            push(Target::CurrentAndTags)
+        }
+        ("jreleaser" | "jreleaser-cli", ["release", ..]) => release(None),
+        ("electron-builder" | "build", _)
+            if name == "electron-builder"
+                && matches!(
+                    command.option(&["--publish", "-p"]),
+                    Some("always" | "onTag" | "onTagOrDraft")
+                ) =>
+        {
+            // It leaves a draft unless its configuration says more.
+            release(Some("true"))
+        }
+        ("cci", ["flow", "run", flow, ..]) if flow.contains("release") => publish(),
+        ("forge", ["script", ..]) if command.has("--broadcast") => deploy(),
+        ("hardhat", ["deploy" | "ignition", ..]) | ("truffle", ["migrate" | "deploy", ..]) => {
+            match command.option(&["--network"]) {
+                None | Some("localhost" | "hardhat" | "development" | "ganache") => Vec::new(),
+                Some(_) => deploy(),
+            }
+        }
+        ("hardhat", ["run", script, ..]) if script.contains("deploy") => {
+            match command.option(&["--network"]) {
+                None | Some("localhost" | "hardhat") => Vec::new(),
+                Some(_) => deploy(),
+            }
+        }
+        ("curl", _) => upload(command),
+        _ => Vec::new(),
+    }
+}
+
+fn is_remote(command: &Command) -> bool {
+    // What stands behind the subcommand is another program's.
+    let compose = command.words.get(1).is_some_and(|word| word == "compose");
+    let first = if compose { 2 } else { 1 };
+    let own = command.words.iter().skip(first).take(2);
+    let own = Command {
+        words: own.cloned().collect(),
+        ..Command::default()
+    };
+    own.option(&["-H", "--host", "--context", "-c"])
+        .is_some_and(|place| !matches!(place, "default") && !place.starts_with("unix:"))
+        || command
+            .env
+            .iter()
+            .any(|(name, value)| name == "DOCKER_HOST" && value.starts_with("ssh:"))
+}
+
+/// Whether an image's tag is that of a pull request.
+pub(super) fn is_of_pull_request(command: &Command) -> bool {
+    let text = command.text();
+    [
+        "CI_MERGE_REQUEST",
+        "github.event.number",
+        "github.event.pull_request.number",
+        "SYSTEM_PULLREQUEST",
+        "CHANGE_ID",
+    ]
+    .iter()
+    .any(|mark| text.contains(mark))
+}
+
+fn starts(list: &[&str]) -> bool {
+    list.iter().any(|word| {
+        matches!(
+            *word,
+            "up" | "run" | "restart" | "pull" | "stack" | "service"
+        )
+    }) && !list.contains(&"build")
+}
+
+/// A goal of a plugin.
+fn maven(goal: &str, command: &Command) -> Vec<Act> {
+    let what = shorten(&command.text());
+    let Some((plugin, goal)) = goal.rsplit_once(':') else {
+        return match goal {
+            "site-deploy" => vec![Act::deploy(what)],
+            _ => Vec::new(),
+        };
+    };
+    let publishes = plugin.contains("jib") && goal == "build" && plugin != "jib"
+        || plugin.contains("docker") && goal == "push"
+        || plugin.contains("dockerfile") && goal == "push"
+        || plugin.contains("spring-boot")
+            && goal == "build-image"
+            && command.text().contains("build-image.publish=true");
+    let deploys = goal == "deploy" && plugin != "deploy" && !plugin.contains("maven-deploy")
+        || goal == "redeploy"
+        || plugin.contains("scm-publish") && goal == "publish-scm";
+    if publishes {
+        vec![Act::publish(what)]
+    } else if deploys {
+        vec![Act::deploy(what)]
+    } else {
+        Vec::new()
+    }
+}
+
+fn is_gradle_act(task: &str) -> bool {
+    matches!(
+        task,
+        "bintrayUpload"
+            | "githubRelease"
+            | "gitPublishPush"
+            | "modrinth"
+            | "curseforge"
+            | "bootBuildImage"
+            | "release"
+            | "deploy"
+            | "appengineDeploy"
+            | "azureWebAppDeploy"
+            | "azureFunctionsDeploy"
+            | "uploadToPlayStore"
+            | "promoteArtifact"
+            | "dockerPushImage"
+    ) || task.starts_with("appDistributionUpload")
+}
+
+/// A file that `curl` puts somewhere with a credential.
+fn upload(command: &Command) -> Vec<Act> {
+    let puts = command
+        .words
+        .iter()
+        .any(|word| matches!(word.as_str(), "-T" | "--upload-file"));
+    let text = command.text();
+    let signs = ["-u", "--user", "--netrc", "-n"]
+        .iter()
+        .any(|flag| command.has(flag))
+        || text.contains("Authorization")
+        || text.contains("X-JFrog")
+        || text.contains("PRIVATE-TOKEN")
+        || text.contains("JOB-TOKEN");
+    let chat = [
+        "transfer.sh",
+        "codecov",
+        "file.io",
+        "localhost",
+        "0x0.st",
+        "uploads.github.com",
+    ]
+    .iter()
+    .any(|place| text.contains(place));
+    if !puts || chat {
+        return Vec::new();
+    }
+    if text.contains("ftp://") || text.contains("ftps://") || text.contains("sftp://") {
+        vec![Act::deploy(shorten(&text))]
+    } else if signs {
+        vec![Act::publish(shorten(&text))]
+    } else {
+        Vec::new()
+    }
+}
