@@ -430,23 +430,25 @@ fn what_disagrees_or_is_not_understood_is_refused_with_words_and_told_to_the_led
              this is not a valid request target\nnobody here\n"
         )
     );
-    let told: Vec<&str> = asked.iter().map(String::as_str).collect();
+    // A connection that is closed without a word is told of by itself, beside the next one.
+    let mut told: Vec<&str> = asked.iter().map(String::as_str).collect();
+    told.sort_unstable();
     assert_eq!(
         told,
         [
-            "POST /gateway/v1/refused a.example:443 host-mismatch",
-            "POST /gateway/v1/refused a.example:443 host-mismatch",
             "POST /gateway/v1/refused 1.2.3.4:443 host-mismatch",
-            "POST /gateway/v1/refused b.example:443 host-mismatch",
-            "POST /gateway/v1/refused a.example:80 host-mismatch",
+            "POST /gateway/v1/refused a.example:22 not-understood",
+            "POST /gateway/v1/refused a.example:443 host-mismatch",
+            "POST /gateway/v1/refused a.example:443 host-mismatch",
             "POST /gateway/v1/refused a.example:443 host-mismatch",
             "POST /gateway/v1/refused a.example:443 not-understood",
+            "POST /gateway/v1/refused a.example:80 host-mismatch",
+            "POST /gateway/v1/refused a.example:80 malformed-request-target",
             "POST /gateway/v1/refused a.example:80 not-understood",
-            "POST /gateway/v1/refused a.example:22 not-understood",
+            "POST /gateway/v1/refused b.example:443 host-mismatch",
             "POST /gateway/v1/refused b.example:5432 not-understood",
             "POST /gateway/v1/refused b.example:6379 not-understood",
             "POST /gateway/v1/refused b.example:9999 not-understood",
-            "POST /gateway/v1/refused a.example:80 malformed-request-target",
         ]
     );
 }
