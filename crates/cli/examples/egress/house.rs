@@ -197,10 +197,9 @@ impl House {
         host: u16,
         connections: usize,
     ) -> Outcome<Killed> {
+        let log = fs::File::create(self.root.join(format!("probe-{probe}.log")))?;
         let mut run = self.run_command(&format!("probe-{probe}"), host, connections, 60)?;
-        Ok(Killed(
-            run.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?,
-        ))
+        Ok(Killed(run.stdout(Stdio::null()).stderr(log).spawn()?))
     }
 
     /// Trips a probe's breaker: when it was asked for, and when the ledger says that it was.

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use super::NAME;
 use super::common::Outcome;
 use super::house::House;
-use super::load::{Asks, Figures, at, now_ms, one_by_one, over_and_over, request, total};
+use super::load::{Asks, Figures, at, now_ms, one_by_one, request};
+use super::many;
 
 const PATH: &str = "/gateway/v1/egress";
 
@@ -100,12 +101,8 @@ impl Run {
         let (cold_ms, mut times) = one_by_one(address, serial, self.requests())?;
         times.sort_by(f64::total_cmp);
         let begin = Instant::now();
-        let until = begin + time;
-        let threads = (0..connections).map(|_| {
-            let requests = self.requests();
-            std::thread::spawn(move || over_and_over(address, requests, until))
-        });
-        let requests = total(threads.collect())?;
+        let asks = (0..connections).map(|_| self.requests()).collect();
+        let requests = many::over_and_over(address, asks, begin + time)?;
         let figures = Figures {
             rate: requests as f64 / begin.elapsed().as_secs_f64(),
             cold_ms,

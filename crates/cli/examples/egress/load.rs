@@ -1,15 +1,14 @@
-//! The load, the host that answers it, and the figures.
+//! The load, and the figures.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::common::Outcome;
+use super::many;
 
 /// How long anything may take to begin.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where requests go, and what they are.
 pub(crate) struct Way {
@@ -81,15 +80,9 @@ pub(crate) fn measure(
 ) -> Outcome<Figures> {
     let (cold_ms, mut times) = one_by_one(way.address, serial, way.request.clone())?;
     times.sort_by(f64::total_cmp);
-    let until = Instant::now() + time;
     let begin = Instant::now();
-    let threads: Vec<_> = (0..connections)
-        .map(|_| {
-            let (address, text) = (way.address, way.request.clone());
-            std::thread::spawn(move || over_and_over(address, text, until))
-        })
-        .collect();
-    let requests = total(threads)?;
+    let asks = vec![way.request.clone(); connections];
+    let requests = many::over_and_over(way.address, asks, begin + time)?;
     Ok(Figures {
         rate: requests as f64 / begin.elapsed().as_secs_f64(),
         cold_ms,
@@ -97,14 +90,6 @@ pub(crate) fn measure(
         p99_ms: at(&times, 99),
         requests: requests + serial as u64 + 1,
     })
-}
-
-pub(crate) fn total(threads: Vec<std::thread::JoinHandle<Result<u64, String>>>) -> Outcome<u64> {
-    let mut requests = 0;
-    for thread in threads {
-        requests += thread.join().map_err(|_| "a thread of the load broke")??;
-    }
-    Ok(requests)
 }
 
 /// The time to the first byte of the first request in milliseconds, and those of further ones.
@@ -144,26 +129,6 @@ impl Asks for String {
     fn next(&mut self, _first: bool) -> Outcome<String> {
         Ok(self.clone())
     }
-}
-
-/// Asks until the time is over.
-pub(crate) fn over_and_over(
-    address: SocketAddr,
-    mut asks: impl Asks,
-    until: Instant,
-) -> Result<u64, String> {
-    let mut ask = || -> Outcome<u64> {
-        let mut connection = Connection::open(address)?;
-        let mut count = 0;
-        while Instant::now() < until {
-            let text = asks.next(connection.fresh)?;
-            let head = connection.ask(&text)?;
-            asks.answered(&head)?;
-            count += 1;
-        }
-        Ok(count)
-    };
-    ask().map_err(|error| error.to_string())
 }
 
 pub(crate) fn at(sorted: &[f64], percent: usize) -> f64 {
@@ -242,14 +207,14 @@ impl Connection {
 }
 
 /// An answer that is all here.
-struct Answer {
-    head: String,
+pub(crate) struct Answer {
+    pub(crate) head: String,
     /// Its connection ends with it.
-    closes: bool,
+    pub(crate) closes: bool,
 }
 
 /// The answer, if it is all here. `ended`: nothing more comes.
-fn whole(seen: &[u8], ended: bool) -> Outcome<Option<Answer>> {
+pub(crate) fn whole(seen: &[u8], ended: bool) -> Outcome<Option<Answer>> {
     let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
         return if ended {
             Err("the connection ended before an answer".into())
@@ -277,64 +242,6 @@ fn whole(seen: &[u8], ended: bool) -> Outcome<Option<Answer>> {
         None => (ended, true),
     };
     Ok(here.then_some(Answer { head, closes }))
-}
-
-/// Answers every request alike, and notes when the last one came.
-pub(crate) struct Host {
-    pub(crate) port: u16,
-    seen: Arc<AtomicU64>,
-    last_ms: Arc<AtomicI64>,
-}
-
-impl Host {
-    pub(crate) fn start() -> Outcome<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let host = Self {
-            port: listener.local_addr()?.port(),
-            seen: Arc::default(),
-            last_ms: Arc::default(),
-        };
-        let (seen, last_ms) = (Arc::clone(&host.seen), Arc::clone(&host.last_ms));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (seen, last_ms) = (Arc::clone(&seen), Arc::clone(&last_ms));
-                std::thread::spawn(move || answer(stream, &seen, &last_ms));
-            }
-        });
-        Ok(host)
-    }
-
-    pub(crate) fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn last_ms(&self) -> i64 {
-        self.last_ms.load(Ordering::Relaxed)
-    }
-}
-
-fn answer(mut stream: TcpStream, seen: &AtomicU64, last_ms: &AtomicI64) {
-    const TEXT: &[u8] =
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nfine\n";
-    let _ = stream.set_nodelay(true);
-    let mut buffer = [0; 4096];
-    let mut filled = 0;
-    while let Ok(count @ 1..) = stream.read(buffer.get_mut(filled..).unwrap_or_default()) {
-        filled += count;
-        if !buffer
-            .get(..filled)
-            .unwrap_or_default()
-            .ends_with(b"\r\n\r\n")
-        {
-            continue;
-        }
-        filled = 0;
-        seen.fetch_add(1, Ordering::Relaxed);
-        last_ms.fetch_max(now_ms(), Ordering::Relaxed);
-        if stream.write_all(TEXT).is_err() {
-            return;
-        }
-    }
 }
 
 /// Milliseconds since 1970, as the ledger tells times.

@@ -11,7 +11,9 @@
 //! | sandbox | the whole way: the load runs inside a sandbox and knows of no proxy |
 //!
 //! Load, host, launcher, server and proxy share the machine's cores, so beside the rate stands the
-//! processor time of the server for each request. All requests are small and answered at once: the
+//! processor time of the server for each request. Load and host are a thread each that waits for all
+//! of its connections at once, as load generators do: one thread for each connection would have the
+//! server pay for waking it with every answer. All requests are small and answered at once: the
 //! figures are those of the way, not of the hosts. As root, for the sandbox.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -20,12 +22,14 @@ mod common;
 mod house;
 mod launcher;
 mod load;
+mod many;
 
 use std::time::Duration;
 
 use common::Outcome;
 use house::House;
-use load::{Figures, Host, Way};
+use load::{Figures, Way};
+use many::Host;
 
 /// A name that leads to the host of this benchmark.
 const NAME: &str = "bench.test";
