@@ -213,18 +213,9 @@ pub(crate) fn announce_trailers(headers: &mut HeaderMap) {
 
 /// What passes of the trailers of an answer.
 pub(crate) fn passing_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    let others: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| {
-            !GRPC_TRAILERS
-                .split(", ")
-                .any(|known| known == name.as_str())
-        })
-        .cloned()
-        .collect();
-    for name in others {
-        trailers.remove(name);
-    }
+    remove_all(&mut trailers, |name| {
+        !GRPC_TRAILERS.split(", ").any(|known| known == name)
+    });
     trailers
 }
 
@@ -242,23 +233,14 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(*name);
-    }
+    remove_all(headers, |name| HOP_BY_HOP.contains(&name));
 }
 
-/// Removes all that says who calls.
-pub(crate) fn strip_posing(headers: &mut HeaderMap) {
-    for name in POSING {
-        headers.remove(*name);
-    }
+/// Removes every field whose name is to go.
+fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     let listed: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| {
-            POSING_PREFIXES
-                .iter()
-                .any(|prefix| name.as_str().starts_with(prefix))
-        })
+        .filter(|name| goes(name.as_str()))
         .cloned()
         .collect();
     for name in listed {
@@ -266,36 +248,31 @@ pub(crate) fn strip_posing(headers: &mut HeaderMap) {
     }
 }
 
-/// As [`strip_posing`], for a model endpoint: every credential, since there only ours is meant.
+/// Whether a field says who calls.
+fn poses(name: &str) -> bool {
+    POSING.contains(&name)
+        || POSING_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// Removes all that says who calls, and for a model endpoint every credential, since there only ours
+/// is meant.
 pub(crate) fn strip_for_model(headers: &mut HeaderMap) {
-    strip_posing(headers);
-    let listed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| names_credential(name.as_str()))
-        .cloned()
-        .collect();
-    for name in listed {
-        headers.remove(name);
-    }
+    remove_all(headers, |name| poses(name) || names_credential(name));
 }
 
-/// As [`strip_posing`], for a named host: where a page came from is its affair.
+/// Removes all that says who calls, for a named host: where a page came from is its affair.
 pub(crate) fn strip_for_host(headers: &mut HeaderMap) {
-    let (origin, referer) = (headers.remove("origin"), headers.remove("referer"));
-    strip_posing(headers);
-    for (name, value) in [("origin", origin), ("referer", referer)] {
-        if let Some(value) = value {
-            headers.insert(name, value);
-        }
-    }
+    remove_all(headers, |name| {
+        poses(name) && !matches!(name, "origin" | "referer")
+    });
 }
 
 /// Makes an answer's headers fit for the inside. The length is written anew by our side.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip_hop(headers);
-    for name in ANSWER_DROPPED {
-        headers.remove(*name);
-    }
+    remove_all(headers, |name| ANSWER_DROPPED.contains(&name));
 }
 
 #[cfg(test)]
@@ -396,7 +373,7 @@ mod tests {
         headers.insert("host", "a".parse().unwrap());
         headers.insert("accept", "b".parse().unwrap());
         strip_hop(&mut headers);
-        strip_posing(&mut headers);
+        strip_for_model(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);

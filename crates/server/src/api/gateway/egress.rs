@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use portcullis_checks::outgoing;
 use portcullis_flow::run::TAINT_MAX_LABELS;
@@ -29,12 +29,12 @@ use crate::facts;
 use crate::worker;
 
 /// Headers between launcher and server that go no further.
-const OURS: [&str; 5] = [
-    "authorization",
-    "dpop",
-    "portcullis-target",
-    "portcullis-target-authorization",
-    "portcullis-refusal",
+const OURS: [HeaderName; 5] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("dpop"),
+    HeaderName::from_static("portcullis-target"),
+    HeaderName::from_static("portcullis-target-authorization"),
+    HeaderName::from_static("portcullis-refusal"),
 ];
 /// What a launcher refuses by itself and may have recorded.
 const LAUNCHER_CODES: [&str; 5] = [
