@@ -19,8 +19,9 @@ use portcullis_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::entities::Ends;
 use crate::inventory::mismatch;
-use crate::state::{State, change_in, find};
+use crate::state::{State, edit_in, find};
 
 /// How long a request waits, in milliseconds (7 days): older content is looked at anew.
 pub const REQUEST_LIFE_MS: u64 = 7 * 24 * 3_600 * 1_000;
@@ -108,6 +109,12 @@ pub struct Tally {
     pub key_class: Option<KeyClass>,
     /// Whether any of them approved own work.
     pub self_approved: bool,
+}
+
+impl Ends for Request {
+    fn is_over(&self) -> bool {
+        self.status != Status::Open
+    }
 }
 
 impl Request {
@@ -260,7 +267,7 @@ pub(crate) fn require_satisfied(
 
 /// Marks a request as used.
 pub(crate) fn use_up(state: &mut State, id: RequestId) -> Result<(), Refusal> {
-    change_in("request", &mut state.requests, &id, |request| {
+    edit_in("request", &mut state.requests, &id, |request| {
         request.status = Status::Used
     })
 }
@@ -481,13 +488,13 @@ pub(crate) fn given(state: &mut State, event: &Event, body: &ApprovalGiven) -> R
         expires_index: statement.expires_index,
         expires: statement.expires,
     };
-    change_in("request", &mut state.requests, &request.id, |request| {
+    edit_in("request", &mut state.requests, &request.id, |request| {
         request.approvals.push(counted)
     })?;
     let request = Arc::clone(find("request", &state.requests, &request.id)?);
     if request.satisfied_at.is_none() && satisfied(state, &request, event.time) {
         let at = event.index;
-        change_in("request", &mut state.requests, &request.id, |request| {
+        edit_in("request", &mut state.requests, &request.id, |request| {
             request.satisfied_at = Some(at);
         })?;
     }
@@ -570,7 +577,7 @@ fn close(state: &mut State, id: RequestId, status: Status) -> Result<(), Refusal
                 .received(&format!("{:?}", request.status)),
         );
     }
-    change_in("request", &mut state.requests, &id, |request| {
+    edit_in("request", &mut state.requests, &id, |request| {
         request.status = status
     })
 }

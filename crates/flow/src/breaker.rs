@@ -53,13 +53,12 @@ pub(crate) fn halt(
     // Whoever agreed to a reset did not know of this trip.
     let overtaken: Vec<_> = state
         .requests
-        .values()
+        .open()
         .filter(|request| {
-            request.status == approval::Status::Open
-                && request.subject
-                    == ApprovalSubject::BreakerReset {
-                        scope: scope.clone(),
-                    }
+            request.subject
+                == ApprovalSubject::BreakerReset {
+                    scope: scope.clone(),
+                }
         })
         .map(|request| request.id)
         .collect();

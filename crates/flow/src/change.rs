@@ -16,8 +16,9 @@ use portcullis_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{REQUEST_LIFE_MS, Request};
+use crate::entities::Ends;
 use crate::inventory::mismatch;
-use crate::state::{State, change_in, find};
+use crate::state::{State, edit_in, find};
 
 /// A change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,6 +88,12 @@ pub enum ChangeStatus {
     },
     /// It was withdrawn.
     Closed,
+}
+
+impl Ends for Change {
+    fn is_over(&self) -> bool {
+        self.status != ChangeStatus::Open
+    }
 }
 
 impl Change {
@@ -243,7 +250,7 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
         .next("fetch, rebase onto the branch and push again"));
     }
     if let Some(run) = body.run {
-        change_in("run", &mut state.runs, &run, |run| run.used.pushes += 1)?;
+        edit_in("run", &mut state.runs, &run, |run| run.used.pushes += 1)?;
     }
     let mut revision = Revision {
         number: 1,
@@ -323,7 +330,7 @@ pub(crate) fn pushed(state: &mut State, event: &Event, body: &ChangePushed) -> R
     revision.number = change.latest().number + 1;
     withdraw_open_request(state, id, "superseded")?;
     let party = body.party.clone();
-    change_in("change", &mut state.changes, &id, |change| {
+    edit_in("change", &mut state.changes, &id, |change| {
         change.revisions.push_back(Arc::new(revision));
         change.party.0.extend(party.0);
     })
@@ -494,20 +501,18 @@ pub(crate) fn edit_revision(
     number: u64,
     edit: impl FnOnce(&mut Revision) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let change = state
-        .changes
-        .get_mut(&id)
-        .ok_or_else(|| Refusal::not_found("change", id))?;
-    let change = Arc::make_mut(change);
-    let newest = change.latest().number;
-    match change.revisions.back_mut() {
-        Some(revision) if revision.number == number => edit(Arc::make_mut(revision)),
-        _ => Err(Refusal::conflict(
-            "revision-superseded",
-            format!("revision {number} of {id} was superseded"),
-        )
-        .expected(&format!("revision {newest}"))),
-    }
+    let edited = state.changes.edit(&id, |change| {
+        let newest = change.latest().number;
+        match change.revisions.back_mut() {
+            Some(revision) if revision.number == number => edit(Arc::make_mut(revision)),
+            _ => Err(Refusal::conflict(
+                "revision-superseded",
+                format!("revision {number} of {id} was superseded"),
+            )
+            .expected(&format!("revision {newest}"))),
+        }
+    });
+    edited.unwrap_or_else(|| Err(Refusal::not_found("change", id)))
 }
 
 /// A request about a change is for its newest revision, whose checks and tests are done.
@@ -596,13 +601,14 @@ pub fn evidence_digest(revision: &Revision) -> Option<Digest> {
 
 fn withdraw_open_request(state: &mut State, id: ChangeId, code: &str) -> Result<(), Refusal> {
     let request = find("change", &state.changes, &id)?.latest().request;
-    if let Some(request) = request
-        && let Some(open) = state.requests.get_mut(&request)
-        && open.status == crate::approval::Status::Open
-    {
-        Arc::make_mut(open).status = crate::approval::Status::Withdrawn {
-            code: code.to_owned(),
-        };
+    if let Some(request) = request {
+        state.requests.edit(&request, |request| {
+            if request.status == crate::approval::Status::Open {
+                request.status = crate::approval::Status::Withdrawn {
+                    code: code.to_owned(),
+                };
+            }
+        });
     }
     Ok(())
 }
@@ -621,7 +627,7 @@ pub(crate) fn closed(state: &mut State, event: &Event, body: &ChangeClosed) -> R
         ));
     }
     withdraw_open_request(state, body.change, "closed")?;
-    change_in("change", &mut state.changes, &body.change, |change| {
+    edit_in("change", &mut state.changes, &body.change, |change| {
         change.status = ChangeStatus::Closed;
     })
 }

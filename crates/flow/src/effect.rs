@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::{
     ChangeStatus, Segment, SegmentProof, landing_floor, subject_of as approval_subject,
 };
-use crate::state::{State, change_in, find};
+use crate::state::{State, change_in, edit_in, find};
 use crate::{approval, breaker, together};
 
 /// Most tries of one effect before it is an incident: a defect does not heal by repetition.
@@ -307,14 +307,14 @@ pub(crate) fn concluded(
             together::taken_back(state, event, *landing, outcome)
         }
         (Effect::StartRelease { release }, outcome) => {
-            change_in("release", &mut state.releases, release, |release| {
+            edit_in("release", &mut state.releases, release, |release| {
                 release.started = outcome == EffectOutcome::Done;
                 release.start_failed = outcome != EffectOutcome::Done;
             })
         }
         (Effect::SetTraffic { rollout, epoch, .. }, EffectOutcome::Done) => {
             let time = event.time;
-            change_in("rollout", &mut state.rollouts, rollout, |rollout| {
+            edit_in("rollout", &mut state.rollouts, rollout, |rollout| {
                 if rollout.epoch == *epoch {
                     rollout.applied = true;
                     rollout.step_since = time;
@@ -322,7 +322,7 @@ pub(crate) fn concluded(
             })
         }
         (Effect::StopRelease { release }, EffectOutcome::Done) => {
-            change_in("release", &mut state.releases, release, |release| {
+            edit_in("release", &mut state.releases, release, |release| {
                 release.started = false
             })
         }
@@ -359,7 +359,7 @@ impl Ended<'_> {
             commit: self.new.clone(),
             entry,
         };
-        change_in("change", &mut state.changes, &self.change, |change| {
+        edit_in("change", &mut state.changes, &self.change, |change| {
             change.status = landed
         })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use imbl::Vector;
 use portcullis_model::event::{
     ArtifactBuilt, JobClaimed, JobFinished, JobKind, JobOutcome, JobRequested,
 };
@@ -13,8 +14,9 @@ use portcullis_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::entities::Ends;
 use crate::inventory::mismatch;
-use crate::state::{State, change_in, find};
+use crate::state::{State, edit_in, find};
 
 /// How long a claimed job may take before its service counts as lost, in milliseconds (1 hour).
 pub const JOB_LIFE_MS: u64 = 3_600_000;
@@ -39,6 +41,18 @@ pub struct Job {
     pub change: Option<ChangeId>,
     /// Where it stands.
     pub status: JobStatus,
+    /// Which of its outputs are recorded as artifacts.
+    pub recorded: Vector<Output>,
+}
+
+impl Ends for Job {
+    /// A build is not over before all that it made is recorded.
+    fn is_over(&self) -> bool {
+        self.finished().is_some_and(|done| {
+            self.kind != JobKind::Build
+                || done.outputs.iter().all(|made| self.recorded.contains(made))
+        })
+    }
 }
 
 /// Where a job stands.
@@ -126,7 +140,12 @@ pub(crate) fn requested(
         configuration: body.configuration,
         change: body.change,
         status: JobStatus::Requested,
+        recorded: Vector::new(),
     };
+    if job.kind == JobKind::Build {
+        let built = (job.repository.clone(), job.commit.clone());
+        state.builds.insert(built);
+    }
     state.jobs.insert(job.id, Arc::new(job));
     Ok(())
 }
@@ -162,7 +181,7 @@ pub(crate) fn claimed(state: &mut State, event: &Event, body: &JobClaimed) -> Re
         ));
     }
     let since = event.time;
-    change_in("job", &mut state.jobs, &body.job, |job| {
+    edit_in("job", &mut state.jobs, &body.job, |job| {
         job.status = JobStatus::Claimed { service, since };
     })
 }
@@ -212,7 +231,7 @@ pub(crate) fn finished(
         }
     }
     let done = body.clone();
-    change_in("job", &mut state.jobs, &body.job, |job| {
+    edit_in("job", &mut state.jobs, &body.job, |job| {
         job.status = JobStatus::Finished(done)
     })
 }
@@ -239,11 +258,7 @@ pub(crate) fn artifact_built(
                 .received(&body.output.digest.to_string()),
         );
     }
-    if state
-        .artifacts
-        .values()
-        .any(|known| known.job == body.job && known.output == body.output)
-    {
+    if job.recorded.contains(&body.output) {
         return Err(Refusal::conflict(
             "artifact-known",
             "this artifact is recorded already",
@@ -258,5 +273,7 @@ pub(crate) fn artifact_built(
         provenance: body.provenance,
     };
     state.artifacts.insert(artifact.id, Arc::new(artifact));
-    Ok(())
+    edit_in("job", &mut state.jobs, &body.job, |job| {
+        job.recorded.push_back(body.output.clone());
+    })
 }

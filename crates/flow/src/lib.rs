@@ -16,6 +16,7 @@ pub mod cause;
 pub mod change;
 pub mod command;
 pub mod effect;
+pub mod entities;
 pub mod inventory;
 pub mod job;
 pub mod queue;

@@ -420,13 +420,9 @@ fn open_on<'a>(
 ) -> impl Iterator<Item = &'a Change> {
     state
         .changes
-        .values()
+        .open()
         .map(|change| &**change)
-        .filter(move |change| {
-            change.status == ChangeStatus::Open
-                && change.repository == key.0
-                && change.branch == key.1
-        })
+        .filter(move |change| change.repository == key.0 && change.branch == key.1)
 }
 
 /// A place in the queue.

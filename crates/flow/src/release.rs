@@ -15,8 +15,9 @@ use portcullis_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Branch, SegmentProof};
+use crate::entities::Ends;
 use crate::inventory::mismatch;
-use crate::state::{State, change_in, find};
+use crate::state::{State, change_in, edit_in, find};
 use crate::{approval, breaker, rollout};
 
 /// A release.
@@ -43,6 +44,15 @@ pub struct Release {
     pub start_failed: bool,
     /// Whether it ever completed a rollout.
     pub completed: bool,
+    /// Whether a rollout of it ever began.
+    pub rolled_out: bool,
+}
+
+impl Ends for Release {
+    /// There is nothing to do but to begin its one rollout.
+    fn is_over(&self) -> bool {
+        self.rolled_out || self.revoked
+    }
 }
 
 /// What runs in an environment.
@@ -306,6 +316,7 @@ pub(crate) fn admitted(
         started: false,
         start_failed: false,
         completed: false,
+        rolled_out: false,
     };
     state.releases.insert(release.id, Arc::new(release));
     Ok(())
@@ -355,7 +366,7 @@ pub(crate) fn revoked(
         Command::RevokeRelease { release, .. } if release == body.release => {}
         other => return Err(mismatch("revoke-release of this release", &other)),
     }
-    change_in("release", &mut state.releases, &body.release, |release| {
+    edit_in("release", &mut state.releases, &body.release, |release| {
         release.revoked = true
     })
 }

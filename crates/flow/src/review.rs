@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval;
 use crate::run::Run;
-use crate::state::{State, change_in, find};
+use crate::state::{State, edit_in, find};
 
 /// So many denials since the last look are a reason for another.
 pub const DENIALS_REVIEW: u64 = 5;
@@ -150,7 +150,7 @@ pub(crate) fn reviewed(
         approval::require_floor(&stop.needed, portcullis_model::KeyClass::Software)?;
     }
     let (entry, time, body) = (event.index, event.time, body.clone());
-    change_in("run", &mut state.runs, &body.run, |run| match body.stop {
+    edit_in("run", &mut state.runs, &body.run, |run| match body.stop {
         Some(stop) => {
             run.frozen = Some(Frozen {
                 entry,
@@ -307,7 +307,7 @@ pub(crate) fn resumed(state: &mut State, event: &Event, body: &RunResumed) -> Re
     state.inventory.agent(&known.agent, event.time)?;
     approval::use_up(state, body.request)?;
     let (entry, time) = (event.index, event.time);
-    change_in("run", &mut state.runs, &run, |run| {
+    edit_in("run", &mut state.runs, &run, |run| {
         if let Some(stop) = run.frozen.take() {
             run.seen = stop.seen;
         }
@@ -346,7 +346,7 @@ pub(crate) fn checkpointed(
         ))
         .received(&body.number.to_string()));
     }
-    change_in("run", &mut state.runs, &body.run, |run| {
+    edit_in("run", &mut state.runs, &body.run, |run| {
         run.checkpoint = body.number;
         run.checkpoints.insert(body.number, body.manifest);
         while run.checkpoints.len() > CHECKPOINTS_MAX {
@@ -357,7 +357,9 @@ pub(crate) fn checkpointed(
 
 /// The requests that are about a stop of this run, whatever became of them.
 pub fn asked(state: &State, run: RunId, frozen: LedgerIndex) -> bool {
-    state.requests.values().any(|request| {
+    // It was asked after the run was frozen.
+    let mut since = state.requests.range(portcullis_model::RequestId(frozen)..);
+    since.any(|(_, request)| {
         matches!(
             &request.subject,
             ApprovalSubject::Resume { run: about, frozen: since, .. }

@@ -8,8 +8,9 @@ use portcullis_model::{EnvironmentId, Event, Refusal, ReleaseId, RolloutId, Time
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::entities::Ends;
 use crate::inventory::mismatch;
-use crate::state::{State, change_in, find};
+use crate::state::{State, change_in, edit_in, find};
 
 /// A rollout.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,6 +67,12 @@ impl RolloutStatus {
     }
 }
 
+impl Ends for Rollout {
+    fn is_over(&self) -> bool {
+        !self.status.is_active()
+    }
+}
+
 /// Traffic begins to move.
 pub(crate) fn started(
     state: &mut State,
@@ -116,6 +123,9 @@ pub(crate) fn started(
         status: RolloutStatus::Running,
     };
     state.rollouts.insert(rollout.id, Arc::new(rollout));
+    edit_in("release", &mut state.releases, &body.release, |release| {
+        release.rolled_out = true;
+    })?;
     let epoch = body.epoch;
     change_in(
         "environment",
@@ -202,7 +212,7 @@ pub(crate) fn stepped(
     }
     let (step, weight, epoch) = (body.step, body.weight, body.epoch);
     let (code, statistics) = (body.code.clone(), body.state.clone());
-    change_in("rollout", &mut state.rollouts, &body.rollout, |rollout| {
+    edit_in("rollout", &mut state.rollouts, &body.rollout, |rollout| {
         match step {
             Step::Pause => rollout.status = RolloutStatus::Paused,
             Step::Resume => rollout.status = RolloutStatus::Running,
@@ -273,7 +283,7 @@ pub(crate) fn ended(state: &mut State, event: &Event, body: &RolloutEnded) -> Re
         },
     )?;
     let code = body.code.clone();
-    change_in("rollout", &mut state.rollouts, &body.rollout, |rollout| {
+    edit_in("rollout", &mut state.rollouts, &body.rollout, |rollout| {
         rollout.code = code
     })
 }
@@ -285,14 +295,14 @@ pub(crate) fn finish(
     status: RolloutStatus,
 ) -> Result<(), Refusal> {
     let rollout = Arc::clone(find("rollout", &state.rollouts, &id)?);
-    change_in("rollout", &mut state.rollouts, &id, |rollout| {
+    edit_in("rollout", &mut state.rollouts, &id, |rollout| {
         rollout.status = status;
         if status == RolloutStatus::RolledBack {
             rollout.weight = 0;
         }
     })?;
     if status == RolloutStatus::Completed {
-        change_in(
+        edit_in(
             "release",
             &mut state.releases,
             &rollout.release,

@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::breaker;
 use crate::cause::containment_on;
+use crate::entities::Ends;
 use crate::inventory::mismatch;
 use crate::review::{Frozen, Resumed, Seen};
-use crate::state::{State, change_in, find};
+use crate::state::{State, change_in, edit_in, find};
 use crate::task::check_timely;
 
 /// A run.
@@ -102,6 +103,12 @@ pub struct Used {
     pub calls: u64,
     /// Denials.
     pub denials: u64,
+}
+
+impl Ends for Run {
+    fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
 }
 
 impl Run {
@@ -362,7 +369,7 @@ pub(crate) fn ended(state: &mut State, event: &Event, body: &RunEnded) -> Result
         }
     }
     let (time, end) = (event.time, body.end.clone());
-    change_in("run", &mut state.runs, &body.run, |run| {
+    edit_in("run", &mut state.runs, &body.run, |run| {
         run.end = Some((time, end))
     })
 }
@@ -376,14 +383,14 @@ pub(crate) fn end_all(
 ) {
     let ids: Vec<RunId> = state
         .runs
-        .iter()
-        .filter(|(_, run)| run.end.is_none() && which(run))
-        .map(|(id, _)| *id)
+        .open()
+        .filter(|run| which(run))
+        .map(|run| run.id)
         .collect();
     for id in ids {
-        if let Some(run) = state.runs.get_mut(&id) {
-            Arc::make_mut(run).end = Some((now, end.clone()));
-        }
+        state
+            .runs
+            .edit(&id, |run| run.end = Some((now, end.clone())));
     }
 }
 
@@ -412,7 +419,7 @@ pub(crate) fn denied(
         None => state.require_active_human(event)?,
     }
     match body.run {
-        Some(id) => change_in("run", &mut state.runs, &id, |run| run.used.denials += 1),
+        Some(id) => edit_in("run", &mut state.runs, &id, |run| run.used.denials += 1),
         None => Ok(()),
     }
 }
@@ -473,7 +480,7 @@ pub(crate) fn call_observed(
             format!("{} was not lent to {}", body.lease, body.run),
         ));
     }
-    change_in("run", &mut state.runs, &body.run, |run| run.used.calls += 1)
+    edit_in("run", &mut state.runs, &body.run, |run| run.used.calls += 1)
 }
 
 /// Calls were granted or ended together; of the granted ones the count is state.
@@ -511,7 +518,7 @@ pub(crate) fn calls_observed(
             ))
             .received(&calls.to_string()));
     }
-    change_in("run", &mut state.runs, &body.run, |run| {
+    edit_in("run", &mut state.runs, &body.run, |run| {
         run.used.calls = run.used.calls.saturating_add(granted);
     })
 }
@@ -539,7 +546,7 @@ pub(crate) fn prompt_seen(
             format!("{} said so already, or as often as is recorded", body.run),
         ));
     }
-    change_in("run", &mut state.runs, &body.run, |run| {
+    edit_in("run", &mut state.runs, &body.run, |run| {
         let prompts = run
             .prompts
             .entry(body.endpoint.clone())
@@ -601,7 +608,7 @@ pub(crate) fn taint_added(
         ));
     }
     let label = body.label.clone();
-    change_in("run", &mut state.runs, &body.run, |run| {
+    edit_in("run", &mut state.runs, &body.run, |run| {
         run.taint.insert(label);
     })
 }
@@ -621,7 +628,7 @@ pub(crate) fn lease_refused(
         ));
     }
     let lease = body.lease.clone();
-    change_in("run", &mut state.runs, &body.run, |run| {
+    edit_in("run", &mut state.runs, &body.run, |run| {
         run.refused.insert(lease);
     })
 }

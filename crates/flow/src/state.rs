@@ -19,6 +19,7 @@ use crate::breaker::Trip;
 use crate::change::{Branch, Change};
 use crate::command::Command;
 use crate::effect::EffectState;
+use crate::entities::{Ends, Entities};
 use crate::inventory::{Inventory, Standing};
 use crate::job::{Artifact, Job};
 use crate::release::{EnvironmentState, Release};
@@ -51,9 +52,9 @@ pub struct State {
     /// Nonces of commands and approvals, with the time after which they are worthless anyway.
     pub nonces: OrdMap<String, Timestamp>,
     /// Runs.
-    pub runs: OrdMap<RunId, Arc<Run>>,
+    pub runs: Entities<RunId, Run>,
     /// Changes.
-    pub changes: OrdMap<ChangeId, Arc<Change>>,
+    pub changes: Entities<ChangeId, Change>,
     /// Commits that were ever proposed, and the change that proposed each first: whoever proposes
     /// them again brings along who had a hand in them.
     pub proposed: OrdMap<GitOid, ChangeId>,
@@ -64,17 +65,19 @@ pub struct State {
     #[serde(with = "crate::snapshot::pairs")]
     pub halted_queues: OrdMap<(RepositoryId, String), queue::Halt>,
     /// Jobs.
-    pub jobs: OrdMap<JobId, Arc<Job>>,
+    pub jobs: Entities<JobId, Job>,
+    /// Commits whose build was asked for.
+    pub builds: OrdSet<(RepositoryId, GitOid)>,
     /// Requests to humans.
-    pub requests: OrdMap<RequestId, Arc<Request>>,
+    pub requests: Entities<RequestId, Request>,
     /// Artifacts.
     pub artifacts: OrdMap<ArtifactId, Arc<Artifact>>,
     /// Releases.
-    pub releases: OrdMap<ReleaseId, Arc<Release>>,
+    pub releases: Entities<ReleaseId, Release>,
     /// What runs where.
     pub environments: OrdMap<EnvironmentId, Arc<EnvironmentState>>,
     /// Rollouts.
-    pub rollouts: OrdMap<RolloutId, Arc<Rollout>>,
+    pub rollouts: Entities<RolloutId, Rollout>,
     /// Effects that are under way, by the index of their intent.
     pub effects: OrdMap<LedgerIndex, Arc<EffectState>>,
     /// Landings under way that happen all or not at all, by their task.
@@ -101,17 +104,18 @@ impl Fold for State {
             tasks: OrdMap::new(),
             task_nonces: OrdSet::new(),
             nonces: OrdMap::new(),
-            runs: OrdMap::new(),
-            changes: OrdMap::new(),
+            runs: Entities::new(),
+            changes: Entities::new(),
             proposed: OrdMap::new(),
             branches: OrdMap::new(),
             halted_queues: OrdMap::new(),
-            jobs: OrdMap::new(),
-            requests: OrdMap::new(),
+            jobs: Entities::new(),
+            builds: OrdSet::new(),
+            requests: Entities::new(),
             artifacts: OrdMap::new(),
-            releases: OrdMap::new(),
+            releases: Entities::new(),
             environments: OrdMap::new(),
-            rollouts: OrdMap::new(),
+            rollouts: Entities::new(),
             effects: OrdMap::new(),
             together: OrdMap::new(),
             breakers: OrdMap::new(),
@@ -463,6 +467,18 @@ pub(crate) fn find<'a, K: Ord + std::fmt::Display, V>(
     id: &K,
 ) -> Result<&'a Arc<V>, Refusal> {
     map.get(id).ok_or_else(|| Refusal::not_found(what, id))
+}
+
+/// Changes an entity that may come to its end.
+pub(crate) fn edit_in<K: Ord + Clone + std::fmt::Display, V: Ends + Clone>(
+    what: &str,
+    entities: &mut Entities<K, V>,
+    id: &K,
+    edit: impl FnOnce(&mut V),
+) -> Result<(), Refusal> {
+    entities
+        .edit(id, edit)
+        .ok_or_else(|| Refusal::not_found(what, id))
 }
 
 /// Changes an entity in place.

@@ -156,9 +156,8 @@ pub fn same_task(state: &State, run: Option<RunId>, change: &Change) -> bool {
 pub fn members<'a>(state: &'a State, id: TaskId, task: &Task) -> Vec<Option<&'a Change>> {
     let open: Vec<&Change> = state
         .changes
-        .values()
+        .open()
         .map(|change| &**change)
-        .filter(|change| change.status == ChangeStatus::Open)
         .filter(|change| task_of(state, change).is_some_and(|(other, _)| other == id))
         .collect();
     task.targets
@@ -499,8 +498,7 @@ pub(crate) fn plan(state: &State, now: Timestamp, work: &mut Vec<Work>) {
     }
     let tasks: BTreeSet<TaskId> = state
         .changes
-        .values()
-        .filter(|change| change.status == ChangeStatus::Open)
+        .open()
         .filter_map(|change| task_of(state, change))
         .map(|(id, _)| id)
         .filter(|id| !state.together.contains_key(id))

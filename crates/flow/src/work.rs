@@ -9,7 +9,7 @@ use portcullis_model::{
 };
 
 use crate::approval::{self, Request, Status};
-use crate::change::{Change, ChangeStatus, Revision, SegmentProof};
+use crate::change::{Change, Revision, SegmentProof};
 use crate::job::{JOB_LIFE_MS, JobStatus};
 use crate::rollout::RolloutStatus;
 use crate::state::State;
@@ -93,26 +93,20 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Work> {
             .filter(|effect| crate::together::in_turn(state, effect))
             .map(|effect| Work::Effect(effect.id)),
     );
-    for change in state.changes.values() {
-        if change.status == ChangeStatus::Open {
-            plan_change(state, change, now, &mut work);
-        }
+    for change in state.changes.open() {
+        plan_change(state, change, now, &mut work);
     }
     crate::queue::plan(state, now, &mut work);
     crate::together::plan(state, now, &mut work);
     plan_builds(state, &mut work);
-    for release in state.releases.values() {
-        let ever = state
-            .rollouts
-            .values()
-            .any(|rollout| rollout.release == release.id);
+    for release in state.releases.open() {
         let free = state
             .environments
             .get(&release.environment)
             .is_some_and(|running| running.rollout.is_none());
         // Another release may have overtaken it; then it never starts.
         let follows = || crate::release::coverage(state, release.artifact, &release.environment);
-        if !ever && !release.revoked && free && follows().is_ok() {
+        if free && follows().is_ok() {
             work.push(Work::StartRollout(release.id));
         }
     }
@@ -121,7 +115,7 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Work> {
 }
 
 fn plan_runs(state: &State, now: Timestamp, work: &mut Vec<Work>) {
-    for run in state.runs.values().filter(|run| run.end.is_none()) {
+    for run in state.runs.open() {
         let budget = state
             .tasks
             .get(&run.task)
@@ -151,11 +145,7 @@ fn moved_on(state: &State, request: &Request) -> bool {
 }
 
 fn plan_rollouts(state: &State, work: &mut Vec<Work>) {
-    for rollout in state
-        .rollouts
-        .values()
-        .filter(|rollout| rollout.status.is_active())
-    {
+    for rollout in state.rollouts.open() {
         let Some(release) = state.releases.get(&rollout.release) else {
             continue;
         };
@@ -198,11 +188,7 @@ fn plan_rollouts(state: &State, work: &mut Vec<Work>) {
 }
 
 fn plan_requests(state: &State, now: Timestamp, work: &mut Vec<Work>) {
-    for request in state
-        .requests
-        .values()
-        .filter(|request| request.status == Status::Open)
-    {
+    for request in state.requests.open() {
         if matches!(request.subject, ApprovalSubject::Unproven { .. })
             && request.satisfied_at.is_some()
         {
@@ -225,21 +211,14 @@ fn plan_requests(state: &State, now: Timestamp, work: &mut Vec<Work>) {
 }
 
 fn plan_jobs(state: &State, now: Timestamp, work: &mut Vec<Work>) {
-    for job in state.jobs.values() {
+    for job in state.jobs.open() {
         match &job.status {
             JobStatus::Claimed { since, .. } if now >= since.plus_ms(JOB_LIFE_MS) => {
                 work.push(Work::LoseJob(job.id));
             }
-            JobStatus::Finished(done) if job.kind == JobKind::Build => {
-                let recorded = done.outputs.iter().all(|output| {
-                    state
-                        .artifacts
-                        .values()
-                        .any(|artifact| artifact.job == job.id && artifact.output == *output)
-                });
-                if !recorded {
-                    work.push(Work::RecordArtifacts(job.id));
-                }
+            JobStatus::Finished(_) if job.kind == JobKind::Build => {
+                // Not over: an artifact of it is not recorded yet.
+                work.push(Work::RecordArtifacts(job.id));
             }
             JobStatus::Requested | JobStatus::Claimed { .. } | JobStatus::Finished(_) => {}
         }
@@ -348,11 +327,9 @@ fn plan_builds(state: &State, work: &mut Vec<Work>) {
             .segments
             .last()
             .is_some_and(|segment| matches!(segment.proof, SegmentProof::Landed(_)));
-        let built = state.jobs.values().any(|job| {
-            job.kind == JobKind::Build && job.repository == *repository && job.commit == branch.tip
-        });
-        if default && landed && !built {
-            work.push(Work::RequestBuild(repository.clone(), branch.tip.clone()));
+        let of = (repository.clone(), branch.tip.clone());
+        if default && landed && !state.builds.contains(&of) {
+            work.push(Work::RequestBuild(of.0, of.1));
         }
     }
 }

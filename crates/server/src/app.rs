@@ -188,12 +188,10 @@ impl Heard {
         heard.retain(|id| state.runs.get(id).is_some_and(|run| run.end.is_none()));
         state
             .runs
-            .values()
+            .open()
             .find(|run| {
                 let from = run.started.max(self.since);
-                run.end.is_none()
-                    && now >= from.plus_ms(Self::PATIENCE_MS)
-                    && !heard.contains(&run.id)
+                now >= from.plus_ms(Self::PATIENCE_MS) && !heard.contains(&run.id)
             })
             .map(|run| run.id)
     }

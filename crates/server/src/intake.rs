@@ -616,7 +616,7 @@ async fn claim(
     let state = app.state();
     let record = state.inventory.service(service, now())?;
     let mut denied = None;
-    let mut candidates = state.jobs.values().filter(|job| {
+    let mut candidates = state.jobs.open().filter(|job| {
         wanted.is_none_or(|wanted| wanted == job.id)
             && matches!(job.status, portcullis_flow::job::JobStatus::Requested)
             && record.roles.contains(&job.role())

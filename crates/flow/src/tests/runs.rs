@@ -408,9 +408,11 @@ fn what_a_model_is_told_is_news_only_where_it_changes() {
         instructions: None,
     };
     assert_eq!(world.refused(control(), told("a", None)), "not-lent");
-    Arc::make_mut(world.state.runs.get_mut(&run).unwrap())
-        .leases
-        .push(endpoint);
+    world
+        .state
+        .runs
+        .edit(&run, |run| run.leases.push(endpoint))
+        .unwrap();
     assert_eq!(world.refused(in_run(run), told("a", None)), "not-a-service");
     world.must(control(), told("a", None));
     assert!(world.state.runs[&run].model_changes.is_empty());

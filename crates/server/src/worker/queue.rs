@@ -346,14 +346,10 @@ fn stands_in_front(state: &State, change: &Change, prepared: &Prepared) -> bool 
 }
 
 fn find(state: &State, entry: LedgerIndex) -> Option<(&Change, &Prepared)> {
-    state
-        .changes
-        .values()
-        .filter(|change| change.status == ChangeStatus::Open)
-        .find_map(|change| {
-            let prepared = change.latest().prepared.as_deref()?;
-            (prepared.entry == entry).then_some((&**change, prepared))
-        })
+    state.changes.open().find_map(|change| {
+        let prepared = change.latest().prepared.as_deref()?;
+        (prepared.entry == entry).then_some((&**change, prepared))
+    })
 }
 
 /// Halts the queue of a change's branch, and says so.

@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use portcullis_flow::change::ChangeStatus;
 use portcullis_flow::{Command as Recording, State};
 use portcullis_gateway::git::FetchView;
 use portcullis_gateway::git::body::BodyReader;
@@ -285,9 +284,8 @@ async fn run_view(
             oid: target.base.clone(),
         },
     ];
-    let own = state.changes.values().filter(|change| {
+    let own = state.changes.open().filter(|change| {
         change.repository == *repository
-            && change.status == ChangeStatus::Open
             && (change.latest().run == Some(caller.run.id)
                 || portcullis_flow::together::same_task(state, Some(caller.run.id), change)
                 || state

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use portcullis_checks::diff::GitPath;
 use portcullis_checks::scope::{Matcher, PathVerdict};
-use portcullis_flow::change::{Change, ChangeStatus, party_of_commits, party_of_push};
+use portcullis_flow::change::{Change, party_of_commits, party_of_push};
 use portcullis_flow::{Command as Recording, State};
 use portcullis_gateway::git::body::BodyReader;
 use portcullis_gateway::git::commit::Ident;
@@ -604,14 +604,10 @@ fn wanted_change(
         }
         return Ok(Some(id));
     }
-    let fits = |change: &&Arc<Change>| {
-        change.status == ChangeStatus::Open
-            && change.repository == *repository
-            && change.branch == branch
-    };
+    let fits = |change: &&Arc<Change>| change.repository == *repository && change.branch == branch;
     Ok(state
         .changes
-        .values()
+        .open()
         .filter(fits)
         .find(|change| {
             pusher.change == Some(change.id)
