@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_evidence::signer::Signer;
-use portcullis_flow::{Command, State, change, release, run, state};
+use portcullis_flow::{Command, State, change, release, run, state, work};
 use portcullis_model::event::{CallObserved, LeaseKind, RunEnd, RunEnded};
 use portcullis_model::{Actor, Body, LedgerIndex, RunId, Secret};
 use portcullis_store::{Ledger, LedgerHandle, LedgerOptions, LogKey, ManualClock};
@@ -69,7 +69,7 @@ fn main() {
     }
     let _limits = machine::describe(&dir);
     println!(
-        "\n| entries | runs | changes landed | snapshot | start from a snapshot | without | folded |\n|---|---|---|---|---|---|---|"
+        "\n| entries | runs | changes landed | snapshot | start from a snapshot | without | folded | a look |\n|---|---|---|---|---|---|---|---|"
     );
     let place = tempfile::tempdir_in(&dir).unwrap();
     let clock = Arc::new(ManualClock::new(world::genesis().created));
@@ -180,6 +180,7 @@ fn row(dir: &Path) {
         Ledger::<State>::open(dir, options(Arc::new(ManualClock::new(newest(dir))))).unwrap();
     let state = ledger.handle().state();
     let (size, runs, landed) = (state.size(), state.runs.len(), state.changes.len());
+    let look = look_us(&state);
     drop(state);
     ledger.close().unwrap();
     let folder = dir.join("snapshots");
@@ -195,10 +196,24 @@ fn row(dir: &Path) {
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::rename(&aside, &folder).unwrap();
     println!(
-        "| {size} | {runs} | {landed} | {} KiB | {with} | {without} | {:.0} entries/s |",
+        "| {size} | {runs} | {landed} | {} KiB | {with} | {without} | {:.0} entries/s | {look:.1} µs |",
         snapshot / 1_024,
         size as f64 / took.as_secs_f64()
     );
+}
+
+/// How long it takes to find out what is to be done, in microseconds; the median.
+fn look_us(state: &State) -> f64 {
+    let now = world::genesis().created.plus_ms(365 * world::DAY_MS);
+    let mut times: Vec<f64> = (0..101)
+        .map(|_| {
+            let begin = Instant::now();
+            std::hint::black_box(work::plan(state, now));
+            begin.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 /// The time at which the ledger stands.

@@ -1,6 +1,8 @@
 //! Random sequences over every stage: whatever is tried, the fold refuses or takes it, never
 //! panics, and stays itself.
 
+use std::sync::Arc;
+
 use portcullis_model::event::{
     BreakerTripped, CheckVerdict, CommitsUnproven, EffectConcluded, EffectOutcome, Ended, JobKind,
     RolloutOutcome, RunEnd, RunEnded, Step, TestVerdict,
@@ -11,6 +13,7 @@ use proptest::prelude::*;
 
 use super::world::*;
 use crate::State;
+use crate::entities::{Ends, Entities};
 use crate::work::plan;
 
 /// What is tried, with a number that picks who or what.
@@ -235,6 +238,20 @@ fn folded(log: &[Event]) -> State {
     state
 }
 
+/// What a plan looks at is all that is not over.
+fn only_what_is_over_is_left_out(state: &State) {
+    fn told<K: Ord + Clone, V: Ends + Clone>(all: &Entities<K, V>) {
+        let open = all.values().filter(|entity| !entity.is_over());
+        assert!(open.map(Arc::as_ptr).eq(all.open().map(Arc::as_ptr)));
+    }
+    told(&state.runs);
+    told(&state.changes);
+    told(&state.jobs);
+    told(&state.requests);
+    told(&state.releases);
+    told(&state.rollouts);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
@@ -244,6 +261,7 @@ proptest! {
         for (what, n) in tries {
             attempt(&mut world, what, n);
             // The plan is a function of state and time, and names only what exists.
+            only_what_is_over_is_left_out(&world.state);
             let work = plan(&world.state, world.now);
             prop_assert_eq!(&work, &plan(&world.state, world.now));
         }
@@ -259,6 +277,7 @@ proptest! {
                 state.apply(event).unwrap();
             }
             prop_assert_eq!(format!("{state:?}"), format!("{:?}", world.state));
+            only_what_is_over_is_left_out(&state);
         }
 
         // Nobody of its party approved anything.

@@ -1,7 +1,5 @@
 //! Runs: started by their host under a standing task, with no more than it says.
 
-use std::sync::Arc;
-
 use portcullis_model::event::{
     CallObserved, CallsEnded, CallsGranted, CallsObserved, LeaseKind, LeaseRefused, PromptSeen,
     RequestDenied, RunEnd, RunEnded, TaintAdded,
