@@ -509,3 +509,53 @@ fn ordinary_tools_go_on_working() {
         );
     }
 }
+
+#[test]
+fn a_link_in_the_way_of_a_mount_leads_nowhere_on_the_host() {
+    let (workspace, outer, inner) = (workspace(), workspace(), workspace());
+    // Not below `/tmp`, which is another one while the root is built.
+    let host = tempfile::tempdir_in("/var/tmp").expect("directory");
+    fs::set_permissions(host.path(), fs::Permissions::from_mode(0o777)).expect("mode");
+    fs::write(inner.path().join("file"), "inner").expect("file");
+    fs::create_dir(outer.path().join("real")).expect("directory");
+    let link = |name: &str, to: &std::path::Path| {
+        std::os::unix::fs::symlink(to, outer.path().join(name)).expect("link");
+    };
+    let up = std::path::Path::new("../../../../../../..");
+    let from_above = host.path().strip_prefix("/").expect("absolute");
+    link("absolute", host.path());
+    link("relative", &up.join(from_above));
+    link("dangling", &host.path().join("made"));
+    link("inside", "/opt/outer/real".as_ref());
+    let with = |place: &str| {
+        let mut spec = shell(&workspace, &format!("cat {place}/file"));
+        for (from, to) in [(outer.path(), "/opt/outer"), (inner.path(), place)] {
+            spec.read_only.push(Bind {
+                host: from.to_owned(),
+                inside: to.into(),
+                required: true,
+            });
+        }
+        spec
+    };
+    for place in [
+        "absolute",
+        "absolute/sub",
+        "relative/sub",
+        "dangling",
+        "dangling/sub",
+    ] {
+        let place = format!("/opt/outer/{place}");
+        match portcullis_sandbox::spawn(&with(&place)) {
+            Err(refusal) => assert_eq!(refusal.code, "sandbox-bind", "{place}: {refusal}"),
+            // Where there is such a place inside, that is where it leads.
+            Ok(running) => {
+                let outcome = running.wait().expect("outcome");
+                assert_eq!(stdout(&outcome), "inner", "{place}: {outcome:?}");
+            }
+        }
+        let made: Vec<_> = fs::read_dir(host.path()).expect("host").collect();
+        assert!(made.is_empty(), "{place}: {made:?}");
+    }
+    assert_eq!(stdout(&run(&with("/opt/outer/inside"))), "inner");
+}

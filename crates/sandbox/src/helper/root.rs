@@ -12,7 +12,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use portcullis_model::Refusal;
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, symlinkat};
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
     mount_change, move_mount, open_tree, unmount,
@@ -273,15 +274,14 @@ pub(super) fn enter(sources: Sources, limits: &Limits) -> Result<(), Refusal> {
     std::os::unix::fs::symlink("/tmp", place("var/tmp")).map_err(at("/var/tmp"))?;
     std::os::unix::fs::symlink("/run", place("var/run")).map_err(at("/var/run"))?;
     files_of_etc(&place("etc")).map_err(at("/etc"))?;
+    let top = open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| at("root")(error.into()))?;
     for source in sources.binds {
-        let inside = place(&source.inside.to_string_lossy());
-        // Names that aren't text come whole by the bytes, not by the lossy form above.
-        let inside = if source.inside.to_str().is_some() {
-            inside
-        } else {
-            root.join(source.inside.strip_prefix("/").unwrap_or(&source.inside))
-        };
-        attach(source.what, &inside).map_err(|error| {
+        attach(&top, source.what, &source.inside).map_err(|error| {
             Refusal::unavailable("sandbox-bind", "a bind can't be mounted in the sandbox")
                 .expected("a mount point that exists or can be made")
                 .received(&format!("{}: {error}", source.inside.display()))
@@ -412,24 +412,64 @@ fn files_of_etc(place: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn attach(source: SourceKind, inside: &Path) -> io::Result<()> {
-    match source {
-        SourceKind::Link(target) => match std::os::unix::fs::symlink(target, inside) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        },
-        SourceKind::Mount { tree, directory } => {
-            if directory {
-                directory_at(inside)?;
-            } else if fs::symlink_metadata(inside).is_err() {
-                if let Some(parent) = inside.parent() {
-                    directory_at(parent)?;
-                }
-                fs::write(inside, "")?;
+/// Mounts what the host gives at a place below the new root.
+fn attach(root: &OwnedFd, what: SourceKind, inside: &Path) -> io::Result<()> {
+    match what {
+        SourceKind::Link(target) => {
+            let name = inside.strip_prefix("/").unwrap_or(inside);
+            match symlinkat(target, root, name) {
+                Ok(()) | Err(Errno::EXIST) => Ok(()),
+                Err(error) => Err(error.into()),
             }
-            attach_tree(&tree, inside)
+        }
+        SourceKind::Mount { tree, directory } => {
+            let place = mount_point(root, inside, directory)?;
+            let flags =
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            Ok(move_mount(&tree, c"", &place, c"", flags)?)
         }
     }
+}
+
+/// A place to mount at, made where there is none. What the host gives may hold links, and until the
+/// root is entered the host's own files are there: links are followed as the command will, below the
+/// new root.
+fn mount_point(root: &OwnedFd, inside: &Path, directory: bool) -> io::Result<OwnedFd> {
+    let path = inside.strip_prefix("/").unwrap_or(inside);
+    match below(root, path) {
+        Err(Errno::NOENT) => {}
+        other => return Ok(other?),
+    }
+    let mode = Mode::from_raw_mode(0o755);
+    let (mut at, mut walked) = (below(root, Path::new("."))?, PathBuf::new());
+    let mut parts = path.components().peekable();
+    while let Some(part) = parts.next() {
+        walked.push(part);
+        at = match below(root, &walked) {
+            Err(Errno::NOENT) => {
+                if parts.peek().is_some() || directory {
+                    mkdirat(&at, part.as_os_str(), mode)?;
+                } else {
+                    let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    openat(&at, part.as_os_str(), new, mode)?;
+                }
+                below(root, &walked)?
+            }
+            other => other?,
+        };
+    }
+    Ok(at)
+}
+
+fn below(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(
+        root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )
 }
 
 fn attach_tree(tree: &OwnedFd, place: &Path) -> io::Result<()> {
