@@ -157,7 +157,8 @@ fn no_attempt_succeeds_for_an_ordinary_user() {
 
 /// With every connection captured, what is said to any other address is said to the launcher: these
 /// connections come about, and lead nowhere. So do packets that nobody reads.
-const TO_THE_LAUNCHER: [&str; 9] = [
+const TO_THE_LAUNCHER: [&str; 10] = [
+    "fast-open",
     "broadcast",
     "dns-by-stream",
     "ipv6-out",
@@ -270,6 +271,8 @@ fn the_attempts_work_where_nothing_stops_them() {
         "host-abstract-socket",
         "host-unix-socket",
         "unshare-user",
+        #[cfg(target_arch = "x86_64")]
+        "change-call-under-trace",
         "filter-netlink",
         "be-any-address",
         "mark-packets",

@@ -234,6 +234,8 @@ fn kernel() -> Vec<(&'static str, Attempt)> {
             )
         }),
         #[cfg(target_arch = "x86_64")]
+        ("change-call-under-trace", |_| under_trace()),
+        #[cfg(target_arch = "x86_64")]
         ("ports-and-descriptor-tables", |_| {
             first_of([
                 call(libc::SYS_iopl, [3, 0, 0, 0]),
@@ -447,6 +449,34 @@ fn networks() -> Vec<(&'static str, Attempt)> {
                 check(unsafe { libc::socketpair(family, 1, 0, pair.as_mut_ptr()) }.into())
             }))
         }),
+        ("host-abstract-datagram", |facts| {
+            use std::os::linux::net::SocketAddrExt as _;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(&facts["abstract"])?;
+            std::os::unix::net::UnixDatagram::unbound()?
+                .send_to_addr(b"x", &address)
+                .map(drop)
+        }),
+        // A connection that is made by sending, which does not connect first.
+        ("fast-open", |_| {
+            // SAFETY: plain numbers; zero is valid for this plain struct, which lives through the
+            // call, and its length is given.
+            unsafe {
+                let descriptor = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+                check(descriptor.into())?;
+                let mut to: libc::sockaddr_in = std::mem::zeroed();
+                to.sin_family = libc::AF_INET as u16;
+                to.sin_port = 80_u16.to_be();
+                to.sin_addr.s_addr = u32::from_ne_bytes([1, 1, 1, 2]);
+                check(libc::sendto(
+                    descriptor,
+                    c"x".as_ptr().cast(),
+                    1,
+                    libc::MSG_FASTOPEN,
+                    (&raw const to).cast(),
+                    size_of::<libc::sockaddr_in>() as u32,
+                ) as _)
+            }
+        }),
         ("change-network", |_| {
             // Links, addresses, neighbours, rules, queues, filters, chains: rtnetlink(7).
             let kinds = [
@@ -496,6 +526,62 @@ fn networks() -> Vec<(&'static str, Attempt)> {
             send_as(near.as_raw_fd(), [1, 0, 0])
         }),
     ]
+}
+
+/// Traces a child, which may be, and makes another call of the harmless one that it begins: a filter
+/// that had looked before would have seen the harmless one.
+#[cfg(target_arch = "x86_64")]
+fn under_trace() -> io::Result<()> {
+    // SAFETY: the child calls only what is safe after fork; the registers are a plain struct that
+    // lives through the calls.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            libc::raise(libc::SIGSTOP);
+            libc::syscall(libc::SYS_getppid);
+            libc::_exit(0);
+        }
+        check(child.into())?;
+        let mut status = 0;
+        check(libc::waitpid(child, &raw mut status, 0).into())?;
+        let mut registers: libc::user_regs_struct = std::mem::zeroed();
+        let mut changed = false;
+        let outcome = loop {
+            check(libc::ptrace(libc::PTRACE_SYSCALL, child, 0, 0))?;
+            check(libc::waitpid(child, &raw mut status, 0).into())?;
+            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+                return Err(io::Error::other("it ended before"));
+            }
+            check(libc::ptrace(
+                libc::PTRACE_GETREGS,
+                child,
+                0,
+                &raw mut registers,
+            ))?;
+            if changed {
+                break registers.rax as i64;
+            }
+            if registers.orig_rax as i64 == libc::SYS_getppid {
+                registers.orig_rax = libc::SYS_unshare as u64;
+                registers.rdi = libc::CLONE_NEWUSER as u64;
+                check(libc::ptrace(
+                    libc::PTRACE_SETREGS,
+                    child,
+                    0,
+                    &raw const registers,
+                ))?;
+                changed = true;
+            }
+        };
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, &raw mut status, 0);
+        if outcome == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(-outcome as i32))
+        }
+    }
 }
 
 /// Sends one byte with a process, user and group that are claimed (`SCM_CREDENTIALS`).
