@@ -172,7 +172,10 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
             let args = with.get("args").unwrap_or_default();
             one(Act::publish(what).benign_if(args.contains("--test"), "a test build is not pushed"))
         }
-        "google-github-actions/release-please-action" | "googleapis/release-please-action" => {
+        "google-github-actions/release-please-action"
+        | "googleapis/release-please-action"
+        | "bcoe/release-please-action"
+        | "navikt/release-please" => {
             let mut release = Act::new(
                 Op::Release {
                     draft: None,
@@ -556,7 +559,18 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
             what,
             Token::Outside,
         )],
-        "peter-evans/close-issue" | "actions/stale" | "actions/labeler" => Vec::new(),
+        "peter-evans/close-issue"
+        | "actions/stale"
+        | "actions/labeler"
+        // They tell a service of a release.
+        | "getsentry/action-release"
+        | "newrelic/deployment-marker-action"
+        // They add files to a release that is there.
+        | "shogo82148/actions-upload-release-asset"
+        | "abutler/upload-release-assets"
+        | "alexellis/upload-assets"
+        | "csexton/release-asset-action"
+        | "actions/upload-release-asset" => Vec::new(),
         _ => {
             return super::known::acts_of(what, with)
                 .or_else(|| super::shipping::acts_of(what, with));

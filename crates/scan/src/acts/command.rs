@@ -119,6 +119,8 @@ pub(crate) struct Reader<'a> {
     /// The file that is being read.
     here: String,
     pub(super) followed: Vec<String>,
+    /// How many commands the names in this step's commands may still stand for.
+    pub(super) variants: usize,
     /// How often a script may still be looked up on disk in this step.
     lookups: usize,
     /// How many scripts of a monorepo's packages its runner may still start in this step.
@@ -129,6 +131,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(tree: &'a Tree, shell: Shell) -> Self {
         /// Most files that the commands of one step may name.
         const LOOKUPS_MAX: usize = 200;
+        /// Most commands that those of one step stand for: names in names would multiply.
+        const VARIANTS_MAX: usize = 128;
         /// Most scripts of packages that a monorepo's runner starts in one step.
         const PACKAGE_RUNS_MAX: usize = 1_000;
         Self {
@@ -140,6 +144,7 @@ impl<'a> Reader<'a> {
             loops: Vec::new(),
             here: String::new(),
             followed: Vec::new(),
+            variants: VARIANTS_MAX,
             lookups: LOOKUPS_MAX,
             package_runs: PACKAGE_RUNS_MAX,
         }
@@ -563,7 +568,11 @@ impl<'a> Reader<'a> {
 
     /// Notes a script that a step names for production and that is not there.
     pub(super) fn missing(&mut self, what: &str, name: &str, depth: usize) {
-        if depth == 0 && !name.contains('$') && words::said(name).is_some() {
+        let told = self
+            .unresolved
+            .iter()
+            .any(|one| one.why == Why::Missing && one.name == name);
+        if depth == 0 && !told && !name.contains('$') && words::said(name).is_some() {
             self.unresolved.push(Unresolved {
                 what: what.to_owned(),
                 name: name.to_owned(),
@@ -691,7 +700,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes that a step names more files than are read.
-    fn bound_reached(&mut self) {
+    pub(super) fn bound_reached(&mut self) {
         if !self.unresolved.iter().any(|one| one.why == Why::Bound) {
             self.unresolved.push(Unresolved {
                 what: "the rest of this step".to_owned(),

@@ -47,9 +47,7 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
         ["pr", "review", ..]
             if command.has("--approve")
                 || command.has("-a")
-                || command.words.iter().any(|word| {
-                    word.starts_with("--$") || *word == "$FLAG" || word.starts_with("$VERDICT")
-                }) =>
+                || command.words.iter().any(|word| word.starts_with("--$")) =>
         {
             Op::Approve
         }

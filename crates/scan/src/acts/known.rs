@@ -199,7 +199,8 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "justincy/github-action-npm-release"
         | "spenserblack/release-action"
         | "hs1r1us/release-aio"
-        | "termux/upload-release-action" => forge(Op::Release {
+        | "termux/upload-release-action"
+        | "fnkr/github-action-ghr" => forge(Op::Release {
             draft: with.get("draft").map(str::to_owned),
             tag: with.first(&["tag_name", "tag"]).map(str::to_owned),
         }),
@@ -225,7 +226,23 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "yeslayla/butler-publish-itchio-action"
         | "fjogeleit/yaml-publish"
         | "anothrnick/publish"
-        | "optics/publish-vscode" => {
+        | "optics/publish-vscode"
+        | "kciter/aws-ecr-action"
+        | "jwalton/gh-ecr-push"
+        | "wzieba/firebase-distribution-github-action"
+        | "nickwph/firebase-app-distribution-action"
+        | "rnkdsh/action-upload-diawi"
+        | "trmcnvn/chrome-addon"
+        | "yayuyokitano/firefox-addon"
+        | "drusellers/nuget-push"
+        | "guillaume-fgp/action-nuget-publish"
+        | "huggingface/push-to-hub"
+        | "nateraw/huggingface-sync-action"
+        | "modrinth/minotaur"
+        | "manusa/actions-publish-docker"
+        | "jrubics/poetry-publish"
+        | "etils-actions/pypi-auto-publish"
+        | "mikeal/merge-release" => {
             let push = with
                 .get("push")
                 .filter(|_| what == "vaultvulp/gp-docker-action");
@@ -266,7 +283,49 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "azure/sql-action"
         | "kubernetes-sigs/kubectl-apply"
         | "azure/k8s-bake-and-apply"
-        | "jtalk/url-health-deploy" => vec![Act::deploy(what)],
+        | "jtalk/url-health-deploy"
+        | "ryanseddon/surge-action"
+        | "dswistowski/surge-sh-action"
+        | "tomjnsn/cloudflare-pages"
+        | "pantheon-systems/push-to-pantheon"
+        | "platformsh/platformsh-action"
+        | "vimeda/helm"
+        | "zulhfreelancer/aws-codepipeline-action"
+        | "moia-oss/aws-codepipeline-trigger"
+        | "silvermine/codepipeline"
+        | "sphinx-notes/pages"
+        | "maddox/actions/ssh" => vec![Act::deploy(what)],
+        "youyo/aws-cdk-github-actions" | "scalvert/aws-cdk-github-actions" => {
+            if !with.says("cdk_subcommand", "deploy") {
+                return Some(Vec::new());
+            }
+            vec![Act::deploy(what)]
+        }
+        "deployphp/action" => {
+            if !with.get("dep").is_some_and(|dep| dep.contains("deploy")) {
+                return Some(Vec::new());
+            }
+            vec![Act::deploy(what)]
+        }
+        "gruntwork-io/terragrunt-action" => {
+            let applies = with
+                .get("tg_command")
+                .is_some_and(|command| command.contains("apply") || command.contains("${{"));
+            if !applies {
+                return Some(Vec::new());
+            }
+            vec![Act::deploy(what)]
+        }
+        "fastai/workflows/quarto-ghp" | "fastai/workflows/nbdev-ghp" => {
+            forge(Op::Push(Target::Branch("gh-pages".to_owned())))
+        }
+        "quarto-dev/quarto-actions/publish" => {
+            if with.says("target", "gh-pages") {
+                forge(Op::Push(Target::Branch("gh-pages".to_owned())))
+            } else {
+                vec![Act::deploy(what)]
+            }
+        }
         "sap/project-piper-action" => super::tools::piper(
             with.first(&["step-name", "command"]).unwrap_or_default(),
             with.get("flags").unwrap_or_default(),

@@ -55,7 +55,11 @@ impl Reader<'_> {
         }
         let variants = values.of(&text, env, &self.loops, self.tree);
         let Some(variants) = variants.filter(|list| list.len() <= COMMANDS_MAX) else {
-            if depth == 0 && is_tellable(&text) {
+            let told = self
+                .unresolved
+                .iter()
+                .any(|one| one.line == line && one.why == Why::Unnamed);
+            if depth == 0 && !told && is_tellable(&text) {
                 self.unresolved.push(Unresolved {
                     what: super::git::shorten(&command.text()),
                     name: without_names(&text),
@@ -68,6 +72,11 @@ impl Reader<'_> {
         };
         let followed = self.followed.clone();
         for variant in variants {
+            if self.variants == 0 {
+                self.bound_reached();
+                break;
+            }
+            self.variants -= 1;
             let acts = self.acts.len();
             let unresolved = self.unresolved.len();
             if at == 0 || plain.words.first().is_some_and(|first| first == "eval") {

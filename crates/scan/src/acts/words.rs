@@ -62,10 +62,13 @@ const QUIET: &[&str] = &[
     "cleanup",
     "clean-up",
     "prune",
-    "get-",
-    "find-",
     "fetch",
-    "list-",
+    "marker",
+    "pr-environment",
+    "review-app",
+    "description",
+    "invalidate",
+    "purge",
     "validat",
     "verif",
     "dry-run",
@@ -126,6 +129,9 @@ const QUIET: &[&str] = &[
     "datadog",
     "tmate",
 ];
+
+/// First words of a name that say the same: `get-release`, but not `nuget-push`.
+const QUIET_BEGINNINGS: &[&str] = &["get-", "find-", "list-", "read-", "is-", "has-", "require-"];
 
 /// Words that say the same where they stand alone in a name.
 const QUIET_WORDS: &[&str] = &[
@@ -297,11 +303,22 @@ pub(crate) fn words(name: &str) -> Vec<String> {
 /// Whether a name says that nothing leaves the run.
 pub(crate) fn is_quiet(name: &str) -> bool {
     let name = plain_name(name);
-    QUIET.iter().any(|word| name.contains(word))
+    only_looks(&name)
         || words(&name)
             .iter()
             .any(|word| QUIET_WORDS.contains(&word.as_str()))
             && said_aloud(&name).is_none_or(|said| !said.plain)
+}
+
+fn only_looks(name: &str) -> bool {
+    QUIET.iter().any(|word| name.contains(word))
+        || QUIET_BEGINNINGS.iter().any(|word| {
+            name.starts_with(word)
+                || name.match_indices(word).any(|(at, _)| {
+                    name.get(..at)
+                        .is_some_and(|before| before.ends_with(['-', '/']))
+                })
+        })
 }
 
 fn plain_name(name: &str) -> String {
@@ -311,7 +328,7 @@ fn plain_name(name: &str) -> String {
 /// What a name says, if it does; nothing for those that only look alike.
 pub(crate) fn said(name: &str) -> Option<Said> {
     let name = plain_name(name);
-    if QUIET.iter().any(|word| name.contains(word)) {
+    if only_looks(&name) {
         return None;
     }
     said_aloud(&name).or_else(|| said_by_words(&words(&name)))

@@ -1,6 +1,10 @@
 //! What the names in a script stand for, as far as the files say: a workflow's inputs by their
 //! defaults, options and callers, variables of the environment, and the lists of a matrix.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use super::{Input, Pairs};
 use crate::expr::{self, Expr};
 use crate::tree::Tree;
@@ -11,7 +15,7 @@ const VARIANTS_MAX: usize = 32;
 /// Deepest chain of names that stand for names.
 const DEPTH_MAX: usize = 6;
 /// Most files that are searched for callers of a workflow.
-const CALLERS_MAX: usize = 500;
+const CALLERS_MAX: usize = 200;
 
 /// The values that a job's scripts may see.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ pub(crate) struct Values {
     inputs: Vec<(String, Vec<String>)>,
     /// The file whose callers give its inputs.
     called: Option<String>,
+    /// What its callers give, by input: looked up once for all jobs.
+    callers: Rc<RefCell<BTreeMap<String, Vec<String>>>>,
 }
 
 /// One text that another may stand for, and the templates that hold where it does.
@@ -278,7 +284,15 @@ impl Values {
             .flat_map(|(_, list)| list.iter().cloned())
             .collect();
         if let Some(file) = &self.called {
-            out.extend(callers_give(tree, file, name));
+            let known = self.callers.borrow().get(name).cloned();
+            let given = known.unwrap_or_else(|| {
+                let given = callers_give(tree, file, name);
+                self.callers
+                    .borrow_mut()
+                    .insert(name.to_owned(), given.clone());
+                given
+            });
+            out.extend(given);
         }
         out
     }
