@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use portcullis_model::Refusal;
+use portcullis_sandbox::Protection;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
@@ -56,11 +57,18 @@ impl Demo {
     /// Runs it.
     pub(crate) async fn run(self, context: &Context) -> Result<Exit, Refusal> {
         let story = Story::new(context.out(), self.fast);
-        tokio::task::spawn_blocking(able).await.map_err(cut_off)??;
+        let gaps = tokio::task::spawn_blocking(able).await.map_err(cut_off)??;
+        if !gaps.is_empty() {
+            story.say(&format!(
+                "This machine has all that agents need to be isolated but {}, which `portcullis \
+                 doctor` explains. The tasks below allow that very gap, and the ledger says so.",
+                gaps.join(", ")
+            ))?;
+        }
         let directory = make_directory()?;
         let processes = Arc::new(Processes::new(&directory));
         let runtime = tokio::runtime::Handle::current();
-        let stage = Stage::new(story, Arc::clone(&processes), &directory, runtime)?;
+        let stage = Stage::new(story, Arc::clone(&processes), &directory, runtime, gaps)?;
         let keep = self.keep;
         let playing = tokio::task::spawn_blocking(move || {
             let played = play(&stage);
@@ -156,8 +164,8 @@ fn tell_kept(stage: &Stage) -> Result<(), Refusal> {
     story.typed(&format!("pkill -f {directory}; rm -rf {directory}"))
 }
 
-/// Whether this machine has what the demo needs.
-fn able() -> Result<(), Refusal> {
+/// Whether this machine has what the demo needs; the names of what its tasks allow to be missing.
+fn able() -> Result<Vec<&'static str>, Refusal> {
     for (program, why) in [
         ("git", "the repository"),
         ("cc", "building the product"),
@@ -175,10 +183,14 @@ fn able() -> Result<(), Refusal> {
             .next("install git and a C compiler, such as with `apt install git gcc libc6-dev`"));
         }
     }
-    let missing: Vec<String> = portcullis_sandbox::probe()?
+    let (gaps, missing): (Vec<_>, Vec<_>) = portcullis_sandbox::probe()?
         .into_iter()
         .filter(|probed| !probed.available)
-        .filter(|probed| needed(probed.protection))
+        .filter(|probed| asked_for(probed.protection))
+        // Nothing more gets out without it, and what is shown here is seen all the same.
+        .partition(|probed| probed.protection == Protection::EveryPort);
+    let missing: Vec<String> = missing
+        .into_iter()
         .map(|probed| {
             let mend = probed
                 .how_to_mend
@@ -188,7 +200,7 @@ fn able() -> Result<(), Refusal> {
         })
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(gaps.iter().map(|gap| gap.protection.name()).collect());
     }
     let mut refusal =
         Refusal::unavailable("sandbox-unavailable", "this machine can't isolate agents")
@@ -199,10 +211,9 @@ fn able() -> Result<(), Refusal> {
 }
 
 /// A limit on processor time is asked for by nobody here.
-fn needed(protection: portcullis_sandbox::Protection) -> bool {
-    protection != portcullis_sandbox::Protection::CpuLimit
-        && (protection != portcullis_sandbox::Protection::OwnUser
-            || rustix::process::geteuid().is_root())
+fn asked_for(protection: Protection) -> bool {
+    protection != Protection::CpuLimit
+        && (protection != Protection::OwnUser || rustix::process::geteuid().is_root())
 }
 
 /// A directory with a random name, for this user alone, on a path short enough for sockets.

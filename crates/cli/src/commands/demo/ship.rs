@@ -180,6 +180,7 @@ fn sign(stage: &Stage, order: &Order, tell: bool) -> Result<(), Refusal> {
         &file,
         "--sign",
     ];
+    let arguments = stage.allowing_gaps(&arguments);
     if tell {
         stage.typed(&arguments)
     } else {
@@ -295,7 +296,7 @@ pub(super) fn task_for(
     title: &str,
 ) -> Result<String, Refusal> {
     let file = format!("tasks/{name}.json");
-    stage.run(&[
+    stage.run(&stage.allowing_gaps(&[
         "task",
         "new",
         title,
@@ -311,6 +312,6 @@ pub(super) fn task_for(
         "--sign",
         "--as",
         PERSON,
-    ])?;
+    ]))?;
     Ok(file)
 }

@@ -37,6 +37,8 @@ pub(super) struct Stage {
     pub(super) runtime: Handle,
     pub(super) client: Client,
     program: PathBuf,
+    /// Protections that this machine lacks and the demo's tasks do without.
+    gaps: Vec<&'static str>,
 }
 
 impl Stage {
@@ -49,6 +51,7 @@ impl Stage {
         processes: Arc<Processes>,
         directory: &Path,
         runtime: Handle,
+        gaps: Vec<&'static str>,
     ) -> Result<Self, Refusal> {
         let ports = free_ports()?;
         let program = std::env::current_exe().map_err(|error| {
@@ -66,7 +69,14 @@ impl Stage {
             runtime,
             client: Client::new(&format!("http://127.0.0.1:{}", ports.server))?,
             program,
+            gaps,
         })
+    }
+
+    /// The arguments of a new task that does without what this machine lacks.
+    pub(super) fn allowing_gaps<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let gaps = self.gaps.iter().flat_map(|gap| ["--allow-gap", gap]);
+        arguments.iter().copied().chain(gaps).collect()
     }
 
     /// The server's directory.
