@@ -172,6 +172,35 @@ fn bombs_loops_and_monsters_end() {
 }
 
 #[test]
+fn names_that_stand_for_names_are_followed_to_a_bound_that_is_told() {
+    let list = (0..31).map(|at| format!("v{at}")).collect::<Vec<_>>();
+    let list = list.join(", ");
+    let mut steps = String::new();
+    for _ in 0..20 {
+        steps.push_str(
+            "      - run: make ${{ matrix.a }} ${{ matrix.b }} ${{ matrix.a }} ${{ matrix.c }}\n",
+        );
+    }
+    let text = format!(
+        "on:\n  schedule:\n    - cron: '0 3 * * *'\njobs:\n  a:\n    strategy:\n      matrix:\n        \
+         a: [{list}]\n        b: [{list}]\n        c: ['${{{{ matrix.a }}}}', x]\n    steps:\n{steps}      - run: npm publish\n"
+    );
+    let files = [(".github/workflows/a.yml".to_owned(), text)].into();
+    let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+    assert!(
+        report
+            .verdicts()
+            .any(|verdict| verdict.sink == "npm publish")
+    );
+    let told = report.repositories[0]
+        .findings
+        .iter()
+        .filter(|finding| finding.rule == "unread-step")
+        .count();
+    assert_eq!(told, 20, "once for each step");
+}
+
+#[test]
 fn odd_files_on_disk_are_told_and_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let workflows = directory.path().join(".github/workflows");
