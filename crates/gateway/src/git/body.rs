@@ -2,12 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use flate2::write::GzDecoder;
-use hyper::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use portcullis_model::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
@@ -143,39 +141,17 @@ where
 pub struct StreamBody(Source);
 
 enum Source {
-    Task(mpsc::Receiver<io::Result<Bytes>>, Trailers),
+    Task(mpsc::Receiver<io::Result<Frame<Bytes>>>),
     Whole(Option<Bytes>),
 }
 
-/// Where the task that writes a [`StreamBody`] leaves its trailers, before it ends.
-#[derive(Clone, Default)]
-pub(crate) struct Trailers(Arc<Mutex<Option<HeaderMap>>>);
-
-impl Trailers {
-    pub(crate) fn leave(&self, trailers: HeaderMap) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(trailers);
-    }
-
-    fn take(&self) -> Option<HeaderMap> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// The writing end of a [`StreamBody`].
-pub(crate) type BodySender = mpsc::Sender<io::Result<Bytes>>;
+/// The writing end of a [`StreamBody`]: data, and trailers behind it if there are any.
+pub(crate) type BodySender = mpsc::Sender<io::Result<Frame<Bytes>>>;
 
 impl StreamBody {
     pub(crate) fn channel() -> (BodySender, Self) {
-        let (sender, body, _) = Self::with_trailers();
-        (sender, body)
-    }
-
-    /// As [`Self::channel`], with a place for what follows the body.
-    pub(crate) fn with_trailers() -> (BodySender, Self, Trailers) {
         let (sender, receiver) = mpsc::channel(ANSWER_QUEUE);
-        let trailers = Trailers::default();
-        let body = Self(Source::Task(receiver, trailers.clone()));
-        (sender, body, trailers)
+        (sender, Self(Source::Task(receiver)))
     }
 
     /// A body of which nothing is missing; `None` for an empty one.
@@ -193,12 +169,7 @@ impl Body for StreamBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
-            Source::Task(receiver, trailers) => {
-                Poll::Ready(match ready!(receiver.poll_recv(context)) {
-                    Some(item) => Some(item.map(Frame::data)),
-                    None => trailers.take().map(|last| Ok(Frame::trailers(last))),
-                })
-            }
+            Source::Task(receiver) => receiver.poll_recv(context),
             Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
@@ -209,7 +180,7 @@ impl Body for StreamBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Task(..) => SizeHint::default(),
+            Source::Task(_) => SizeHint::default(),
             Source::Whole(bytes) => {
                 let length = bytes.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::body::Frame;
 use portcullis_model::{GitOid, Recorded, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::oneshot;
@@ -431,7 +432,7 @@ async fn answer<R: AsyncRead + Unpin>(
             }
             *bytes_out += u64::try_from(count).unwrap_or(u64::MAX);
             let piece = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
-            if sender.send(Ok(piece)).await.is_err() {
+            if sender.send(Ok(Frame::data(piece))).await.is_err() {
                 return Err(Stop::Cut("the client went away".to_owned()));
             }
         }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::headers::{announce_trailers, is_grpc, passing_trailers, strip_answer};
 use super::scan::{SCAN_MAX_BYTES, served_model};
-use crate::git::body::{BodySender, StreamBody, Trailers};
+use crate::git::body::{BodySender, StreamBody};
 
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,14 +172,14 @@ pub(crate) async fn forward(
             ending: Ending(Over::Already(Box::new(exchange.over(Ok(()))))),
         };
     }
-    let (sender, stream, trailers) = StreamBody::with_trailers();
+    let (sender, stream) = StreamBody::channel();
     let (done, later) = oneshot::channel();
     tokio::spawn(async move {
         let left = bounds
             .total_time
             .saturating_sub(exchange.asked.began.elapsed());
         let result = tokio::select! {
-            result = tokio::time::timeout(left, pump(first, body, &sender, &trailers, &mut exchange, bounds)) => result
+            result = tokio::time::timeout(left, pump(first, body, &sender, &mut exchange, bounds)) => result
                 .unwrap_or_else(|_| Err("it took too long".to_owned())),
             () = sender.closed() => Err("the client went away".to_owned()),
             () = stop => Err("the run ended, or was halted".to_owned()),
@@ -294,7 +294,6 @@ async fn pump(
     mut first: Option<Option<Result<Frame<Bytes>, hyper::Error>>>,
     mut body: Incoming,
     sender: &BodySender,
-    trailers: &Trailers,
     exchange: &mut Exchange,
     bounds: Bounds,
 ) -> Result<(), String> {
@@ -313,7 +312,10 @@ async fn pump(
             Ok(piece) => piece,
             Err(frame) => {
                 if let Ok(last) = frame.into_trailers() {
-                    trailers.leave(passing_trailers(last));
+                    let last = Frame::trailers(passing_trailers(last));
+                    if sender.send(Ok(last)).await.is_err() {
+                        return Err("the client went away".to_owned());
+                    }
                 }
                 continue;
             }
@@ -325,7 +327,7 @@ async fn pump(
                 bounds.answer_bytes
             ));
         }
-        if sender.send(Ok(piece)).await.is_err() {
+        if sender.send(Ok(Frame::data(piece))).await.is_err() {
             return Err("the client went away".to_owned());
         }
     }

@@ -237,7 +237,7 @@ pub struct UploadSender(BodySender);
 impl UploadSender {
     /// Sends on; `false` where nobody takes it any more.
     pub async fn send(&self, bytes: Bytes) -> bool {
-        self.0.send(Ok(bytes)).await.is_ok()
+        self.0.send(Ok(Frame::data(bytes))).await.is_ok()
     }
 
     /// Breaks the request off, so that the host never takes it for whole. Whoever waits for its
