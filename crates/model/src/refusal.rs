@@ -5,6 +5,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Codes of what a launcher refuses by itself and has recorded.
+pub const BY_LAUNCHERS: [&str; 7] = [
+    "host-mismatch",
+    "not-understood",
+    "ambiguous-length",
+    "transfer-coding",
+    "malformed-host",
+    "malformed-request",
+    "malformed-request-target",
+];
+
 /// What kind of "no" this is. It decides the HTTP status and the exit code; "denied" is not
 /// "failed".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -477,7 +477,7 @@ fn ordinary_tools_go_on_working() {
         // Their own priorities and limits are theirs.
         (
             "taskset",
-            "nice -n 5 ionice -c 3 taskset -c 0 chrt --idle 0 sh -c 'test $(nice) = 5 && ulimit -c 0 && ulimit -n 64'",
+            "nice -n 5 ionice -c 3 taskset -c $(taskset -cp $$ | sed 's/.*: //; s/[-,].*//') chrt --idle 0 sh -c 'test $(nice) = 5 && ulimit -c 0 && ulimit -n 64'",
         ),
         (
             "ssh-agent",

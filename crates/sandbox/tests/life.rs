@@ -608,7 +608,7 @@ fn a_slow_start_is_a_start() {
     let workspace = workspace();
     let script = workspace.path().join("helper");
     let text = format!(
-        "#!/bin/sh\nsleep 2\nexec '{}' \"$@\"\n",
+        "#!/bin/sh\nsleep 6\nexec '{}' \"$@\"\n",
         support::helper().display()
     );
     fs::write(&script, text).expect("script");
@@ -616,6 +616,6 @@ fn a_slow_start_is_a_start() {
     let mut spec = shell(&workspace, "echo begun");
     spec.helper = Some(script);
     // Its time begins when it does.
-    spec.deadline_ms = Some(1_500);
+    spec.deadline_ms = Some(5_000);
     assert_eq!(stdout(&run(&spec)), "begun\n");
 }

@@ -241,6 +241,7 @@ fn what_is_decided_on_is_what_is_sent_however_it_is_written() {
         (own.as_str(), "not-understood"),
         (own.as_str(), "host-mismatch"),
         (own.as_str(), "ambiguous-length"),
+        (own.as_str(), "transfer-coding"),
         (own.as_str(), "malformed-request"),
         (own.as_str(), "malformed-request-target"),
         ("host files.test:9", "no-permit"),

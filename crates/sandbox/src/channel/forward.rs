@@ -147,8 +147,14 @@ impl Forwarder {
             }
             self.ask(onward, &path, Some(&meant.authority())).await
         };
-        if let Err(error) = sent.await {
-            tracing::warn!(code = %error.code, "a refusal could not be recorded: {error}");
+        match sent.await {
+            Ok(answer) if answer.status().is_success() => {}
+            Ok(answer) => {
+                tracing::warn!(code = %refusal.code, status = %answer.status(), "a refusal was not recorded");
+            }
+            Err(error) => {
+                tracing::warn!(code = %error.code, "a refusal could not be recorded: {error}");
+            }
         }
     }
 

@@ -20,6 +20,10 @@ use super::{BUFFER_MAX_BYTES, HEADERS_MAX};
 
 /// What ends a chunk.
 const LINE_END_BYTES: u64 = 2;
+/// Most heads that are read and not asked for yet: more than there is room for in what the one who
+/// serves reads ahead, the shortest head being 16 bytes. Behind them comes another protocol, such as
+/// that of a tunnel.
+const FOUND_MAX: usize = BUFFER_MAX_BYTES / 8;
 
 /// A stream whose heads are looked at as they are read.
 pub(super) struct Watched<S> {
@@ -111,8 +115,8 @@ enum At {
     ChunkLine(ChunkLine),
     /// In a chunk, with so many bytes left, its line's end included.
     Chunk(u64),
-    /// Behind the last chunk, so many bytes into a line.
-    Trailers(u64),
+    /// Behind the last chunk.
+    Trailers(Trailers),
     /// Nowhere that can be told: another protocol, or what the one who serves refuses as well.
     Lost,
 }
@@ -123,6 +127,16 @@ struct ChunkLine {
     digits: u32,
     /// Past the digits.
     over: bool,
+    /// Its end has begun.
+    ends: bool,
+}
+
+#[derive(Default)]
+struct Trailers {
+    /// The line has begun.
+    within: bool,
+    /// Its end has.
+    ends: bool,
 }
 
 impl Default for At {
@@ -182,6 +196,9 @@ impl Follower {
         };
         // Nobody reads on behind such a request.
         let at = if ends == Ends::Once { at } else { At::Lost };
+        if self.found.len() >= FOUND_MAX {
+            return (At::Lost, &[]);
+        }
         self.found.push_back(ends);
         (at, rest)
     }
@@ -257,14 +274,23 @@ fn past(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     (after, bytes.get(here..).unwrap_or_default())
 }
 
-/// One byte of the line that begins a chunk (RFC 9112, 7.1): digits, then anything to its end.
+/// One byte of the line that begins a chunk (RFC 9112, 7.1): digits, then anything to its end. In a
+/// chunked body a line ends by both bytes; readers differ on what one of them alone is.
 fn chunk_line(mut line: ChunkLine, byte: u8) -> At {
-    if byte == b'\n' {
-        return match (line.digits, line.size) {
-            (0, _) => At::Lost,
-            (_, 0) => At::Trailers(0),
-            (_, size) => At::Chunk(size.saturating_add(LINE_END_BYTES)),
-        };
+    match (line.ends, byte) {
+        (true, b'\n') => {
+            return match (line.digits, line.size) {
+                (0, _) => At::Lost,
+                (_, 0) => At::Trailers(Trailers::default()),
+                (_, size) => At::Chunk(size.saturating_add(LINE_END_BYTES)),
+            };
+        }
+        (true, _) | (false, b'\n') => return At::Lost,
+        (false, b'\r') => {
+            line.ends = true;
+            return At::ChunkLine(line);
+        }
+        (false, _) => {}
     }
     match char::from(byte).to_digit(16) {
         Some(digit) if !line.over => {
@@ -280,12 +306,16 @@ fn chunk_line(mut line: ChunkLine, byte: u8) -> At {
 }
 
 /// One byte of what stands behind the last chunk; an empty line is its end.
-fn trailer(within: u64, byte: u8) -> At {
-    match (byte, within) {
-        (b'\n', 0) => At::default(),
-        (b'\n', _) => At::Trailers(0),
-        (b'\r', within) => At::Trailers(within),
-        (_, within) => At::Trailers(within.saturating_add(1)),
+fn trailer(line: Trailers, byte: u8) -> At {
+    match (line.ends, byte) {
+        (true, b'\n') if line.within => At::Trailers(Trailers::default()),
+        (true, b'\n') => At::default(),
+        (true, _) | (false, b'\n') => At::Lost,
+        (false, b'\r') => At::Trailers(Trailers { ends: true, ..line }),
+        (false, _) => At::Trailers(Trailers {
+            within: true,
+            ..line
+        }),
     }
 }
 
@@ -398,8 +428,40 @@ mod tests {
             );
             assert_eq!(said(stream.as_bytes(), 9), [Ends::Once], "{stream:?}");
         }
+        // Lines of a chunked body that end by one byte: some readers end them there, others don't.
+        for body in [
+            "0\n\r\n",
+            "0\r\n\n",
+            "0\r\n\nGET /in HTTP/1.1\r\nHost: a\r\n\r\n",
+            "0\r\nx: y\n\n",
+            "0\r\nx: y\rz\r\n\r\n",
+            "0\r\n\r\r\n",
+            "1\rx\r\n0\r\n\r\n",
+            "1;a\nx\r\n0\r\n\r\n",
+        ] {
+            let stream = format!(
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}GET / HTTP/1.1\r\n\r\n"
+            );
+            assert_eq!(said(stream.as_bytes(), 3), [Ends::Once], "{stream:?}");
+        }
         let endless = vec![b'a'; 3 * BUFFER_MAX_BYTES];
         assert_eq!(said(&endless, 1000), []);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_takes_no_memory() {
+        let shortest = b"GET / HTTP/1.1\n\n";
+        let mut follower = Follower::default();
+        for _ in 0..FOUND_MAX {
+            follower.read(shortest);
+        }
+        assert_eq!(follower.found.len(), FOUND_MAX);
+        assert!(FOUND_MAX > BUFFER_MAX_BYTES / shortest.len());
+        for _ in 0..1_000 {
+            follower.read(shortest);
+        }
+        assert_eq!(follower.found.len(), FOUND_MAX);
+        assert!(matches!(follower.at, At::Lost));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
 use portcullis_gateway::http::upload::{Begun, Upload, begin};
 use portcullis_gateway::http::{Bounds, Destination, Forwarded, foreign_credential};
 use portcullis_model::event::{CallObserved, LeaseKind, TaintAdded};
+use portcullis_model::refusal::BY_LAUNCHERS;
 use portcullis_model::{EndpointId, Refusal, RefusalKind};
 use portcullis_policy::action::{Action, NetConnect};
 
@@ -36,15 +37,6 @@ const OURS: [HeaderName; 5] = [
     HeaderName::from_static("portcullis-target-authorization"),
     HeaderName::from_static("portcullis-refusal"),
 ];
-/// What a launcher refuses by itself and may have recorded.
-const LAUNCHER_CODES: [&str; 5] = [
-    "host-mismatch",
-    "not-understood",
-    "ambiguous-length",
-    "malformed-request",
-    "malformed-request-target",
-];
-
 /// A request for another host, which the launcher names in `portcullis-target`.
 pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
     let caller = authenticate(app, &request)?;
@@ -187,12 +179,12 @@ pub(super) async fn refused(app: &Arc<App>, request: Request) -> Result<Response
     let caller = authenticate(app, &request)?;
     let destination: Destination = target(request.headers())?.parse()?;
     let said = one_header(request.headers(), "portcullis-refusal")?.unwrap_or_default();
-    let code = LAUNCHER_CODES
+    let code = BY_LAUNCHERS
         .into_iter()
         .find(|code| *code == said)
         .ok_or_else(|| {
             Refusal::malformed("refusal code")
-                .expected(&LAUNCHER_CODES.join(", "))
+                .expected(&BY_LAUNCHERS.join(", "))
                 .received(said)
         })?;
     let refusal = Refusal::new(RefusalKind::Denied, code, "refused by the launcher");
