@@ -3,6 +3,7 @@
 //! Other systems' pipelines become the same types in [`crate::pipelines`].
 
 mod actions;
+mod reviewed;
 mod steps;
 mod unread;
 mod values;

@@ -201,6 +201,52 @@ fn names_that_stand_for_names_are_followed_to_a_bound_that_is_told() {
 }
 
 #[test]
+fn what_multiplies_at_each_level_ends_and_the_rest_is_read() {
+    let all = (0..20)
+        .map(|at| format!("${{{{ inputs.a{at} }}}}"))
+        .collect::<Vec<_>>();
+    let all = all.join(" ");
+    let six = "${{ inputs.b }}".repeat(6);
+    let mut inputs = String::from("  b: {default: xxxxxxxx}\n");
+    let mut with = format!("        b: \"{six}\"\n");
+    for at in 0..20 {
+        inputs.push_str(&format!("  a{at}: {{default: xxxxxxxx}}\n"));
+        with.push_str(&format!("        a{at}: \"{all}\"\n"));
+    }
+    let action = format!(
+        "name: x\ninputs:\n{inputs}runs:\n  using: composite\n  steps:\n    - uses: ./.github/actions/x\n      with:\n{with}    - uses: some/deploy@v1\n      with:\n{with}"
+    );
+    // Composites that call one another, as one that calls itself is cut short.
+    let mut files: BTreeMap<String, String> = (0..9)
+        .map(|at| {
+            (
+                format!(".github/actions/x{at}/action.yml"),
+                action.replace("actions/x\n", &format!("actions/x{}\n", at + 1)),
+            )
+        })
+        .collect();
+    let mut doubling = String::from("          v0=xxxxxxxx\n");
+    for at in 1..40 {
+        doubling.push_str(&format!("          v{at}=$v{}$v{}\n", at - 1, at - 1));
+    }
+    let matrix = (0..20_000).map(|at| format!("v{at}")).collect::<Vec<_>>();
+    let (list, words) = (matrix.join(", "), matrix.join(" "));
+    let runs = "          bash ${{ matrix.a }}.sh\n          bash $w.sh\n".repeat(2_000);
+    files.insert(
+        ".github/workflows/a.yml".to_owned(),
+        format!(
+            "on: {{schedule: [{{cron: '0 3 * * *'}}]}}\njobs:\n  a:\n    runs-on: x\n    strategy:\n      matrix:\n        a: [{list}]\n    steps:\n      - uses: ./.github/actions/x0\n      - run: |\n{doubling}          echo $v39 | bash $v39\n      - run: |\n          for w in {words}; do\n{runs}          done\n      - run: npm publish\n"
+        ),
+    );
+    let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+    assert!(
+        report
+            .verdicts()
+            .any(|verdict| verdict.sink == "npm publish")
+    );
+}
+
+#[test]
 fn odd_files_on_disk_are_told_and_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let workflows = directory.path().join(".github/workflows");

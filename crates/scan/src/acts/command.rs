@@ -8,6 +8,12 @@ use crate::workflow::{Pairs, Values};
 
 /// Deepest chain of scripts that call scripts.
 pub(super) const FOLLOW_MAX: usize = 6;
+/// Longest value of a variable that is put in, and longest text that values are put into.
+const VALUE_MAX: usize = 4 * 1024;
+/// Most variables that are kept.
+const VARIABLES_MAX: usize = 256;
+/// Most words of a loop: past so many its variable is unknown.
+const LOOP_MAX: usize = 64;
 /// Most acts of one step.
 const ACTS_MAX: usize = 400;
 
@@ -52,29 +58,43 @@ pub(crate) struct AgentCall {
 }
 
 impl Shell {
-    /// Replaces variables that were set to text that we know.
+    /// Notes a variable. What is too long to be a name, a branch or a path is not kept, so that
+    /// values made of values can't grow without end.
+    fn set(&mut self, name: &str, value: String) {
+        self.variables.retain(|(known, _)| known != name);
+        if value.len() <= VALUE_MAX && self.variables.len() < VARIABLES_MAX {
+            self.variables.push((name.to_owned(), value));
+        }
+    }
+
+    /// Replaces variables that were set to text that we know, as long as the text stays short.
     pub(crate) fn expand(&self, text: &str) -> String {
         if !text.contains('$') {
             return text.to_owned();
         }
+        let longest = text.len() + VALUE_MAX;
         let mut out = text.to_owned();
         for (name, value) in self.variables.iter().rev() {
             if value.contains(&format!("${name}")) || value.contains(&format!("${{{name}")) {
                 continue;
             }
-            out = out.replace(&format!("${{{name}}}"), value);
-            let plain = format!("${name}");
-            let mut from = 0;
-            while let Some(at) = out.get(from..).and_then(|rest| rest.find(&plain)) {
-                let start = from + at;
-                let end = start + plain.len();
-                let continues = out
-                    .get(end..)
-                    .and_then(|rest| rest.chars().next())
-                    .is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
-                if continues {
-                    from = end;
-                } else {
+            for (mark, bare) in [(format!("${{{name}}}"), false), (format!("${name}"), true)] {
+                let mut from = 0;
+                while let Some(at) = out.get(from..).and_then(|rest| rest.find(&mark)) {
+                    let start = from + at;
+                    let end = start + mark.len();
+                    let continues = bare
+                        && out
+                            .get(end..)
+                            .and_then(|rest| rest.chars().next())
+                            .is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+                    if continues {
+                        from = end;
+                        continue;
+                    }
+                    if out.len() + value.len() > longest {
+                        return out;
+                    }
                     out.replace_range(start..end, value);
                     from = start + value.len();
                 }
@@ -121,6 +141,8 @@ pub(crate) struct Reader<'a> {
     pub(super) followed: Vec<String>,
     /// How many commands the names in this step's commands may still stand for.
     pub(super) variants: usize,
+    /// How many commands of this step may still be named by what is unknown.
+    pub(super) unknowns: usize,
     /// How often a script may still be looked up on disk in this step.
     lookups: usize,
     /// How many scripts of a monorepo's packages its runner may still start in this step.
@@ -133,6 +155,8 @@ impl<'a> Reader<'a> {
         const LOOKUPS_MAX: usize = 200;
         /// Most commands that those of one step stand for: names in names would multiply.
         const VARIANTS_MAX: usize = 128;
+        /// Most commands of one step whose names are looked up in vain.
+        const UNKNOWNS_MAX: usize = 1_000;
         /// Most scripts of packages that a monorepo's runner starts in one step.
         const PACKAGE_RUNS_MAX: usize = 1_000;
         Self {
@@ -145,6 +169,7 @@ impl<'a> Reader<'a> {
             here: String::new(),
             followed: Vec::new(),
             variants: VARIANTS_MAX,
+            unknowns: UNKNOWNS_MAX,
             lookups: LOOKUPS_MAX,
             package_runs: PACKAGE_RUNS_MAX,
         }
@@ -194,7 +219,7 @@ impl<'a> Reader<'a> {
             if command.words.is_empty() {
                 let value = self.shell.expand(value);
                 if !value.contains("$(") {
-                    self.shell.variables.push((name.clone(), value));
+                    self.shell.set(name, value);
                 }
             }
         }
@@ -219,7 +244,10 @@ impl<'a> Reader<'a> {
             "popd" => self.change_directory(""),
             "for" => {
                 if let [_, variable, "in", values @ ..] = words.as_slice() {
-                    let values = values.iter().map(|value| self.shell.expand(value));
+                    let values = values
+                        .iter()
+                        .take(LOOP_MAX)
+                        .map(|value| self.shell.expand(value));
                     let values = values.collect();
                     self.loops.push(((*variable).to_owned(), values));
                 }
@@ -230,7 +258,7 @@ impl<'a> Reader<'a> {
                         && !value.contains("$(")
                     {
                         let value = self.shell.expand(value);
-                        self.shell.variables.push((name.to_owned(), value));
+                        self.shell.set(name, value);
                     }
                 }
             }
@@ -590,6 +618,7 @@ impl<'a> Reader<'a> {
         }
         self.known
             .and_then(|(values, env)| values.of(directory, env, &self.loops, self.tree))
+            .map(|stands| stands.variants)
             .and_then(|list| list.into_iter().next())
             .map_or_else(|| directory.to_owned(), |variant| variant.text)
     }

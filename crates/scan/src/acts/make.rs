@@ -238,15 +238,41 @@ fn variables(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Puts variables into a command, in one pass; a command too long to be one is left as it is.
 fn put_in(body: &str, variables: &[(String, String)]) -> String {
-    if !body.contains('$') {
+    /// Longest command of a recipe that is read.
+    const BODY_MAX: usize = 4 * 1024;
+    if body.len() > BODY_MAX {
         return body.to_owned();
     }
-    let mut out = body.to_owned();
-    for (name, value) in variables {
-        out = out
-            .replace(&format!("$({name})"), value)
-            .replace(&format!("${{{name}}}"), value);
+    let mut out = String::new();
+    let mut rest = body;
+    while let Some(at) = rest.find('$') {
+        let (before, tail) = rest.split_at(at);
+        out.push_str(before);
+        let close = match tail.get(1..2) {
+            Some("(") => ')',
+            Some("{") => '}',
+            _ => {
+                out.push('$');
+                rest = tail.get(1..).unwrap_or_default();
+                continue;
+            }
+        };
+        let inner = tail.get(2..).unwrap_or_default();
+        let found = inner.find(close).and_then(|end| {
+            let name = inner.get(..end)?;
+            let (_, value) = variables.iter().find(|(known, _)| known == name)?;
+            Some((value, inner.get(end + 1..)?))
+        });
+        if let Some((value, after)) = found {
+            out.push_str(value);
+            rest = after;
+        } else {
+            out.push('$');
+            rest = tail.get(1..).unwrap_or_default();
+        }
     }
+    out.push_str(rest);
     out
 }

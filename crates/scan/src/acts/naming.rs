@@ -53,8 +53,14 @@ impl Reader<'_> {
         if beside_action(&text).is_some() || beside_script(&text).is_some() {
             return false;
         }
-        let variants = values.of(&text, env, &self.loops, self.tree);
-        let Some(variants) = variants.filter(|list| list.len() <= COMMANDS_MAX) else {
+        if self.unknowns == 0 {
+            self.bound_reached();
+            return false;
+        }
+        let stands = values.of(&text, env, &self.loops, self.tree);
+        let stands = stands.filter(|stands| stands.variants.len() <= COMMANDS_MAX);
+        if stands.as_ref().is_none_or(|stands| stands.open) {
+            self.unknowns -= 1;
             let told = self
                 .unresolved
                 .iter()
@@ -68,10 +74,12 @@ impl Reader<'_> {
                     only_if: Vec::new(),
                 });
             }
+        }
+        let Some(stands) = stands else {
             return false;
         };
         let followed = self.followed.clone();
-        for variant in variants {
+        for variant in stands.variants {
             if self.variants == 0 {
                 self.bound_reached();
                 break;

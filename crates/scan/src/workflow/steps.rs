@@ -290,7 +290,7 @@ pub(crate) fn script_step(
         }
         out.agents.push(agent);
     }
-    if waits_for_review(text) {
+    if super::reviewed::waits_for_review(text) {
         let why = "the script goes on only where a review has approved";
         let mut check = Act::new(
             Op::Check(Check::Person(why)),
@@ -306,15 +306,6 @@ pub(crate) fn script_step(
     state.values.leave(text);
     state.shell.directory = None;
     state.shell.foreign = None;
-}
-
-/// Whether a script that merges asks first whether the reviews that the branch wants are there.
-fn waits_for_review(text: &str) -> bool {
-    let asks = text.contains("reviewDecision") && text.contains("pr merge");
-    asks && text.lines().any(|line| {
-        let compares = ["==", "!=", " = "].iter().any(|sign| line.contains(sign));
-        line.contains("APPROVED") && compares && !line.trim_start().starts_with('#')
-    })
 }
 
 /// The settings that Claude Code finds in the repository.

@@ -6,6 +6,7 @@
 //! takes is believed. One of them alone leaves a fact open, and that fact is told. Names that only
 //! look (`setup-…`, `…-check`) are believed too.
 
+use super::values::TEXT_MAX;
 use super::{Job, Pairs, Permissions, Step};
 use crate::acts::catalog::With;
 use crate::acts::words::{self, Claim, Said};
@@ -344,7 +345,7 @@ fn given(value: &str, inputs: &[(String, String)]) -> String {
     let lower = value.to_ascii_lowercase();
     let mut out = value.to_owned();
     for (name, given) in inputs {
-        if lower.contains(&format!("inputs.{name}")) {
+        if out.len() + given.len() <= TEXT_MAX && lower.contains(&format!("inputs.{name}")) {
             out.push(' ');
             out.push_str(given);
         }

@@ -14,6 +14,10 @@ use crate::yaml::{self, Node};
 const VARIANTS_MAX: usize = 32;
 /// Deepest chain of names that stand for names.
 const DEPTH_MAX: usize = 6;
+/// Longest text that names are put into; what grows past it is unknown.
+pub(crate) const TEXT_MAX: usize = 4 * 1024;
+/// Most names of a matrix.
+const NAMES_MAX: usize = 256;
 /// Most files that are searched for callers of a workflow.
 const CALLERS_MAX: usize = 200;
 
@@ -29,7 +33,50 @@ pub(crate) struct Values {
     /// The file whose callers give its inputs.
     called: Option<String>,
     /// What its callers give, by input: looked up once for all jobs.
-    callers: Rc<RefCell<BTreeMap<String, Vec<String>>>>,
+    callers: Rc<RefCell<Option<Callers>>>,
+}
+
+/// What the callers of a workflow give it.
+#[derive(Clone, Debug, Default)]
+struct Callers {
+    /// By lower-cased input.
+    given: BTreeMap<String, Vec<String>>,
+    /// There are more workflows than are searched.
+    cut: bool,
+}
+
+/// What a text may stand for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stands {
+    pub(crate) variants: Vec<Variant>,
+    /// It may stand for something else too, which no file says.
+    pub(crate) open: bool,
+}
+
+/// Texts that a name may stand for, without repetition, and one more at most than are followed.
+#[derive(Default)]
+struct Choices {
+    texts: Vec<String>,
+    open: bool,
+}
+
+impl Choices {
+    fn add(&mut self, texts: &[String]) {
+        for text in texts {
+            add_text(&mut self.texts, text);
+        }
+    }
+}
+
+/// Notes a text that a name may stand for. Past the bound the name is unknown in any case.
+fn add_text(list: &mut Vec<String>, text: &str) {
+    if list.len() <= VARIANTS_MAX
+        && !text.is_empty()
+        && !text.contains('\n')
+        && !list.iter().any(|known| known == text)
+    {
+        list.push(text.to_owned());
+    }
 }
 
 /// One text that another may stand for, and the templates that hold where it does.
@@ -62,6 +109,7 @@ impl Values {
         if input.boolean {
             texts = vec!["true".to_owned(), "false".to_owned()];
         }
+        texts.truncate(VARIANTS_MAX + 1);
         match self.inputs.iter_mut().find(|(name, _)| *name == input.name) {
             Some((_, known)) => known.append(&mut texts),
             None => self.inputs.push((input.name.clone(), texts)),
@@ -114,12 +162,10 @@ impl Values {
 
     fn add_choice(&mut self, name: &str, text: &str) {
         let name = name.to_ascii_lowercase();
+        let full = self.matrix.len() >= NAMES_MAX;
         match self.matrix.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, list)) => {
-                if !list.iter().any(|known| known == text) {
-                    list.push(text.to_owned());
-                }
-            }
+            Some((_, list)) => add_text(list, text),
+            None if full => {}
             None => self.matrix.push((name, vec![text.to_owned()])),
         }
     }
@@ -135,6 +181,7 @@ impl Values {
             let texts = self
                 .of(text, step_env, &[], tree)
                 .unwrap_or_default()
+                .variants
                 .into_iter()
                 .map(|variant| variant.text)
                 .filter(|text| !text.is_empty())
@@ -170,8 +217,9 @@ impl Values {
         step: &Pairs,
         loops: &[(String, Vec<String>)],
         tree: &Tree,
-    ) -> Option<Vec<Variant>> {
+    ) -> Option<Stands> {
         let mut done = Vec::new();
+        let mut unsaid = false;
         let mut open = vec![(
             Variant {
                 text: text.to_owned(),
@@ -190,19 +238,26 @@ impl Values {
             if depth >= DEPTH_MAX || open.len() > VARIANTS_MAX {
                 return None;
             }
-            let texts = self.choices(&name, step, loops, tree);
-            if texts.is_empty() {
+            let choices = self.choices(&name, step, loops, tree);
+            if choices.texts.is_empty() || choices.texts.len() > VARIANTS_MAX {
                 return None;
             }
-            for chosen in texts {
+            unsaid |= choices.open;
+            for chosen in choices.texts {
+                if variant.text.len() + chosen.len() > TEXT_MAX {
+                    return None;
+                }
                 let mut next = variant.clone();
                 next.text.replace_range(name.start..name.end, &chosen);
-                next.only_if.extend(name.condition(&chosen, loops));
+                next.only_if.extend(name.condition(&chosen));
                 open.push((next, depth + 1));
             }
         }
         done.reverse();
-        Some(done)
+        Some(Stands {
+            variants: done,
+            open: unsaid,
+        })
     }
 
     fn choices(
@@ -211,40 +266,42 @@ impl Values {
         step: &Pairs,
         loops: &[(String, Vec<String>)],
         tree: &Tree,
-    ) -> Vec<String> {
-        let mut out = Vec::new();
+    ) -> Choices {
+        let mut out = Choices::default();
         match &name.what {
             What::Variable(variable) => {
                 if let Some((_, list)) = loops.iter().rev().find(|(known, _)| known == variable) {
-                    out.extend(list.iter().cloned());
+                    out.add(list);
                 } else {
-                    out.extend(self.variable(variable, step));
+                    out.add(self.variable(variable, step).as_slice());
                 }
             }
             What::Expression(inner) => {
-                let Some(parsed) = expr::parse(inner) else {
-                    return Vec::new();
-                };
-                let mut literals = Vec::new();
-                chosen_literals(&parsed, &mut literals);
-                out.extend(literals.into_iter().map(str::to_owned));
-                let mut paths = Vec::new();
-                expr::paths(&parsed, &mut paths);
-                for path in paths {
-                    out.extend(self.path(path, step, tree));
+                if let Some(parsed) = expr::parse(inner) {
+                    self.chosen(&parsed, step, tree, &mut out);
                 }
             }
         }
-        out.retain(|text| !text.contains('\n') && !text.is_empty());
-        let mut seen: Vec<String> = Vec::new();
-        out.retain(|text| {
-            let new = !seen.contains(text);
-            if new {
-                seen.push(text.clone());
-            }
-            new
-        });
         out
+    }
+
+    /// What may be an expression's value: not what it compares or only asks.
+    fn chosen(&self, parsed: &Expr, step: &Pairs, tree: &Tree, out: &mut Choices) {
+        match parsed {
+            Expr::Literal(expr::Value::Text(text)) => add_text(&mut out.texts, text),
+            Expr::Path(path) => {
+                let (texts, cut) = self.path(path, step, tree);
+                out.open |= cut || texts.is_empty();
+                out.add(&texts);
+            }
+            Expr::Both(_, value) => self.chosen(value, step, tree, out),
+            Expr::Either(left, right) => {
+                self.chosen(left, step, tree, out);
+                self.chosen(right, step, tree, out);
+            }
+            Expr::Call(..) => out.open = true,
+            Expr::Literal(_) | Expr::Not(_) | Expr::Compare(..) => {}
+        }
     }
 
     fn variable(&self, name: &str, step: &Pairs) -> Option<String> {
@@ -259,23 +316,23 @@ impl Values {
             })
     }
 
-    fn path(&self, path: &str, step: &Pairs, tree: &Tree) -> Vec<String> {
+    /// What a path may be, and whether there may be more that is not read.
+    fn path(&self, path: &str, step: &Pairs, tree: &Tree) -> (Vec<String>, bool) {
         if let Some(name) = path.strip_prefix("env.") {
-            return self.variable(name, step).into_iter().collect();
+            return (self.variable(name, step).into_iter().collect(), false);
         }
         if let Some(name) = path.strip_prefix("matrix.") {
-            return self
-                .matrix
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, list)| list.clone())
-                .unwrap_or_default();
+            let list = self.matrix.iter().find(|(known, _)| known == name);
+            return (
+                list.map(|(_, list)| list.clone()).unwrap_or_default(),
+                false,
+            );
         }
         let Some(name) = path
             .strip_prefix("inputs.")
             .or_else(|| path.strip_prefix("github.event.inputs."))
         else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
         let mut out: Vec<String> = self
             .inputs
@@ -283,42 +340,29 @@ impl Values {
             .filter(|(known, _)| known == name)
             .flat_map(|(_, list)| list.iter().cloned())
             .collect();
+        let mut cut = false;
         if let Some(file) = &self.called {
-            let known = self.callers.borrow().get(name).cloned();
-            let given = known.unwrap_or_else(|| {
-                let given = callers_give(tree, file, name);
-                self.callers
-                    .borrow_mut()
-                    .insert(name.to_owned(), given.clone());
-                given
-            });
-            out.extend(given);
+            let mut callers = self.callers.borrow_mut();
+            let callers = callers.get_or_insert_with(|| callers_of(tree, file));
+            cut = callers.cut;
+            out.extend(callers.given.get(name).cloned().unwrap_or_default());
         }
-        out
+        (out, cut)
     }
 }
 
-/// Literals that may be an expression's value, not those that it compares with.
-fn chosen_literals<'a>(parsed: &'a Expr, into: &mut Vec<&'a str>) {
-    match parsed {
-        Expr::Literal(expr::Value::Text(text)) => into.push(text),
-        Expr::Both(left, right) | Expr::Either(left, right) => {
-            chosen_literals(left, into);
-            chosen_literals(right, into);
-        }
-        Expr::Literal(_) | Expr::Path(_) | Expr::Call(..) | Expr::Not(_) | Expr::Compare(..) => {}
-    }
-}
-
-/// What the workflows that call `file` give for one of its inputs, where they say it in words.
-fn callers_give(tree: &Tree, file: &str, name: &str) -> Vec<String> {
-    let mut out = Vec::new();
+/// What the workflows that call `file` give for its inputs, where they say it in words.
+fn callers_of(tree: &Tree, file: &str) -> Callers {
+    let mut out = Callers::default();
     let workflows = tree
         .files()
         .iter()
-        .filter(|path| crate::repository::is_github_workflow(path))
-        .take(CALLERS_MAX);
-    for path in workflows {
+        .filter(|path| crate::repository::is_github_workflow(path));
+    for (index, path) in workflows.enumerate() {
+        if index >= CALLERS_MAX {
+            out.cut = true;
+            break;
+        }
         let Ok(text) = tree.read(path) else { continue };
         if !text.contains(file) {
             continue;
@@ -339,11 +383,15 @@ fn callers_give(tree: &Tree, file: &str, name: &str) -> Vec<String> {
                 values.add_matrix(matrix);
             }
             for entry in job.value.get("with").map(Node::entries).unwrap_or_default() {
-                if entry.key.eq_ignore_ascii_case(name)
-                    && let Some(text) = entry.value.text()
+                let name = entry.key.to_ascii_lowercase();
+                if let Some(text) = entry.value.text()
+                    && (out.given.len() < NAMES_MAX || out.given.contains_key(&name))
                 {
                     let given = values.of(text, &Vec::new(), &[], tree).unwrap_or_default();
-                    out.extend(given.into_iter().map(|variant| variant.text));
+                    let list = out.given.entry(name).or_default();
+                    for variant in given.variants {
+                        add_text(list, &variant.text);
+                    }
                 }
             }
         }
@@ -417,14 +465,25 @@ impl Name {
     }
 
     /// The template that holds where the name stands for `chosen`.
-    fn condition(&self, chosen: &str, loops: &[(String, Vec<String>)]) -> Option<String> {
+    fn condition(&self, chosen: &str) -> Option<String> {
         if chosen.contains(['\'', '$']) {
             return None;
         }
         match &self.what {
-            What::Expression(inner) => Some(format!("${{{{ ({inner}) == '{chosen}' }}}}")),
-            What::Variable(name) if loops.iter().any(|(known, _)| known == name) => None,
-            What::Variable(name) => Some(format!("${{{{ env.{name} == '{chosen}' }}}}")),
+            What::Expression(inner) if !names_variable(inner) => {
+                Some(format!("${{{{ ({inner}) == '{chosen}' }}}}"))
+            }
+            // A step may have left another value than the file says.
+            What::Expression(_) | What::Variable(_) => None,
         }
     }
+}
+
+/// Whether a variable of the environment stands in an expression.
+fn names_variable(inner: &str) -> bool {
+    expr::parse(inner).is_some_and(|parsed| {
+        let mut paths = Vec::new();
+        expr::paths(&parsed, &mut paths);
+        paths.iter().any(|path| path.starts_with("env."))
+    })
 }
