@@ -45,4 +45,5 @@ pub use fetch::FetchView;
 pub use objects::ObjectView;
 pub use quarantine::{PackLimits, Quarantine};
 pub use repository::Repository;
+pub use room::Remembered;
 pub use upstream::{Access, Upstream};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use portcullis_flow::State;
 use portcullis_gateway::git::checkout::CheckoutLimits;
-use portcullis_gateway::git::{Access, FetchView, Git, ObjectView, Repository, Upstream};
+use portcullis_gateway::git::{
+    Access, FetchView, Git, ObjectView, Remembered, Repository, Upstream,
+};
 use portcullis_gateway::http::Credential;
 use portcullis_model::document::from_toml;
 use portcullis_model::{GitOid, Refusal, RepositoryId, RunId};
@@ -19,9 +20,11 @@ use crate::app::text;
 use crate::home::Home;
 
 mod builds;
+mod looks;
 
 pub use builds::BuildFiles;
 use builds::Builds;
+use looks::Looks;
 
 /// Where a repository keeps its own rules; read from the protected base only.
 const POLICY_FOLDER: &str = ".portcullis";
@@ -33,14 +36,19 @@ const POLICIES_MAX: usize = 256;
 const POLICY_MAX_BYTES: u64 = 256 * 1024;
 
 /// A mirror that is open, or being opened by the first who asked.
-type Opening = Arc<OnceCell<Arc<Mirror>>>;
+#[derive(Default)]
+struct Opening {
+    made: OnceCell<Arc<Mirror>>,
+    /// That the first fetch was cut off for its size: anyone may ask, and each try fetches anew.
+    outgrown: Remembered,
+}
 
 /// Mirrors of all governed repositories.
 pub struct Mirrors {
     git: Git,
     folder: PathBuf,
     secrets: PathBuf,
-    open: Mutex<BTreeMap<(RepositoryId, String), Opening>>,
+    open: Mutex<BTreeMap<(RepositoryId, String), Arc<Opening>>>,
 }
 
 /// One governed repository.
@@ -52,8 +60,8 @@ pub struct Mirror {
     policies: std::sync::Mutex<BTreeMap<GitOid, Vec<PolicyFile>>>,
     /// The build files of the commit asked about last.
     builds: Builds,
-    /// By branch, when the last look at upstream for a run began. Held during the look.
-    pub(crate) looked: Mutex<BTreeMap<String, Instant>>,
+    /// Looks at upstream for runs.
+    pub(crate) looks: Looks,
 }
 
 impl Mirrors {
@@ -90,27 +98,36 @@ impl Mirrors {
     /// The mirror of a repository, made on first use.
     ///
     /// # Errors
-    /// The repository is unknown, or upstream can't be reached the first time.
+    /// The repository is unknown, or upstream can't be reached the first time. One that was too
+    /// large is not fetched again for an hour.
     pub async fn get(&self, state: &State, id: &RepositoryId) -> Result<Arc<Mirror>, Refusal> {
         let record = state.inventory.repository(id)?;
-        let key = (id.clone(), record.upstream.clone());
+        self.get_from(id, &record.upstream).await
+    }
+
+    async fn get_from(&self, id: &RepositoryId, upstream: &str) -> Result<Arc<Mirror>, Refusal> {
+        let key = (id.clone(), upstream.to_owned());
         // The lock is held for the look-up alone: one slow upstream must not keep the others.
-        let cell = {
+        let opening = {
             let mut open = self.open.lock().await;
             Arc::clone(open.entry(key).or_default())
         };
-        let made = cell.get_or_try_init(|| async {
-            let upstream: Upstream = record.upstream.parse()?;
+        let made = opening.made.get_or_try_init(|| async {
+            if let Some(refusal) = opening.outgrown.told() {
+                return Err(refusal);
+            }
+            let upstream: Upstream = upstream.parse()?;
             let access = access_to(&self.secrets, id)?;
             let folder = self.folder.join(id.as_str());
-            let repository =
-                Repository::open_or_create(&self.git, &folder, upstream, &access).await?;
+            let repository = Repository::open_or_create(&self.git, &folder, upstream, &access)
+                .await
+                .inspect_err(|refusal| opening.outgrown.note(refusal))?;
             Ok::<_, Refusal>(Arc::new(Mirror {
                 repository,
                 access,
                 policies: std::sync::Mutex::default(),
                 builds: Builds::default(),
-                looked: Mutex::default(),
+                looks: Looks::default(),
             }))
         });
         made.await.map(Arc::clone)

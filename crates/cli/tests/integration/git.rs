@@ -455,14 +455,15 @@ fn a_run_sees_upstreams_tags_and_what_upstream_holds_now() {
         .ok();
     assert!(described.out.starts_with("v1-1-g"), "{described:?}");
     let runner = house.runner(&house.task("ada", &[]));
-    let listed = |tip: &str| {
+    let shows = |tip: &str| {
         let path = "/gateway/v1/git/shop.git/info/refs?service=git-upload-pack";
         let answer = runner.call("GET", path, &[], b"");
-        assert!(
-            answer.text().contains(&format!("{tip} refs/heads/main")),
-            "{answer:?}"
-        );
+        let text = answer.text();
+        assert!(text.contains(" refs/heads/main"), "{answer:?}");
+        text.contains(&format!("{tip} refs/heads/main"))
     };
+    // What was seen within the last second is not looked at again.
+    let listed = |tip: &str| wait_until("the branch", || shows(tip).then_some(()));
     listed(&house.tip("main"));
     let past = house.commit_upstream("past.txt", "past\n");
     listed(&past);

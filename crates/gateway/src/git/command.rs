@@ -20,6 +20,8 @@ use super::upstream::Access;
 pub(crate) const QUICK: Duration = Duration::from_secs(30);
 /// Time for a command that may walk much of a repository.
 pub(crate) const LONG: Duration = Duration::from_secs(300);
+/// How long the end of what was killed is awaited: a process of the far side's may hold our stream.
+const ENDING: Duration = Duration::from_secs(5);
 /// Most bytes of an error stream that are kept; the rest is read and dropped.
 const STDERR_MAX_BYTES: usize = 64 * 1024;
 /// Most bytes of output unless the call says otherwise: ids and names of many refs.
@@ -331,7 +333,17 @@ impl Invocation {
     ///
     /// # Errors
     /// It can't start, passes its time (`git-timeout`) or its output bound (`git-output-too-large`).
-    pub(crate) async fn finish(mut self, input: &[u8]) -> Result<Finished, Refusal> {
+    pub(crate) async fn finish(self, input: &[u8]) -> Result<Finished, Refusal> {
+        self.finish_unless(std::future::pending(), input).await
+    }
+
+    /// The same, cut off with the refusal that `cut` ends with. An error is given when nothing that
+    /// it started runs any more, so that what it left behind can be taken away.
+    pub(crate) async fn finish_unless(
+        mut self,
+        cut: impl Future<Output = Refusal>,
+        input: &[u8],
+    ) -> Result<Finished, Refusal> {
         if !input.is_empty() {
             self.command.stdin(Stdio::piped());
         }
@@ -362,9 +374,17 @@ impl Invocation {
                 what,
             })
         };
-        tokio::time::timeout(time, work)
-            .await
-            .map_err(|_| timed_out(what, time))?
+        let done = tokio::select! {
+            biased;
+            refusal = cut => Err(refusal),
+            done = tokio::time::timeout(time, work) => {
+                done.unwrap_or_else(|_| Err(timed_out(what, time)))
+            }
+        };
+        if done.is_err() {
+            running.end().await;
+        }
+        done
     }
 
     /// Runs it and gives its output if it succeeded.
@@ -424,7 +444,7 @@ impl Invocation {
         Ok(Running {
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
-            errors,
+            errors: Some(errors),
             child,
             group,
             what: self.what,
@@ -436,7 +456,8 @@ impl Invocation {
 pub(crate) struct Running {
     pub(crate) stdin: Option<ChildStdin>,
     pub(crate) stdout: Option<ChildStdout>,
-    errors: tokio::task::JoinHandle<Vec<u8>>,
+    /// Its error stream, until it was read to the end.
+    errors: Option<tokio::task::JoinHandle<Vec<u8>>>,
     child: Child,
     group: Group,
     what: &'static str,
@@ -453,7 +474,7 @@ impl Running {
     /// Waits for its end: status and error stream.
     pub(crate) async fn wait(&mut self) -> Result<(ExitStatus, String), Refusal> {
         self.stdin = None;
-        let errors = (&mut self.errors).await.unwrap_or_default();
+        let errors = self.read_errors().await;
         let status = self.child.wait().await.map_err(|error| {
             Refusal::internal(format!("git {} can't be awaited: {error}", self.what))
         })?;
@@ -462,14 +483,38 @@ impl Running {
     }
 }
 
+impl Running {
+    /// The error stream ends with the last process that holds it.
+    async fn read_errors(&mut self) -> Vec<u8> {
+        let Some(errors) = self.errors.as_mut() else {
+            return Vec::new();
+        };
+        let read = errors.await.unwrap_or_default();
+        self.errors = None;
+        read
+    }
+
+    /// Kills it and all that it started, and waits until they are gone.
+    async fn end(mut self) {
+        self.group.kill();
+        let _late = tokio::time::timeout(ENDING, self.read_errors()).await;
+    }
+}
+
 /// The process group to kill on drop, while its leader is not reaped.
 struct Group(Option<rustix::process::Pid>);
 
-impl Drop for Group {
-    fn drop(&mut self) {
+impl Group {
+    fn kill(&self) {
         if let Some(pid) = self.0 {
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -12,12 +12,16 @@ use super::fetch::ViewRef;
 use super::look::{look, shallow_upstream};
 use super::names::{BRANCH_PREFIX, CHANGE_PREFIX, TAG_PREFIX, branch_ref, check_ref_name};
 use super::objects::ObjectView;
-use super::room;
+use super::room::{self, Remembered};
 use super::tree::ObjectFormat;
 use super::upstream::{Access, Upstream};
 
 /// Longest time for a sync: a first fetch of a big repository over a slow line.
 pub const SYNC_TIME: Duration = Duration::from_secs(30 * 60);
+/// How often, and after which time, what was cut short is cleared again while something is written
+/// into it.
+const CLEAR_TRIES: u32 = 100;
+const CLEAR_AGAIN: Duration = Duration::from_millis(20);
 /// Most tags that a run sees: each of its requests compares them.
 pub const TAGS_MAX: usize = 2_000;
 
@@ -50,6 +54,8 @@ pub(super) struct Inner {
     views: tokio::sync::Mutex<()>,
     /// Upstream's tags as views show them, until a sync finds others.
     tags: std::sync::Mutex<Option<Arc<[ViewRef]>>>,
+    /// That a fetch was cut off for its size.
+    outgrown: Remembered,
     /// By view, the newest commit that was pushed into it: all of it is there.
     pushed: std::sync::Mutex<BTreeMap<PathBuf, GitOid>>,
 }
@@ -88,7 +94,7 @@ impl Repository {
         let fresh = !dir.join("changes.git").join("HEAD").exists();
         let mut has_branches = false;
         let format = if fresh {
-            clear_cut_short(&dir)?;
+            clear_cut_short(&dir).await?;
             let seen = look(git, &upstream, access, &mirror).await?;
             init(git, &mirror, seen.format, seen.branch.as_deref()).await?;
             has_branches = seen.has_branches;
@@ -107,6 +113,7 @@ impl Repository {
                 tidying: tokio::sync::Mutex::new(None),
                 views: tokio::sync::Mutex::new(()),
                 tags: std::sync::Mutex::default(),
+                outgrown: Remembered::default(),
                 pushed: std::sync::Mutex::default(),
             }),
         };
@@ -115,7 +122,7 @@ impl Repository {
             if let Err(refusal) = filled {
                 // What came over would be fetched anew by the next try, and may be what fills the
                 // disk.
-                clear_cut_short(&dir)?;
+                clear_cut_short(&dir).await?;
                 return Err(refusal);
             }
             // Last, so that a first time cut short is a first time again.
@@ -155,20 +162,26 @@ impl Repository {
     ///
     /// # Errors
     /// `upstream-unreachable`, `upstream-refused`, `git-timeout`, `mirror-too-large` or `disk-full`;
-    /// the mirror stays as it was.
+    /// the mirror stays as it was. After a fetch that was cut off for its size, an hour goes by in
+    /// which the same is said without one.
     pub async fn sync(&self, access: &Access) -> Result<Vec<RefMove>, Refusal> {
         if self.inner.upstream == Upstream::Embedded {
             return Ok(Vec::new());
         }
         self.inner.upstream.check(access)?;
         let _one = self.inner.sync.lock().await;
+        if let Some(refusal) = self.inner.outgrown.told() {
+            return Err(refusal);
+        }
+        let packs = self.mirror_dir().join("objects/pack");
+        let bound = self.inner.git.mirror_max_bytes();
+        if let Some(refusal) = room::too_large(&packs, bound).await {
+            return Err(refusal);
+        }
         let before = self.refs().await?;
-        // What fills a mirror stays one pack, which clones are copied out of; git would take it
-        // apart if its objects are few, and compress them anew for each clone.
-        let whole: &[&str] = match before.is_empty() {
-            true => &["-c", "fetch.unpackLimit=1"],
-            false => &[],
-        };
+        // What comes over stays a pack, of which clones are copied and which the bound counts; git
+        // would take it apart if its objects are few.
+        let whole = ["-c", "fetch.unpackLimit=1", "-c", "transfer.unpackLimit=1"];
         let mut args = vec![
             "fetch",
             "--prune",
@@ -196,13 +209,7 @@ impl Repository {
             .args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"])
             .transport(self.inner.upstream.protocols(), access, &self.inner.git)
             .time(SYNC_TIME);
-        let packs = self.mirror_dir().join("objects/pack");
-        let bound = self.inner.git.mirror_max_bytes();
-        let done = tokio::select! {
-            biased;
-            refusal = room::outgrown(&packs, bound) => Err(refusal),
-            done = call.finish(&[]) => done,
-        };
+        let done = call.finish_unless(room::outgrown(&packs, bound), &[]).await;
         let done = done.and_then(|done| match done.status.success() {
             true => Ok(()),
             false => Err(disk_full(&done.stderr)
@@ -214,16 +221,24 @@ impl Repository {
             if tidying.is_ok() {
                 room::remove_half_written(&packs);
             }
+            drop(tidying);
+            self.inner.outgrown.note(&refusal);
+            // Some of the refs may have moved.
+            self.forget_tags();
             return Err(refusal);
         }
         let after = self.refs().await?;
         let moves = moves(&before, &after);
-        if moves.iter().any(|one| one.name.starts_with(TAG_PREFIX))
-            && let Ok(mut tags) = self.inner.tags.lock()
-        {
-            *tags = None;
+        if moves.iter().any(|one| one.name.starts_with(TAG_PREFIX)) {
+            self.forget_tags();
         }
         Ok(moves)
+    }
+
+    fn forget_tags(&self) {
+        if let Ok(mut tags) = self.inner.tags.lock() {
+            *tags = None;
+        }
     }
 
     /// Upstream's tags as runs see them: at most [`TAGS_MAX`], the newest.
@@ -534,10 +549,19 @@ fn clear_left_behind(dir: &Path) -> Result<(), Refusal> {
 
 /// Takes away what a first time left that was ended in the middle of `git init`: its locks would
 /// refuse every later one. A mirror holds nothing that upstream has not.
-fn clear_cut_short(dir: &Path) -> Result<(), Refusal> {
+async fn clear_cut_short(dir: &Path) -> Result<(), Refusal> {
     let mirror = dir.join("mirror.git");
-    if mirror.exists() {
-        std::fs::remove_dir_all(&mirror).map_err(|error| unwritable(&mirror, &error))?;
+    let mut tries = 0;
+    while let Err(error) = std::fs::remove_dir_all(&mirror) {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => break,
+            // A git whose caller went away is being killed, and writes to its end.
+            std::io::ErrorKind::DirectoryNotEmpty if tries < CLEAR_TRIES => {
+                tries += 1;
+                tokio::time::sleep(CLEAR_AGAIN).await;
+            }
+            _ => return Err(unwritable(&mirror, &error)),
+        }
     }
     for name in ["HEAD.lock", "config.lock"] {
         let lock = dir.join("changes.git").join(name);

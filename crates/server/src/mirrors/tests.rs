@@ -92,3 +92,41 @@ fn a_credential_that_others_can_read_is_none() {
         assert!(look().is_ok());
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_was_too_large_is_not_fetched_by_everyone_who_asks() {
+    let root = tempfile::tempdir().unwrap();
+    let upstream = root.path().join("upstream");
+    let git = |arguments: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.arg("-C").arg(root.path()).args(arguments);
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null");
+        assert!(git.status().unwrap().success(), "{arguments:?}");
+    };
+    git(&["init", "-q", "-b", "main", "upstream"]);
+    let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+    let commit = ["-C", "upstream", "commit", "-q", "--allow-empty", "-m", "a"];
+    git(&[&identity[..], &commit[..]].concat());
+    let home = Home::new(root.path().join("home"));
+    let mirrors = Mirrors::open(&home, None, 10).await.unwrap();
+    let shop: RepositoryId = "shop".parse().unwrap();
+    let from = upstream.to_str().unwrap();
+    let refusal = mirrors.get_from(&shop, from).await.err().unwrap();
+    assert_eq!(refusal.code, "mirror-too-large", "{refusal}");
+    // It is not looked at again; another address is.
+    std::fs::rename(&upstream, root.path().join("away")).unwrap();
+    for _ in 0..2 {
+        let again = mirrors.get_from(&shop, from).await.err().unwrap();
+        assert_eq!(again, refusal);
+    }
+    let away = root.path().join("away");
+    let other = mirrors.get_from(&shop, away.to_str().unwrap()).await;
+    assert_eq!(other.err().unwrap().code, "mirror-too-large");
+    // What else is in the way is looked at each time.
+    let gone = root.path().join("gone");
+    let refusal = mirrors.get_from(&shop, gone.to_str().unwrap()).await;
+    assert_eq!(refusal.err().unwrap().code, "upstream-unreachable");
+    std::fs::rename(&away, &gone).unwrap();
+    let refusal = mirrors.get_from(&shop, gone.to_str().unwrap()).await;
+    assert_eq!(refusal.err().unwrap().code, "mirror-too-large");
+}

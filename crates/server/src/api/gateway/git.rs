@@ -217,11 +217,12 @@ fn branch_refs(state: &State, repository: &RepositoryId) -> Result<Vec<ViewRef>,
 const UPSTREAM_LOOK: Duration = Duration::from_secs(5);
 
 /// The caller in the state after a look at its branch upstream. One look serves all who wait for
-/// it; an upstream that is down or slow shows the branch where it was seen last.
+/// it and all who come within a second of its beginning; an upstream that is down or slow shows the
+/// branch where it was seen last.
 async fn after_a_look(
     app: &Arc<App>,
     mut caller: Caller,
-    mirror: &Arc<Mirror>,
+    mirror: &Mirror,
     repository: &RepositoryId,
 ) -> Caller {
     let Some(target) = caller
@@ -232,29 +233,15 @@ async fn after_a_look(
     else {
         return caller;
     };
-    let asked = Instant::now();
-    let (look_app, look_mirror, id) = (Arc::clone(app), Arc::clone(mirror), repository.clone());
-    // In a task of its own: one that waits no longer must not cut off what others wait for.
-    let look = tokio::spawn(async move {
-        let mut looked = look_mirror.looked.lock().await;
-        if looked
-            .get(&target.branch)
-            .is_some_and(|begun| *begun >= asked)
-        {
-            return;
-        }
-        let begun = Instant::now();
+    let (look_app, id, branch) = (Arc::clone(app), repository.clone(), target.branch.clone());
+    let look = async move {
         let state = look_app.state();
-        match sync::branch_once(&look_app, &state, &id, &target.branch).await {
-            Ok(_) => {
-                looked.insert(target.branch, begun);
-            }
-            Err(refusal) => {
-                tracing::info!(repository = %id, error.code = refusal.code, "a fetch shows the branch where it was seen last: {refusal}");
-            }
+        if let Err(refusal) = sync::branch_once(&look_app, &state, &id, &branch).await {
+            tracing::info!(repository = %id, error.code = refusal.code, "a fetch shows the branch where it was seen last: {refusal}");
         }
-    });
-    let _late = tokio::time::timeout(UPSTREAM_LOOK, look).await;
+    };
+    let ended = mirror.looks.take_part(&target.branch, Instant::now(), look);
+    let _late = tokio::time::timeout(UPSTREAM_LOOK, ended).await;
     caller.state = app.state();
     caller
 }
