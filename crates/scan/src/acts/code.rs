@@ -138,13 +138,38 @@ fn hook(raw: &str, lines: &[&str], index: usize) -> Option<Act> {
         && ["BUILD", "DEPLOY", "NETLIFY", "VERCEL", "RENDER", "PAGES"]
             .iter()
             .any(|word| address.contains(word))
-        && !address.contains("WEBHOOK_SECRET");
+        && ![
+            "WEBHOOK_SECRET",
+            "SLACK",
+            "DISCORD",
+            "TEAMS",
+            "NOTIFY",
+            "TELEGRAM",
+        ]
+        .iter()
+        .any(|word| address.contains(word));
     let window = lines
         .get(index..(index + 6).min(lines.len()))
         .unwrap_or_default()
         .join(" ");
     let posts = call.0 != "fetch(" || window.contains("POST");
-    (named && posts).then(|| Act::deploy("a request to a build hook"))
+    // Who is told something is told it in a body.
+    let body = match call.0 {
+        "fetch(" => window.contains("body:"),
+        "requests.post(" | "httpx.post(" => {
+            ["json=", "data="].iter().any(|word| window.contains(word))
+        }
+        _ => call
+            .1
+            .split_once(',')
+            .map(|(_, second)| second.trim_start())
+            .is_some_and(|second| {
+                !second.starts_with("{}")
+                    && !second.starts_with("null")
+                    && !second.starts_with("undefined")
+            }),
+    };
+    (named && posts && !body).then(|| Act::deploy("a request to a build hook"))
 }
 
 /// Modules of the repository that a JavaScript program takes in under one name and calls by it,

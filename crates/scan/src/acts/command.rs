@@ -289,7 +289,8 @@ impl<'a> Reader<'a> {
         self.task(name, command, depth);
         let before_publish = self.acts.len();
         self.acts.extend(publishes::read(name, command));
-        if name == "goreleaser" {
+        // Another configuration than the repository's says something else.
+        if name == "goreleaser" && command.option(&["-f", "--config"]).is_none() {
             let mut found = self.acts.split_off(before_publish);
             super::goreleaser::by_configuration(self.tree, &mut found);
             self.acts.append(&mut found);

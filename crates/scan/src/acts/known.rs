@@ -11,6 +11,8 @@ const LABELS: &[&str] = &["labels", "pr-labels", "pull_request_labels"];
 pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
     let forge = |op: Op| vec![Act::new(op, what, with.token())];
     let acts = match what {
+        // They only tell the forge of a deployment.
+        "chrnorm/deployment-action" | "chrnorm/deployment-status" => Vec::new(),
         // ---- pull requests in this repository
         "macauley/action-homebrew-bump-cask"
         | "eugenesvk/action-homebrew-bump-cask"

@@ -188,7 +188,20 @@ fn recipe(text: &str, target: &str) -> Recipe {
             let body = line.trim().trim_start_matches(['@', '-', '+']);
             out.body.push((body.to_owned(), index + 1));
         } else if !line.trim().is_empty() && !recipe && !line.starts_with('#') {
+            // `deploy env='prod' *flags: build` of a justfile: the name, what it takes, its needs.
+            let taken = |left: &str| {
+                !right_of_assignment(line)
+                    && left
+                        .split_whitespace()
+                        .skip(1)
+                        .any(|word| word.contains('='))
+            };
             inside = line.split_once(':').is_some_and(|(left, right)| {
+                let left = if taken(left) {
+                    left.split_whitespace().next().unwrap_or_default()
+                } else {
+                    left
+                };
                 let found = !left.contains('=')
                     && left
                         .trim_start_matches('@')
@@ -205,6 +218,17 @@ fn recipe(text: &str, target: &str) -> Recipe {
         }
     }
     out
+}
+
+/// Whether a line sets a variable: `NAME = a:b`, `name := x`, `export NAME=a:b`.
+fn right_of_assignment(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let second = words.next().unwrap_or_default();
+    first.contains('=')
+        || matches!(first, "export" | "set" | "alias" | "override" | "define")
+        || matches!(second, "=" | ":=" | "?=" | "+=" | "::=" | "!=")
+        || line.contains(":=") && !second.contains('=')
 }
 
 /// `push-%` is every target that begins so.

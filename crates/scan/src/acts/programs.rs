@@ -97,7 +97,6 @@ pub(super) const PUBLISHES: &[(&str, &[&str])] = &[
     ("pod", &["repo", "push"]),
     ("swift", &["package-registry", "publish"]),
     ("opam-publish", &[]),
-    ("dune-release", &[]),
     ("cpan-upload", &[]),
     ("dzil", &["release"]),
     ("svn", &["commit"]),
@@ -159,7 +158,8 @@ pub(super) const DEPLOYS: &[(&str, &[&str])] = &[
     ("gcloud", &["api-gateway", "api-configs", "create"]),
     ("az", &["vm", "run-command", "invoke"]),
     ("az", &["vmss", "update"]),
-    ("az", &["ml", "online-deployment"]),
+    ("az", &["ml", "online-deployment", "create"]),
+    ("az", &["ml", "online-deployment", "update"]),
     ("az", &["apim", "api", "import"]),
     ("kluctl", &["deploy"]),
     ("helmwave", &["up"]),
@@ -251,6 +251,21 @@ pub(super) const DEPLOYS: &[(&str, &[&str])] = &[
     ("shipit", &["production", "deploy"]),
     ("phploy", &[]),
 ];
+
+/// Whether a command that copies fetches: what it copies to is a place on this machine.
+pub(super) fn is_download(name: &str, plain: &[&str]) -> bool {
+    let copies = matches!(
+        (name, plain),
+        ("azcopy" | "ossutil" | "coscli" | "obsutil" | "b2", [_, ..])
+            | ("gcloud", ["compute", "scp", ..])
+    ) && !matches!(plain, ["upload-file" | "file", ..]);
+    // A path alone, or nothing that tells: `host:path`, `oss://…` and variables are elsewhere.
+    copies
+        && plain.iter().any(|word| word.contains(':'))
+        && plain
+            .last()
+            .is_some_and(|last| !last.contains(':') && !last.starts_with('$'))
+}
 
 /// Commands whose options, target or body say what they do.
 pub(super) fn acts(name: &str, plain: &[&str], command: &Command) -> Vec<Act> {

@@ -33,10 +33,18 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
                 .unless(template),
         ]
     };
-    let plain: Vec<&str> = rest
-        .iter()
-        .copied()
-        .filter(|word| !word.starts_with('-'))
+    // Values that are no tasks: what is left out, the modules that are built.
+    let valued: &[&str] = match name {
+        "gradle" | "gradlew" => &["-x", "--exclude-task"],
+        "mvn" | "mvnw" => &["-pl", "--projects"],
+        _ => &[],
+    };
+    let plain: Vec<&str> = words
+        .windows(2)
+        .filter_map(|pair| match pair {
+            [before, word] if !word.starts_with('-') && !valued.contains(before) => Some(*word),
+            _ => None,
+        })
         .collect();
     let is_help = command.has("--help") || command.has("--version");
     if is_help {
@@ -247,12 +255,38 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         publish()
     } else {
         tools::by_step(name, &plain, command, what)
+            .into_iter()
+            .map(|act| {
+                act.benign_if(dry, DRY)
+                    .benign_if(is_local(&words), LOCAL)
+                    .unless(template)
+            })
+            .collect()
     };
-    let latest = words.iter().any(|word| word.ends_with(":latest"));
+    let latest = names_latest(&words, &plain);
     for act in &mut acts {
         act.latest = latest && act.op == Op::Publish;
     }
     acts
+}
+
+/// Whether what is pushed is called `latest`: not what a cache or a base is taken from.
+fn names_latest(words: &[&str], plain: &[&str]) -> bool {
+    let is_latest = |word: &&str| word.ends_with(":latest");
+    let tagged = words.windows(2).any(|pair| match pair {
+        ["-t" | "--tag" | "--destination" | "-d", value] => is_latest(value),
+        _ => false,
+    }) || words.iter().any(|word| {
+        ["-t=", "--tag=", "--destination="]
+            .iter()
+            .any(|option| word.starts_with(option))
+            && is_latest(word)
+    });
+    tagged
+        || plain
+            .iter()
+            .any(|word| matches!(*word, "push" | "tag" | "copy" | "cp"))
+            && plain.last().is_some_and(is_latest)
 }
 
 /// `changeset publish` finds nothing to do unless a version pull request was merged.

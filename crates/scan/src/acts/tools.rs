@@ -171,7 +171,11 @@ pub(super) fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<b
     if !(known(DEPLOYS, name, plain) || known(programs::DEPLOYS, name, plain) || sftp || helmsman) {
         return None;
     }
+    if programs::is_download(name, plain) {
+        return None;
+    }
     Some(match (name, plain) {
+        ("eas", ["deploy", ..]) => !command.has("--prod"),
         // An unpublished or a development theme is not what customers see.
         ("shopify", ["theme", ..]) => ["--development", "-d", "--unpublished", "-u"]
             .iter()

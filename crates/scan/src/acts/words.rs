@@ -38,10 +38,8 @@ pub(crate) struct Said {
 /// Names that only look, prepare, talk or tidy up, whatever other words stand in them.
 const QUIET: &[&str] = &[
     "setup",
-    "install",
     "download",
     "lint",
-    "check",
     "wait",
     "notif",
     "slack",
@@ -55,7 +53,6 @@ const QUIET: &[&str] = &[
     "changelog",
     "notes",
     "deployments",
-    "deployment-action",
     "create-deployment",
     "delete",
     "remove",
@@ -72,7 +69,6 @@ const QUIET: &[&str] = &[
     "validat",
     "verif",
     "dry-run",
-    "artifact",
     "login",
     "credential",
     "test-reporter",
@@ -80,7 +76,6 @@ const QUIET: &[&str] = &[
     "publish-test",
     "report",
     "scan",
-    "query",
     "last-release",
     "latest-release",
     "releases-to",
@@ -130,6 +125,21 @@ const QUIET: &[&str] = &[
     "tmate",
 ];
 
+/// The same, where they stand alone or end a word (`spellcheck`): `publish-to-artifactory` and
+/// `checkout-and-deploy` do more than look.
+const QUIET_ALONE: &[&str] = &[
+    "install",
+    "installer",
+    "check",
+    "checks",
+    "checker",
+    "checking",
+    "artifact",
+    "artifacts",
+    "query",
+    "queries",
+];
+
 /// First words of a name that say the same: `get-release`, but not `nuget-push`.
 const QUIET_BEGINNINGS: &[&str] = &["get-", "find-", "list-", "read-", "is-", "has-", "require-"];
 
@@ -175,6 +185,7 @@ const QUIET_WORDS: &[&str] = &[
     "todo",
     "stats",
     "prepare",
+    "checkout",
 ];
 
 const REGISTRIES: &[&str] = &[
@@ -312,6 +323,9 @@ pub(crate) fn is_quiet(name: &str) -> bool {
 
 fn only_looks(name: &str) -> bool {
     QUIET.iter().any(|word| name.contains(word))
+        || words(name)
+            .iter()
+            .any(|word| QUIET_ALONE.contains(&word.as_str()) || word.ends_with("check"))
         || QUIET_BEGINNINGS.iter().any(|word| {
             name.starts_with(word)
                 || name.match_indices(word).any(|(at, _)| {
@@ -337,8 +351,18 @@ pub(crate) fn said(name: &str) -> Option<Said> {
 /// Names that leave no doubt.
 fn said_aloud(name: &str) -> Option<Said> {
     let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    let claim = if has(&[
+    let name_words = words(name);
+    let padded = format!("-{}-", name_words.join("-"));
+    // `merge-pr` is not a beginning of `merge-properties`.
+    let runs = |words: &[&str]| {
+        words.iter().any(|word| {
+            padded.contains(&format!("-{word}-")) || padded.contains(&format!("-{word}s-"))
+        })
+    };
+    let claim = if runs(&[
         "automerge",
+        "automerger",
+        "auto-merger",
         "auto-merge",
         "merge-pull-request",
         "merge-pr",
@@ -348,11 +372,18 @@ fn said_aloud(name: &str) -> Option<Said> {
         Claim::Merge {
             auto: has(&["enable"]),
         }
-    } else if has(&["auto-approve", "autoapprove", "approve-pr", "approve-pull"]) {
+    } else if runs(&[
+        "auto-approve",
+        "auto-approver",
+        "autoapprove",
+        "autoapprover",
+        "approve-pr",
+        "approve-pull",
+    ]) {
         Claim::Approve
-    } else if has(&["create-pull-request", "create-pr", "open-pr"]) {
+    } else if runs(&["create-pull-request", "create-pr", "open-pr"]) {
         Claim::CreatePr
-    } else if has(&[
+    } else if runs(&[
         "create-release",
         "gh-release",
         "github-release",
@@ -362,22 +393,26 @@ fn said_aloud(name: &str) -> Option<Said> {
         "auto-release",
     ]) {
         Claim::Release
-    } else if has(&[
+    } else if runs(&[
         "bump-version",
         "version-bump",
         "bumpversion",
         "bump-my-version",
     ]) {
         Claim::Bump
-    } else if has(&[
-        "tag-action",
-        "autotag",
-        "auto-tag",
-        "create-tag",
-        "git-tag",
-        "push-tag",
-        "bump-tag",
-    ]) {
+    } else if !tags_images(&name_words)
+        && runs(&[
+            "tag-action",
+            "autotag",
+            "autotagger",
+            "auto-tag",
+            "auto-tagger",
+            "create-tag",
+            "git-tag",
+            "push-tag",
+            "bump-tag",
+        ])
+    {
         Claim::Tag
     } else if has(&["gh-pages", "ghpages", "github-pages", "pages-deploy"]) {
         Claim::Pages
@@ -430,6 +465,16 @@ fn said_aloud(name: &str) -> Option<Said> {
     Some(Said { claim, plain: true })
 }
 
+/// Whether the tags that a name speaks of are those of images.
+fn tags_images(words: &[String]) -> bool {
+    words.iter().any(|word| {
+        matches!(
+            word.as_str(),
+            "docker" | "image" | "images" | "container" | "containers" | "oci"
+        )
+    })
+}
+
 /// What single words hint at.
 fn said_by_words(words: &[String]) -> Option<Said> {
     let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
@@ -460,7 +505,7 @@ fn said_by_words(words: &[String]) -> Option<Said> {
         Claim::Release
     } else if has(&["bump", "bumper"]) {
         Claim::Bump
-    } else if has(&["tag", "tags", "tagger", "retag", "tagging"]) {
+    } else if has(&["tag", "tags", "tagger", "retag", "tagging"]) && !tags_images(words) {
         Claim::Tag
     } else if has(&["commit", "commits", "committer", "push", "pusher"]) {
         Claim::Commit

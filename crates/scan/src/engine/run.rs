@@ -630,9 +630,11 @@ impl JobRun {
         let follows = pushed_if.as_deref().is_none_or(|pushed_if| {
             // What it asked of the event holds for the whole run.
             pushed_if.split("&&").map(str::trim).all(|part| {
+                let holds = !["||", "steps.", "needs.", "env."]
+                    .iter()
+                    .any(|word| part.contains(word));
                 condition.contains(part)
-                    || part.contains("github.event_name")
-                    || part.contains("github.ref")
+                    || holds && (part.contains("github.event_name") || part.contains("github.ref"))
             })
         });
         (follows && !anyway).then_some(gate)

@@ -61,6 +61,7 @@ const REGISTRY_SECRETS: &[&str] = &[
     "NPM",
     "NODE_AUTH",
     "PYPI",
+    "TESTPYPI",
     "TWINE",
     "CARGO",
     "CRATES",
@@ -79,7 +80,8 @@ const REGISTRY_SECRETS: &[&str] = &[
     "PLAY_STORE",
     "APP_STORE",
     "APPSTORE",
-    "SNAP",
+    "SNAP_",
+    "SNAPCRAFT",
     "HEX_API",
     "CURSEFORGE",
     "MODRINTH",
@@ -104,14 +106,14 @@ const PLACE_SECRETS: &[&str] = &[
     "CLOUDFLARE",
     "CF_API",
     "FLY_",
-    "RENDER",
+    "RENDER_",
     "RAILWAY",
     "FIREBASE",
     "SUPABASE",
     "DIGITALOCEAN",
     "DEPLOY",
     "SERVER",
-    "HOST",
+    "HOST_",
     "ANSIBLE",
     "TF_API",
     "PULUMI",
@@ -148,6 +150,14 @@ const OTHER_SECRETS: &[&str] = &[
     "LICENSE",
 ];
 
+/// Whether a name, in `_` on both sides, has a word that begins so; a mark that ends in `_` is a
+/// whole word, so that `PATREON` is no `PAT` and `GHOST` no `HOST`.
+fn is_marked(words: &str, mark: &str) -> bool {
+    words
+        .match_indices(mark)
+        .any(|(at, _)| words.get(..at).is_some_and(|before| before.ends_with('_')))
+}
+
 /// What a step holds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
@@ -175,6 +185,7 @@ impl Held {
         if upper.contains("STEPS.") && upper.contains("TOKEN") {
             self.own = true;
         }
+        let key_words = format!("_{}_", key.replace(['-', '.'], "_"));
         for (at, _) in upper.match_indices("SECRETS.") {
             let secret: String = upper
                 .get(at + 8..)
@@ -182,14 +193,15 @@ impl Held {
                 .chars()
                 .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
                 .collect();
-            let has = |list: &[&str]| list.iter().any(|mark| secret.contains(mark));
-            let asked = |list: &[&str]| list.iter().any(|mark| key.contains(mark));
+            let words = format!("_{secret}_");
+            let has = |list: &[&str]| list.iter().any(|mark| is_marked(&words, mark));
+            let asked = |list: &[&str]| list.iter().any(|mark| is_marked(&key_words, mark));
             if secret == "GITHUB_TOKEN" || has(OTHER_SECRETS) {
             } else if has(REGISTRY_SECRETS) || asked(REGISTRY_SECRETS) {
                 self.registry = true;
             } else if has(PLACE_SECRETS) || asked(PLACE_SECRETS) {
                 self.place = true;
-            } else if has(&["GITHUB", "GH_", "PAT", "BOT", "GIT_"])
+            } else if has(&["GITHUB", "GH_", "PAT_", "GHPAT", "BOT_", "GIT_"])
                 || matches!(
                     key.as_str(),
                     "TOKEN"
@@ -478,6 +490,12 @@ fn what_it_does(
         | Claim::Dispatch
         | Claim::RepositoryDispatch => forge_token,
         Claim::Update => rights.contents && rights.free,
+    };
+    // A hint and a credential somewhere in reach leave it open; a registry's own, or a login, does not.
+    sure &= match claim {
+        Claim::Publish => plain || login || held.registry || wide.registry,
+        Claim::Deploy => plain,
+        _ => true,
     };
     // What is not there can't be believed on its name.
     sure &= unread.kind == Kind::Action;
