@@ -474,6 +474,45 @@ fn a_run_sees_upstreams_tags_and_what_upstream_holds_now() {
     fs::rename(&away, &shop).unwrap();
 }
 
+#[test]
+fn a_mirror_that_may_take_no_more_is_swept_and_moves_to_what_it_holds_are_noticed() {
+    let mut house = House::furnished(Plan::default());
+    let file = house.home().join("portcullis.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let lines = config.lines();
+    let mut config: Vec<&str> = lines
+        .filter(|line| !line.starts_with("mirror_max_mib"))
+        .collect();
+    config.insert(0, "mirror_max_mib = 1");
+    fs::write(&file, config.join("\n")).unwrap();
+    house.serve();
+    let task = house.task("ada", &[]);
+    let first = house.tip("main");
+    let second = house.commit_upstream("second.txt", "second\n");
+    house.await_entry("commits.unproven", |entry| entry.body["to"] == second);
+    let mut state = 1_u64;
+    let noise: String = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        format!("{state:016x}\n")
+    })
+    .take(250_000)
+    .collect();
+    house.commit_upstream("large.txt", &noise);
+    // It is cut off, or was so quick that nothing may come after it.
+    let _either = house.try_get("/v1/branches/shop/main");
+    house.run(&task, "git ls-remote origin").ok();
+    let views = house.home().join("repositories/shop/views");
+    wait_until("no view", || {
+        fs::read_dir(&views).unwrap().next().is_none().then_some(())
+    });
+    house
+        .git(&house.shop(), &["update-ref", "refs/heads/main", &first])
+        .ok();
+    house.await_entry("commits.unproven", |entry| entry.body["to"] == first);
+}
+
 /// The refusal as git's client shows it, by label.
 fn told(done: &Done) -> std::collections::BTreeMap<String, String> {
     let mut told = std::collections::BTreeMap::new();

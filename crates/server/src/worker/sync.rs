@@ -41,13 +41,27 @@ pub async fn repository_once(app: &App, repository: &RepositoryId) -> Result<(),
         branches.push(record.default_branch.clone());
     }
     let mirror = app.mirrors.get(&before, repository).await?;
-    mirror.sync().await?;
+    let synced = mirror.sync().await;
+    // Whatever upstream says: a mirror that may take no more needs it most.
     mirror.sweep(|run| before.runs.get(&run).is_some_and(|run| run.end.is_some()))?;
     tidy(&mirror, repository);
+    let mut failed = match synced {
+        Ok(()) => None,
+        // Upstream itself can be asked, and what it says may be known by its objects.
+        Err(refusal) if matches!(refusal.code.as_str(), "mirror-too-large" | "disk-full") => {
+            Some(refusal)
+        }
+        Err(refusal) => return Err(refusal),
+    };
     for branch in branches {
-        branch_once(app, &before, repository, &branch).await?;
+        match branch_once(app, &before, repository, &branch).await {
+            Ok(_) => {}
+            // Another branch may have moved to what is here.
+            Err(refusal) if failed.is_some() => failed = Some(refusal),
+            Err(refusal) => return Err(refusal),
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Puts a repository's packs together where they are many; the looks go on meanwhile.
@@ -94,7 +108,11 @@ pub async fn branch_once(
     if moved_meanwhile || known.is_some_and(|known| known.tip == upstream) {
         return Ok(Some(upstream));
     }
-    mirror.sync().await?;
+    if let Err(refusal) = mirror.sync().await
+        && !mirror.objects().has_commit(&upstream).await?
+    {
+        return Err(refusal);
+    }
     let from = known.map(|known| known.tip.clone());
     let commits = match &from {
         Some(from) => mirror.count_between(from, &upstream).await?,
