@@ -213,12 +213,19 @@ async fn write(app: &App, actor: &Actor, run: RunId, batch: (Vec<Wanted>, Vec<Ou
     let (mut wanted, ended) = batch;
     // Each was decided before the others of its entry were counted.
     let left = usize::try_from(calls_left(app, run)).unwrap_or(usize::MAX);
-    for over in wanted.drain(left.min(wanted.len())..) {
+    let over = wanted.split_off(left.min(wanted.len()));
+    if !(wanted.is_empty() && ended.is_empty()) {
+        write_granted(app, actor, run, (wanted, ended)).await;
+    }
+    // After the others: denials may have the run stand still, which must not take from those.
+    for over in over {
         let _gone = over.answer.send(Err(used_up()));
     }
-    if wanted.is_empty() && ended.is_empty() {
-        return;
-    }
+}
+
+/// Writes what the budget holds.
+async fn write_granted(app: &App, actor: &Actor, run: RunId, batch: (Vec<Wanted>, Vec<Outcome>)) {
+    let (wanted, ended) = batch;
     let body = body_of(run, wanted.iter().map(|wanted| &wanted.lease), &ended);
     let (permits, answers): (Vec<_>, Vec<_>) = wanted
         .into_iter()
