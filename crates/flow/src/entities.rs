@@ -15,8 +15,8 @@ pub trait Ends {
     fn is_over(&self) -> bool;
 }
 
-/// Entities of one kind. It reads as the map of all of them; it is changed by [`Self::insert`] and
-/// [`Self::edit`] alone, which keep account of what is over.
+/// Entities of one kind. It reads as the map of all of them; the fold alone changes it, one by one,
+/// and account is kept of what is over.
 #[derive(Clone)]
 pub struct Entities<K, V> {
     all: OrdMap<K, Arc<V>>,
