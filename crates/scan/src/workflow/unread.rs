@@ -474,21 +474,7 @@ fn what_it_does(
         | Claim::Pages
         | Claim::Commit
         | Claim::Dispatch
-        | Claim::RepositoryDispatch
-            if plain =>
-        {
-            true
-        }
-        Claim::Merge { .. }
-        | Claim::Approve
-        | Claim::CreatePr
-        | Claim::Release
-        | Claim::Bump
-        | Claim::Tag
-        | Claim::Pages
-        | Claim::Commit
-        | Claim::Dispatch
-        | Claim::RepositoryDispatch => forge_token,
+        | Claim::RepositoryDispatch => plain || forge_token,
         Claim::Update => rights.contents && rights.free,
     };
     // A hint and a credential somewhere in reach leave it open; a registry's own, or a login, does not.
