@@ -126,6 +126,11 @@ impl Lexer<'_, '_> {
                         self.advance(1);
                         self.word = None;
                         self.command.words.clear();
+                    } else if first == '('
+                        && self.command.words.is_empty()
+                        && self.word.as_deref().is_some_and(|word| word.ends_with('='))
+                    {
+                        self.list();
                     } else {
                         self.end_word();
                         self.end_command();
@@ -144,6 +149,31 @@ impl Lexer<'_, '_> {
         }
         self.end_word();
         self.end_command();
+    }
+
+    /// `name=(…)`, `name+=(…)`: the words of a list, as one value.
+    fn list(&mut self) {
+        let Some(name) = self.word.take() else { return };
+        let end = closing_of(self.rest);
+        let inner = self.rest.get(..end).unwrap_or_default();
+        let mut words = Vec::new();
+        collect(inner, self.line, NESTING_MAX, &mut words);
+        let value = words
+            .into_iter()
+            .flat_map(|command| {
+                let env = command
+                    .env
+                    .into_iter()
+                    .map(|(name, value)| format!("{name}={value}"));
+                env.chain(command.words).collect::<Vec<_>>()
+            })
+            .collect::<Vec<_>>()
+            .join(" ");
+        self.line += inner.matches('\n').count();
+        self.advance(end + 1);
+        let name = name.trim_end_matches('=');
+        self.command.line = self.line;
+        self.command.env.push((name.to_owned(), value));
     }
 
     fn advance(&mut self, bytes: usize) {
@@ -342,7 +372,11 @@ impl Lexer<'_, '_> {
             }
             if let Some((name, value)) = word.split_once('=')
                 && !name.is_empty()
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                && name
+                    .strip_suffix('+')
+                    .unwrap_or(name)
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '_')
                 && !name.starts_with(|c: char| c.is_ascii_digit())
             {
                 self.command.env.push((name.to_owned(), value.to_owned()));
@@ -364,6 +398,12 @@ impl Lexer<'_, '_> {
         self.chained = false;
         self.out.push(Command { guarded, ..command });
     }
+}
+
+/// Index of the bracket that closes a list, the opening one of which was read.
+fn closing_of(text: &str) -> usize {
+    let opened = format!("({text}");
+    closing(&opened).saturating_sub(1).min(text.len())
 }
 
 /// Index of the bracket that closes the `$(` a text starts with.

@@ -3,7 +3,7 @@
 //! Other systems' pipelines become the same types in [`crate::pipelines`].
 
 mod actions;
-mod reviewed;
+mod gates;
 mod steps;
 mod unread;
 mod values;
@@ -276,6 +276,7 @@ pub(crate) fn read(
         .map(|entry| job(file, entry, library, defaults, &values))
         .collect();
     unread::judge(&mut jobs, permissions.as_ref(), &env);
+    gates::by_outputs(&mut jobs, file);
     Ok(Some(Workflow {
         system: System::GitHub,
         file: file.to_owned(),

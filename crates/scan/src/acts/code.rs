@@ -4,7 +4,7 @@
 //! to a subprocess as text are read as commands.
 
 use super::git::shorten;
-use super::{API_ENV, Act, Check, NewPr, Op, Target, Token};
+use super::{API_ENV, Act, Check, NewPr, Op, Target, Token, http};
 
 /// Most lines of one program.
 const LINES_MAX: usize = 20_000;
@@ -66,7 +66,10 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String])
         let at = line + index;
         let before = acts.len();
         call(raw, &lines, index, &mut acts);
-        acts.extend(hook(raw, &lines, index));
+        if acts.len() == before {
+            acts.extend(http::forge(raw, &lines, index));
+        }
+        acts.extend(http::hook(raw, &lines, index));
         if raw.contains("getCollaboratorPermissionLevel")
             || raw.contains("get_collaborator_permission")
             || raw.contains("/collaborators/")
@@ -120,56 +123,6 @@ pub(super) fn documenter(text: &str, file: &str) -> Vec<Act> {
         })
         .into_iter()
         .collect()
-}
-
-/// A request without a body to an address that is named for what it starts.
-fn hook(raw: &str, lines: &[&str], index: usize) -> Option<Act> {
-    let call = [
-        "fetch(",
-        "axios.post(",
-        "got.post(",
-        "requests.post(",
-        "httpx.post(",
-    ]
-    .iter()
-    .find_map(|call| raw.split_once(call).map(|(_, rest)| (*call, rest)))?;
-    let address = call.1.split([',', ')']).next()?.to_ascii_uppercase();
-    let named = address.contains("HOOK")
-        && ["BUILD", "DEPLOY", "NETLIFY", "VERCEL", "RENDER", "PAGES"]
-            .iter()
-            .any(|word| address.contains(word))
-        && ![
-            "WEBHOOK_SECRET",
-            "SLACK",
-            "DISCORD",
-            "TEAMS",
-            "NOTIFY",
-            "TELEGRAM",
-        ]
-        .iter()
-        .any(|word| address.contains(word));
-    let window = lines
-        .get(index..(index + 6).min(lines.len()))
-        .unwrap_or_default()
-        .join(" ");
-    let posts = call.0 != "fetch(" || window.contains("POST");
-    // Who is told something is told it in a body.
-    let body = match call.0 {
-        "fetch(" => window.contains("body:"),
-        "requests.post(" | "httpx.post(" => {
-            ["json=", "data="].iter().any(|word| window.contains(word))
-        }
-        _ => call
-            .1
-            .split_once(',')
-            .map(|(_, second)| second.trim_start())
-            .is_some_and(|second| {
-                !second.starts_with("{}")
-                    && !second.starts_with("null")
-                    && !second.starts_with("undefined")
-            }),
-    };
-    (named && posts && !body).then(|| Act::deploy("a request to a build hook"))
 }
 
 /// Modules of the repository that a JavaScript program takes in under one name and calls by it,

@@ -1,7 +1,7 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
 use super::naming::{self, Unresolved, Why};
-use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, words};
+use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, reviewed, words};
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
 use crate::workflow::{Pairs, Values};
@@ -38,6 +38,8 @@ pub(crate) struct Shell {
     pub(crate) fresh: bool,
     /// Variables set to plain text.
     pub(crate) variables: Vec<(String, String)>,
+    /// Variables that were once set to the word that approves.
+    pub(crate) approving: Vec<String>,
     /// Agents started by command.
     pub(crate) agents: Vec<AgentCall>,
     /// The label by which the pull requests were selected that the script goes through.
@@ -61,6 +63,13 @@ impl Shell {
     /// Notes a variable. What is too long to be a name, a branch or a path is not kept, so that
     /// values made of values can't grow without end.
     fn set(&mut self, name: &str, value: String) {
+        let lower = value.to_ascii_lowercase();
+        if matches!(lower.trim_start_matches('-'), "approve")
+            && self.approving.len() < VARIABLES_MAX
+            && !self.approving.iter().any(|known| known == name)
+        {
+            self.approving.push(name.to_owned());
+        }
         self.variables.retain(|(known, _)| known != name);
         if value.len() <= VALUE_MAX && self.variables.len() < VARIABLES_MAX {
             self.variables.push((name.to_owned(), value));
@@ -101,6 +110,31 @@ impl Shell {
             }
         }
         out
+    }
+
+    /// The plain text that a word which is nothing but a variable stands for.
+    fn stands_for(&self, word: &str, env: Option<&Pairs>) -> Option<String> {
+        let name = word.strip_prefix('$')?;
+        let name = match name.strip_prefix('{') {
+            Some(inner) => inner.strip_suffix('}')?,
+            None => name,
+        };
+        let name = name
+            .strip_suffix("[@]")
+            .or_else(|| name.strip_suffix("[*]"))
+            .unwrap_or(name);
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !plain {
+            return None;
+        }
+        self.variables
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .or_else(|| env?.iter().find(|(known, _)| known == name))
+            .map(|(_, value)| value.clone())
+            .filter(|value| !value.contains('$') || value.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
+            .filter(|value| !value.contains("${{") && !value.contains("$("))
     }
 
     /// The other repository that a directory belongs to.
@@ -218,11 +252,26 @@ impl<'a> Reader<'a> {
         for (name, value) in &command.env {
             if command.words.is_empty() {
                 let value = self.shell.expand(value);
-                if !value.contains("$(") {
-                    self.shell.set(name, value);
+                if value.contains("$(") {
+                    continue;
+                }
+                // `name+=(…)` and `name+=" …"` add to what is there.
+                match name.strip_suffix('+') {
+                    Some(name) => {
+                        let before = self
+                            .shell
+                            .variables
+                            .iter()
+                            .find(|(known, _)| known == name)
+                            .map(|(_, value)| value.clone())
+                            .unwrap_or_default();
+                        self.shell.set(name, format!("{before} {}", value.trim()));
+                    }
+                    None => self.shell.set(name, value),
                 }
             }
         }
+        let command = &self.spread(command);
         let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
         let Some(program) = words.first().copied() else {
             return;
@@ -269,7 +318,8 @@ impl<'a> Reader<'a> {
             "gh" => self.acts.extend(forge::gh(command, &mut self.shell)),
             "hub" => self.acts.extend(forge::hub(&words)),
             "glab" => self.acts.extend(forge::glab(command)),
-            "curl" | "wget" | "http" | "https" => {
+            "curl" | "wget" | "http" | "https" | "Invoke-RestMethod" | "Invoke-WebRequest" | "irm"
+            | "iwr" => {
                 self.acts.extend(forge::curl(command, &self.shell))
             }
             "bash" | "sh" | "zsh" | "dash" | "source" | "." | "pwsh" | "eval" => {
@@ -319,6 +369,26 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
+        }
+    }
+
+    /// A command with the words that variables stand for: `$FLAGS`, `"${args[@]}"`, `$CMD`. What
+    /// PowerShell assigns is the command.
+    fn spread(&self, command: &Command) -> Command {
+        let mut words = Vec::with_capacity(command.words.len());
+        let given = match command.words.as_slice() {
+            [name, equals, rest @ ..] if name.starts_with('$') && equals == "=" => rest,
+            all => all,
+        };
+        for word in given {
+            match self.shell.stands_for(word, self.known.map(|(_, env)| env)) {
+                Some(value) => words.extend(value.split_whitespace().map(str::to_owned)),
+                None => words.push(word.clone()),
+            }
+        }
+        Command {
+            words,
+            ..command.clone()
         }
     }
 
@@ -555,6 +625,9 @@ impl<'a> Reader<'a> {
             let Ok(text) = self.tree.read(&candidate) else {
                 continue;
             };
+            if reviewed::script_waits(&text) || reviewed::program_waits(&text) {
+                self.acts.push(reviewed::check(&candidate, 1));
+            }
             let lower = candidate.to_ascii_lowercase();
             let first = text.lines().next().unwrap_or_default();
             let shebang = first.starts_with("#!");

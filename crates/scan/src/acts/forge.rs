@@ -47,7 +47,8 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
         ["pr", "review", ..]
             if command.has("--approve")
                 || command.has("-a")
-                || command.words.iter().any(|word| word.starts_with("--$")) =>
+                || command.words.iter().any(|word| word.starts_with("--$"))
+                || may_approve(command, shell) =>
         {
             Op::Approve
         }
@@ -107,6 +108,16 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
     vec![act]
 }
 
+/// Whether a command uses a variable that was once set to the word that approves.
+fn may_approve(command: &Command, shell: &Shell) -> bool {
+    command.words.iter().any(|word| {
+        word.contains('$')
+            && super::reviewed::words_of(word)
+                .iter()
+                .any(|name| shell.approving.iter().any(|known| known == name))
+    })
+}
+
 /// Every label that an option gives, which may be given more than once.
 fn labels_of(command: &Command, names: &[&str], shell: &Shell) -> Vec<String> {
     let mut out = Vec::new();
@@ -151,16 +162,23 @@ fn api(command: &Command, shell: &Shell) -> Vec<Act> {
 
 /// Reads `curl`, `wget` and `http`.
 pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
-    let text = shell.expand(&command.text());
+    let text = by_event(&shell.expand(&command.text()));
     let lower = text.to_ascii_lowercase();
     let has_body = command.words.iter().any(|word| {
         matches!(
             word.as_str(),
-            "-d" | "--data" | "--data-raw" | "--json" | "--data-binary" | "-F" | "--form"
+            "-d" | "--data"
+                | "--data-raw"
+                | "--json"
+                | "--data-binary"
+                | "-F"
+                | "--form"
+                | "--post-file"
         ) || word.starts_with("--data=")
+            || word.starts_with("--post-data")
     });
     let method = command
-        .option(&["-X", "--request"])
+        .option(&["-X", "--request", "-Method", "-method", "--method"])
         .map(str::to_uppercase)
         .or_else(|| {
             command.words.iter().find_map(|word| {
@@ -174,7 +192,7 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
         .words
         .iter()
         .skip(1)
-        .map(|word| shell.expand(word))
+        .map(|word| by_event(&shell.expand(word)))
         .find(|word| {
             word.contains("://")
                 || word.contains("_URL")
@@ -217,6 +235,7 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
         )];
     }
     let hook = [
+        "build-hook",
         "deploy_hook",
         "deployhook",
         "deploy-hook",
@@ -251,6 +270,29 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
         return vec![Act::publish(what)];
     }
     Vec::new()
+}
+
+/// A text with the addresses that an event gives as addresses of the interface.
+fn by_event(text: &str) -> String {
+    /// What the event calls it, and what it is.
+    const GIVEN: &[(&str, &str)] = &[
+        ("github.event.pull_request.url", "repos/$REPO/pulls/$NUMBER"),
+        (
+            "github.event.pull_request._links.self.href",
+            "repos/$REPO/pulls/$NUMBER",
+        ),
+        ("github.event.repository.url", "repos/$REPO"),
+    ];
+    if !text.contains("github.event.") {
+        return text.to_owned();
+    }
+    let mut out = text.to_owned();
+    for (name, path) in GIVEN {
+        for template in [format!("${{{{ {name} }}}}"), format!("${{{{{name}}}}}")] {
+            out = out.replace(&template, &format!("https://api.github.com/{path}"));
+        }
+    }
+    out
 }
 
 /// Whether `curl` posts to a secret address without a body or a header.
@@ -337,10 +379,18 @@ pub(super) fn request(
     if !writes {
         return Vec::new();
     }
-    let op = if path.contains("/pulls/") && path.ends_with("/merge") {
-        merge(false)
+    let op = if (path.contains("/pulls/") && path.ends_with("/merge"))
+        || path.contains("/merge_requests/") && path.ends_with("/merge")
+    {
+        merge(lower.contains("merge_when_pipeline_succeeds") || lower.contains("auto_merge"))
+    } else if path.contains("/merge_requests/") && path.ends_with("/approve") {
+        Op::Approve
     } else if path.contains("/pulls/") && path.contains("/reviews") {
-        if !lower.contains("approve") {
+        let by_name = shell
+            .approving
+            .iter()
+            .any(|name| super::reviewed::words_of(text).contains(name));
+        if !lower.contains("approve") && !by_name {
             return Vec::new();
         }
         Op::Approve

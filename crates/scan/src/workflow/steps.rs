@@ -5,7 +5,7 @@ use super::{Checkout, Kind, Library, Step, Unread, Values, condition, pairs};
 use crate::acts::catalog::{self, With, name_of};
 use crate::acts::command::{Reader, Shell};
 use crate::acts::naming::Why;
-use crate::acts::{Act, Check, Op, Target, Token};
+use crate::acts::{Act, Op, Target, Token, reviewed};
 use crate::agents::{self, Agent};
 use crate::tree::Tree;
 use crate::yaml::Node;
@@ -290,16 +290,8 @@ pub(crate) fn script_step(
         }
         out.agents.push(agent);
     }
-    if super::reviewed::waits_for_review(text) {
-        let why = "the script goes on only where a review has approved";
-        let mut check = Act::new(
-            Op::Check(Check::Person(why)),
-            "reviewDecision",
-            Token::Outside,
-        );
-        check.line = line;
-        file.clone_into(&mut check.file);
-        out.acts.push(check);
+    if reviewed::script_waits(text) {
+        out.acts.push(reviewed::check(file, line));
     }
     out.acts.append(&mut reader.acts);
     state.shell = reader.shell;
@@ -404,7 +396,11 @@ fn uses_step(
                     out.acts = acts;
                     return;
                 }
+                let text = &with_hooks(text, &out.env);
                 let mut acts = crate::acts::code::read(text, file, script.line);
+                if reviewed::program_waits(text) {
+                    acts.insert(0, reviewed::check(file, script.line));
+                }
                 if let Some(token) = with.get("github-token") {
                     for act in &mut acts {
                         act.token = Token::Value(token.to_owned());
@@ -559,6 +555,24 @@ fn uses_step(
             state.local = Some(why);
         }
     }
+}
+
+/// A program with its environment's names for hooks put in, so that they are known by what they are.
+fn with_hooks(text: &str, env: &[(String, String)]) -> String {
+    let mut out = text.to_owned();
+    for (name, value) in env {
+        let secret: String = value
+            .split_once("secrets.")
+            .map(|(_, rest)| rest)
+            .unwrap_or_default()
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
+        if secret.to_ascii_uppercase().contains("HOOK") {
+            out = out.replace(&format!("process.env.{name}"), &format!("process.env.{secret}"));
+        }
+    }
+    out
 }
 
 /// The scopes that a step asks an app's token to write; `None` where it asks for all.
