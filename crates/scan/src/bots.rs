@@ -2,6 +2,7 @@
 
 mod accounts;
 mod mergers;
+mod renovate;
 
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ use crate::yaml::{self, Node};
 
 use accounts::automation_accounts;
 pub(crate) use accounts::{expected, launched};
-use mergers::{bulldozer, kodiak, mergify};
+pub(crate) use renovate::elsewhere as manifests_elsewhere;
+use mergers::{auto_merge_app, bulldozer, kodiak, mergeable, mergify};
 
 /// A bot that is configured here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(crate) enum Duty {
         /// It approves first, which counts as a review.
         approves: bool,
         why: String,
+        /// The files that what it merges may change; `None` for whatever a pull request changes.
+        files: Option<Vec<String>>,
     },
     /// Serves the default branch whenever it changes, if it is connected.
     Serves,
@@ -88,7 +92,7 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
             | ".github/renovate.json5"
             | ".gitlab/renovate.json" => tree
                 .read(file)
-                .map(|text| renovate(file, &text))
+                .map(|text| renovate::read(file, &text, tree))
                 .unwrap_or_default(),
             ".mergify.yml" | ".mergify/config.yml" | ".github/mergify.yml" => {
                 with_yaml(tree, file, problems, mergify)
@@ -116,6 +120,12 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
                 false,
             )],
             ".bulldozer.yml" => with_yaml(tree, file, problems, bulldozer),
+            ".github/mergeable.yml" | ".github/mergeable.yaml" => {
+                with_yaml(tree, file, problems, mergeable)
+            }
+            ".github/auto-merge.yml" | ".github/auto-merge.yaml" | ".github/automerge.yml" => {
+                with_yaml(tree, file, problems, auto_merge_app)
+            }
             ".prow.yaml" => vec![merger(
                 "Tide",
                 "k8s-ci-robot",
@@ -168,7 +178,7 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
         && inner.is_object()
         && !bots.iter().any(|bot| bot.product == "Renovate")
     {
-        bots.extend(renovate_value("package.json", &text, inner));
+        bots.extend(renovate::of_value("package.json", &text, inner, tree));
     }
     let named = automation_accounts(&bots);
     bots.extend(named);
@@ -215,6 +225,7 @@ fn merger(
             needs,
             approves,
             why: format!("{product} is configured to merge"),
+            files: None,
         },
     }
 }
@@ -309,164 +320,6 @@ fn dependabot(file: &str, root: &Node, tree: &Tree) -> Vec<Bot> {
         .collect()
 }
 
-/// Reads Renovate's configuration, comments and trailing commas included.
-fn renovate(file: &str, text: &str) -> Vec<Bot> {
-    match serde_json::from_str::<Value>(&plain_json(text)) {
-        Ok(value) => renovate_value(file, text, &value),
-        Err(_) => {
-            // Unquoted keys and the like: read the one word that matters here.
-            let automerge = text.lines().any(|line| {
-                let line = line.trim();
-                line.contains("automerge") && line.contains("true") && !line.starts_with("//")
-            });
-            let mut bots = vec![renovate_bot(file, 1, Vec::new())];
-            if automerge {
-                bots.push(renovate_merger(file, line_of(text, "automerge")));
-            }
-            bots
-        }
-    }
-}
-
-fn renovate_value(file: &str, text: &str, value: &Value) -> Vec<Bot> {
-    if value.get("enabled") == Some(&Value::Bool(false)) {
-        return Vec::new();
-    }
-    let labels: Vec<String> = value
-        .get("labels")
-        .and_then(Value::as_array)
-        .map(|list| {
-            list.iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect()
-        })
-        .unwrap_or_default();
-    let bases: Vec<String> = ["baseBranches", "baseBranchPatterns"]
-        .iter()
-        .find_map(|key| value.get(key).and_then(Value::as_array))
-        .map(|list| {
-            list.iter()
-                .filter_map(Value::as_str)
-                // A pattern stands for branches that the file does not name.
-                .filter(|name| !name.starts_with('/'))
-                .map(str::to_owned)
-                .collect()
-        })
-        .unwrap_or_default();
-    let mut bots = Vec::new();
-    if bases.is_empty() {
-        bots.push(renovate_bot(file, 1, labels));
-    } else {
-        for name in bases {
-            let mut bot = renovate_bot(file, line_of(text, "baseBranch"), labels.clone());
-            if let Duty::Opens { base, .. } = &mut bot.duty {
-                *base = (name != "$default").then_some(name);
-            }
-            bots.push(bot);
-        }
-    }
-    if automerges(value, 0) {
-        bots.push(renovate_merger(file, line_of(text, "automerge")));
-    }
-    bots
-}
-
-fn renovate_merger(file: &str, line: usize) -> Bot {
-    merger(
-        "Renovate",
-        "renovate[bot]",
-        file,
-        line,
-        Authors::Own,
-        Vec::new(),
-        false,
-    )
-}
-
-fn automerges(value: &Value, depth: usize) -> bool {
-    /// Deepest level of Renovate's configuration that is looked into.
-    const DEPTH_MAX: usize = 12;
-    if depth > DEPTH_MAX {
-        return false;
-    }
-    match value {
-        Value::Object(map) => {
-            if map.get("enabled") == Some(&Value::Bool(false)) {
-                return false;
-            }
-            map.iter().any(|(key, inner)| match key.as_str() {
-                "automerge" => inner == &Value::Bool(true),
-                "extends" => inner.as_array().is_some_and(|list| {
-                    list.iter().filter_map(Value::as_str).any(|preset| {
-                        preset.contains(":automerge")
-                            && !preset.contains("automergeDisabled")
-                            && !preset.contains("automergeRequireAllStatusChecks")
-                            && !preset.contains("automergeType")
-                            && !preset.contains("automergePr")
-                            && !preset.contains("automergeBranch")
-                    })
-                }),
-                _ => automerges(inner, depth + 1),
-            })
-        }
-        Value::Array(list) => list.iter().any(|inner| automerges(inner, depth + 1)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
-}
-
-/// JSON with comments and trailing commas as JSON.
-fn plain_json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    let mut inside = false;
-    while let Some(character) = characters.next() {
-        if inside {
-            out.push(character);
-            if character == '\\' {
-                out.extend(characters.next());
-            } else if character == '"' {
-                inside = false;
-            }
-            continue;
-        }
-        match (character, characters.peek()) {
-            ('"', _) => {
-                inside = true;
-                out.push('"');
-            }
-            ('/', Some('/')) => {
-                for skipped in characters.by_ref() {
-                    if skipped == '\n' {
-                        out.push('\n');
-                        break;
-                    }
-                }
-            }
-            ('/', Some('*')) => {
-                let mut last = ' ';
-                for skipped in characters.by_ref() {
-                    if last == '*' && skipped == '/' {
-                        break;
-                    }
-                    last = skipped;
-                }
-            }
-            ('}' | ']', _) => {
-                while out.ends_with(char::is_whitespace) {
-                    out.pop();
-                }
-                if out.ends_with(',') {
-                    out.pop();
-                }
-                out.push(character);
-            }
-            _ => out.push(character),
-        }
-    }
-    out
-}
-
 fn line_of(text: &str, word: &str) -> usize {
     text.lines()
         .position(|line| line.contains(word))
@@ -476,23 +329,6 @@ fn line_of(text: &str, word: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn renovate_automerges_only_where_it_says_so() {
-        let merges = |text: &str| renovate("renovate.json", text).len() == 2;
-        assert!(merges(
-            "{\"packageRules\":[{\"matchUpdateTypes\":[\"patch\"],\"automerge\":true}]}"
-        ));
-        assert!(merges(
-            "{\"extends\":[\"config:base\",\":automergeMinor\"]}"
-        ));
-        assert!(merges("{ // comment\n \"automerge\": true,\n}"));
-        assert!(merges("{ automerge: true }"));
-        assert!(!merges("{\"extends\":[\"config:base\"]}"));
-        assert!(!merges("{\"automerge\": false}"));
-        assert!(!merges("{ // \"automerge\": true\n}"));
-        assert!(!merges("{\"extends\":[\":automergeDisabled\"]}"));
-    }
 
     #[test]
     fn mergify_conditions_become_needs() {

@@ -61,6 +61,25 @@ pub(crate) fn name_of(uses: &str) -> String {
         .to_ascii_lowercase()
 }
 
+/// Rights of the job's token without which an action fails.
+pub(crate) fn rights_of(name: &str, with: &With<'_>) -> Option<&'static [&'static str]> {
+    let given = |names: &[&str]| with.first(names).is_some();
+    let identity: &[&str] = &["id-token"];
+    match name {
+        "pypa/gh-action-pypi-publish" => (!given(&["password"])).then_some(identity),
+        "actions/deploy-pages" => Some(&["pages", "id-token"]),
+        "aws-actions/configure-aws-credentials" => (given(&["role-to-assume"])
+            && !given(&["aws-access-key-id", "web-identity-token-file"])
+            && !with.says("role-chaining", "true"))
+        .then_some(identity),
+        "google-github-actions/auth" => given(&["workload_identity_provider"]).then_some(identity),
+        "rust-lang/crates-io-auth-action" | "rubygems/configure-rubygems-credentials"
+        | "nuget/login" => Some(identity),
+        "azure/login" => (given(&["client-id"]) && !given(&["creds", "auth-type"])).then_some(identity),
+        _ => None,
+    }
+}
+
 /// What an action does; `None` for one that the catalogue does not know.
 pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
     let name = name_of(uses);

@@ -100,6 +100,22 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
     if has(&["--dry-run", "-n"]) || has(&["--delete", "-d"]) {
         return Vec::new();
     }
+    let asks = |option: &str| arguments.iter().any(|word| word.contains(option));
+    if asks("merge_request.create")
+        && (asks("merge_request.merge_when_pipeline_succeeds") || asks("merge_request.auto_merge"))
+    {
+        // GitLab opens a merge request for the push, and merges it once its pipeline passes.
+        let token = Token::Value("secrets.of the remote".to_owned());
+        let what = shorten(&command.text());
+        return vec![
+            Act::new(
+                Op::CreatePr(super::NewPr::default()),
+                what.clone(),
+                token.clone(),
+            ),
+            Act::new(super::forge::merge(true), what, token),
+        ];
+    }
     let mut plain = Vec::new();
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -119,7 +135,7 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
     let act = |target: Target| vec![Act::new(Op::Push(target), what.clone(), token.clone())];
     if matches!(
         remote.as_str(),
-        "heroku" | "dokku" | "gigalixir" | "clever" | "piku" | "production" | "space" | "hf"
+        "heroku" | "dokku" | "scalingo" | "caprover" | "gigalixir" | "clever" | "piku" | "production" | "space" | "hf"
     ) || remote.contains("git.heroku.com")
     {
         return vec![Act::deploy(what)];

@@ -106,6 +106,8 @@ pub(crate) enum Check {
     Actor(&'static str),
     /// A person must answer.
     Person(&'static str),
+    /// The job's token must have these rights: the step fails without them.
+    Rights(&'static [&'static str]),
 }
 
 /// Where `git push` goes.

@@ -232,6 +232,103 @@ pub(super) fn kodiak(file: &str, text: &str) -> Result<Vec<Bot>, String> {
     Ok(bots)
 }
 
+/// Mergeable: rules that merge where their validations pass.
+pub(super) fn mergeable(file: &str, root: &Node) -> Vec<Bot> {
+    let mut bots = Vec::new();
+    for rule in root.get("mergeable").map(Node::items).unwrap_or_default() {
+        let does = |key: &str, wanted: &str| {
+            rule.get(key)
+                .map(Node::items)
+                .unwrap_or_default()
+                .iter()
+                .any(|item| item.str_of("do") == Some(wanted))
+        };
+        if !does("pass", "merge") {
+            continue;
+        }
+        let mut needs = Vec::new();
+        if does("validate", "approvals") {
+            needs.push(Need::Review("Mergeable asks for approvals".to_owned()));
+        }
+        let authors: Vec<String> = rule
+            .get("filter")
+            .map(Node::items)
+            .unwrap_or_default()
+            .iter()
+            .filter(|item| item.str_of("do") == Some("author"))
+            .filter_map(|item| item.at(&["must_include", "regex"]).and_then(Node::text))
+            .flat_map(|pattern| alternatives(pattern.trim_matches(['^', '$', '/'])))
+            .collect();
+        for item in rule.get("validate").map(Node::items).unwrap_or_default() {
+            if item.str_of("do") == Some("label")
+                && let Some(label) = item.at(&["must_include", "regex"]).and_then(Node::text)
+            {
+                needs.push(Need::Label(label.trim_matches(['^', '$']).to_owned()));
+            }
+        }
+        let authors = if authors.is_empty() {
+            Authors::Any
+        } else {
+            Authors::Only(authors)
+        };
+        bots.push(merger(
+            "Mergeable",
+            "mergeable[bot]",
+            file,
+            rule.line,
+            authors,
+            needs,
+            false,
+        ));
+    }
+    bots
+}
+
+/// The apps that merge by a file of approvals and labels (auto-merge, its forks).
+pub(super) fn auto_merge_app(file: &str, root: &Node) -> Vec<Bot> {
+    let known = ["minApprovals", "requiredLabels", "mergeMethod", "rules"];
+    if !known.iter().any(|key| root.get(key).is_some()) {
+        return Vec::new();
+    }
+    let rules = root.get("rules").map(Node::items).unwrap_or_default();
+    let wholes: Vec<&Node> = if rules.is_empty() {
+        vec![root]
+    } else {
+        rules.iter().collect()
+    };
+    wholes
+        .into_iter()
+        .map(|rule| {
+            let mut needs: Vec<Need> = rule
+                .get("requiredLabels")
+                .map(Node::texts)
+                .unwrap_or_default()
+                .iter()
+                .map(|label| Need::Label((*label).to_owned()))
+                .collect();
+            let approvals = rule.get("minApprovals").or_else(|| root.get("minApprovals"));
+            // Approvals are those of accounts that stand to the repository as the keys say.
+            let asks = approvals.is_none_or(|list| {
+                list.entries()
+                    .iter()
+                    .any(|entry| entry.value.text().is_some_and(|count| count.trim() != "0"))
+            });
+            if asks {
+                needs.push(Need::Review("minApprovals".to_owned()));
+            }
+            merger(
+                "Auto Merge",
+                "probot-auto-merge[bot]",
+                file,
+                rule.line.max(1),
+                Authors::Any,
+                needs,
+                false,
+            )
+        })
+        .collect()
+}
+
 pub(super) fn bulldozer(file: &str, root: &Node) -> Vec<Bot> {
     let trigger = root
         .at(&["merge", "trigger"])

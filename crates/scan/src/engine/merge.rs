@@ -553,9 +553,10 @@ pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &
             needs,
             approves,
             why,
+            ..
         } = &bot.duty
             && concerns(authors, bot, &pull.author)
-            && (!matches!(bot.product, "Mergify" | "Kodiak" | "Bulldozer" | "bors")
+            && (!matches!(bot.product, "Mergify" | "Kodiak" | "Bulldozer" | "bors" | "Mergeable" | "Auto Merge")
                 || engine.app_writes(repository, &bot.login) != Some(false))
         {
             bot_merges(engine, event, pull, bot, needs, *approves, why, way);
@@ -699,10 +700,17 @@ fn bot_merges(
     {
         return;
     }
+    let mut pull = pull.clone();
+    if let Duty::Merges {
+        files: Some(files), ..
+    } = &bot.duty
+    {
+        pull.files = Some(files.clone().into());
+    }
     merge(
         engine,
         repository,
-        Some(pull),
+        Some(&pull),
         &credential,
         manner,
         (&file, bot.line),

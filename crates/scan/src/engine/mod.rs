@@ -143,6 +143,8 @@ impl Credential {
         match self {
             Self::None => "none".to_owned(),
             Self::Default => "GITHUB_TOKEN".to_owned(),
+            // A variable of another system's project.
+            Self::Secret(name) if name.contains(' ') => format!("a secret {name}"),
             Self::Secret(name) => format!("secrets.{name}"),
             Self::Limited(_) => "an app's token with some rights only".to_owned(),
             Self::App(name) if name.is_empty() => "an app's token".to_owned(),

@@ -1,7 +1,7 @@
 //! What an act does in a run: whether it may, what it reaches, which events follow.
 
 use super::pushes::{push, tag};
-use super::rights::permitted;
+use super::rights::{permitted, token_writes};
 use super::run::{JobRun, Restriction, Run};
 use super::scope::Names;
 use super::{Actor, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Way, merge};
@@ -23,6 +23,9 @@ pub(super) fn one_act(
     here: &Way,
     state: &mut JobRun,
 ) {
+    if state.ended {
+        return;
+    }
     let mut way = here.clone();
     if let Some(gate) = state.stopped(state.condition.as_deref()) {
         way = way.gated(gate);
@@ -59,6 +62,14 @@ pub(super) fn one_act(
                 Gate::Human((*text).to_owned())
             }
             Check::Actor(_) => Gate::Clear,
+            Check::Rights(scopes) => {
+                state.ended |= scopes.iter().any(|scope| match token_writes(run, job, scope) {
+                    Some(yes) => !yes,
+                    // No default gives the run's identity away.
+                    None => *scope == "id-token",
+                });
+                Gate::Clear
+            }
         };
         *job_way = job_way.gated(&gate);
         return;
@@ -236,7 +247,11 @@ fn perform(
     let step = |event: String, why: &str| PathStep {
         file: act.file.clone(),
         line: act.line,
-        actor: credential.actor().words(),
+        actor: if run.workflow.system == System::GitHub {
+            credential.actor().words()
+        } else {
+            format!("the run of {}", run.workflow.system.word())
+        },
         credential: credential.words(),
         event,
         why: why.to_owned(),

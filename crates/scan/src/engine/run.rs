@@ -351,6 +351,7 @@ fn job_way(
         pull: None,
         spare: None,
         refused: None,
+        ended: false,
         condition: None,
     };
     let mut way = base;
@@ -363,6 +364,9 @@ fn job_way(
             depth: Cell::new(0),
         };
         step_acts(engine, run, job, step, &names, &mut way, &mut state, 0);
+    }
+    if state.ended {
+        return None;
     }
     // Jobs that need this one run only if it went through.
     if let Some((gate, None)) = &state.refused {
@@ -539,6 +543,7 @@ fn unknown_call(
             pull: None,
             spare: None,
             refused: None,
+            ended: false,
             condition: None,
         };
         agent_step(engine, run, job, &agent, names, way, &mut state);
@@ -614,6 +619,8 @@ pub(super) struct JobRun {
     pub(super) spare: Option<String>,
     /// What a push that could not be left out costs, and the condition of its step.
     pub(super) refused: Option<(Gate, Option<String>)>,
+    /// A step failed for want of rights.
+    pub(super) ended: bool,
     /// The condition of the step at hand.
     pub(super) condition: Option<String>,
 }
@@ -669,6 +676,16 @@ fn step_acts(
     let Some(gate) = condition_gate(step.condition.as_ref(), &names) else {
         return;
     };
+    if state.ended {
+        let anyway = step.condition.as_ref().is_some_and(|condition| {
+            ["always()", "failure()"]
+                .iter()
+                .any(|word| condition.text.contains(word))
+        });
+        if !anyway {
+            return;
+        }
+    }
     let mut here = way.gated(&gate);
     state.condition = step
         .condition

@@ -209,11 +209,40 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
                 path.trim_start_matches('/').to_owned(),
             ]
             .into_iter()
-            .find_map(|path| draft.tree.read(&path).ok());
-            if let Some(text) = found
+            .filter_map(|path| crate::tree::normal(&path))
+            .find_map(|path| Some((draft.tree.read(&path).ok()?, path)));
+            if let Some((text, path)) = found
                 && let Ok(node) = yaml::parse_one(&text)
             {
+                let outer = std::mem::replace(&mut draft.file, path);
                 steps(draft, node.get("steps"), depth + 1);
+                draft.file = outer;
+            }
+        }
+        // `- ${{ if … }}:` and `- ${{ each … }}:` with steps below them.
+        for entry in step.entries() {
+            if entry.key.starts_with("${{") && depth < TEMPLATES_MAX {
+                let before = draft.job.steps.len();
+                steps(draft, Some(&entry.value), depth + 1);
+                let asked = entry
+                    .key
+                    .trim_start_matches("${{")
+                    .trim_end_matches("}}")
+                    .trim()
+                    .strip_prefix("if ")
+                    .and_then(super::parse)
+                    .map(|expr| translate(&expr, 0));
+                if let Some(expr) = asked {
+                    for one in draft.job.steps.iter_mut().skip(before) {
+                        if one.condition.is_none() {
+                            one.condition = Some(crate::workflow::Condition {
+                                expr: Some(expr.clone()),
+                                line: entry.line,
+                                text: entry.key.clone(),
+                            });
+                        }
+                    }
+                }
             }
         }
         let condition = step.get("condition").and_then(condition_of);
@@ -295,7 +324,26 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
             }
             return;
         }
-        _ => return,
+        // What no list knows, by its name, where it is handed a connection to something.
+        _ => {
+            let connected = step.get("inputs").map(Node::entries).unwrap_or_default().iter().any(|entry| {
+                let key = entry.key.to_ascii_lowercase();
+                ["subscription", "connect", "endpoint", "credential", "apikey", "token"]
+                    .iter()
+                    .any(|word| key.contains(word))
+            });
+            if !connected || !matches!(command.as_str(), "" | "deploy" | "publish" | "push" | "apply" | "upload") {
+                return;
+            }
+            match crate::acts::words::said(&spaced(task)) {
+                Some(said) if said.plain => match said.claim {
+                    crate::acts::words::Claim::Deploy => Act::deploy(task),
+                    crate::acts::words::Claim::Publish => Act::publish(task),
+                    _ => return,
+                },
+                _ => return,
+            }
+        }
     };
     draft.act(
         act.benign_if(
@@ -304,6 +352,18 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         ),
         line,
     );
+}
+
+/// A task's name with its words apart: `WebsiteDeploy@1` is `Website-Deploy`.
+fn spaced(task: &str) -> String {
+    let mut out = String::new();
+    for c in task.split('@').next().unwrap_or(task).chars() {
+        if c.is_ascii_uppercase() && out.ends_with(|last: char| last.is_ascii_lowercase()) {
+            out.push('-');
+        }
+        out.push(c);
+    }
+    out
 }
 
 fn condition_of(node: &Node) -> Option<crate::workflow::Condition> {

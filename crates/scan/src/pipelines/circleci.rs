@@ -33,9 +33,32 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>,
             .get("when")
             .map(|when| format!("{when:?}"))
             .unwrap_or_default();
+        let denied = entry.value.at(&["when", "not"]).is_some()
+            || entry
+                .value
+                .get("unless")
+                .is_some_and(|unless| format!("{unless:?}").contains("scheduled_pipeline"));
         if triggers.is_empty() {
-            if condition.contains("scheduled_pipeline") {
+            if condition.contains("scheduled_pipeline") && !denied {
                 triggers.push(trigger("schedule", entry.line));
+            } else if entry
+                .value
+                .get("when")
+                .is_some_and(|when| off_by_parameter(when, &root))
+            {
+                // Someone sets the parameter: by hand, or for a schedule that the settings hold.
+                let name = entry.key.to_ascii_lowercase();
+                let scheduled = ["nightly", "schedul", "cron", "daily", "weekly"]
+                    .iter()
+                    .any(|word| name.contains(word));
+                triggers.push(trigger(
+                    if scheduled {
+                        "schedule"
+                    } else {
+                        "workflow_dispatch"
+                    },
+                    entry.line,
+                ));
             } else {
                 triggers.push(trigger("push", entry.line));
             }
@@ -51,7 +74,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>,
         && let Some(build) = root.at(&["jobs", "build"])
     {
         let mut draft = Draft::new("build", build.line, file, tree);
-        steps(&mut draft, build.get("steps"), &root, 0);
+        steps(&mut draft, build.get("steps"), &root, &Vec::new(), 0);
         out.push(workflow(
             System::CircleCi,
             file,
@@ -61,6 +84,60 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>,
         ));
     }
     Ok(out)
+}
+
+/// Whether a workflow waits for a parameter of the pipeline that is off unless someone sets it.
+fn off_by_parameter(when: &Node, root: &Node) -> bool {
+    let mut texts = Vec::new();
+    when.scalars(&mut texts);
+    let plain = when.text().is_some() || when.get("and").is_some();
+    plain
+        && texts.iter().any(|(text, _)| {
+            let Some((_, rest)) = text.split_once("pipeline.parameters.") else {
+                return false;
+            };
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+                .collect();
+            root.at(&["parameters", &name, "default"])
+                .and_then(Node::text)
+                .is_some_and(|value| matches!(value, "false" | ""))
+        })
+}
+
+/// The parameters of a job or a command, as far as its defaults and its caller tell.
+type Given = Vec<(String, String)>;
+
+/// Defaults with what a caller gives put over them.
+fn parameters(body: &Node, options: &Node, outer: &Given) -> Given {
+    let mut out: Given = Vec::new();
+    for entry in body.get("parameters").map(Node::entries).unwrap_or_default() {
+        let default = entry.value.str_of("default").map(str::to_owned);
+        let given = options.get(&entry.key).and_then(Node::text);
+        if let Some(value) = given.map(|text| filled(text, outer)).or(default) {
+            out.push((entry.key.clone(), value));
+        }
+    }
+    out
+}
+
+/// A text with its parameters put in.
+fn filled(text: &str, given: &Given) -> String {
+    /// Longest text that parameters are put into.
+    const TEXT_MAX: usize = 64 * 1024;
+    let mut out = text.to_owned();
+    for (name, value) in given {
+        for mark in [
+            format!("<< parameters.{name} >>"),
+            format!("<<parameters.{name}>>"),
+        ] {
+            if out.len() + value.len() <= TEXT_MAX {
+                out = out.replace(&mark, value);
+            }
+        }
+    }
+    out
 }
 
 fn job(file: &str, item: &Node, root: &Node, tree: &Tree) -> Job {
@@ -85,7 +162,10 @@ fn job(file: &str, item: &Node, root: &Node, tree: &Tree) -> Job {
     };
     draft.only_if(Some(filters), "filters", item.line);
     match root.at(&["jobs", name]) {
-        Some(body) => steps(&mut draft, body.get("steps"), root, 0),
+        Some(body) => {
+            let given = parameters(body, options, &Vec::new());
+            steps(&mut draft, body.get("steps"), root, &given, 0);
+        }
         None => orb(&mut draft, name, item.line),
     }
     draft.done()
@@ -141,12 +221,12 @@ fn filters(options: &Node) -> Expr {
     either(both(is_tag(), tag), both(not(is_tag()), branch))
 }
 
-fn steps(draft: &mut Draft<'_>, list: Option<&Node>, root: &Node, depth: usize) {
+fn steps(draft: &mut Draft<'_>, list: Option<&Node>, root: &Node, given: &Given, depth: usize) {
     for step in list.map(Node::items).unwrap_or_default() {
         if let Some(run) = step.get("run") {
             let script = run.get("command").unwrap_or(run);
             if let Some(text) = script.text() {
-                draft.script(text, script.line);
+                draft.script(&filled(text, given), script.line);
             }
             continue;
         }
@@ -155,10 +235,24 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, root: &Node, depth: usize) 
             .or_else(|| step.entries().first().map(|entry| entry.key.as_str()))
             .unwrap_or_default();
         if name == "when" || name == "unless" {
-            steps(draft, step.at(&[name, "steps"]), root, depth + 1);
+            let asked = step
+                .at(&[name, "condition"])
+                .and_then(Node::text)
+                .map(|text| filled(text, given));
+            let skipped = match asked.as_deref() {
+                Some("false" | "") => name == "when",
+                Some("true") => name == "unless",
+                _ => false,
+            };
+            if !skipped && depth < COMMANDS_MAX {
+                steps(draft, step.at(&[name, "steps"]), root, given, depth + 1);
+            }
         } else if let Some(command) = root.at(&["commands", name]) {
             if depth < COMMANDS_MAX {
-                steps(draft, command.get("steps"), root, depth + 1);
+                let empty = Node::empty();
+                let options = step.get(name).unwrap_or(&empty);
+                let inner = parameters(command, options, given);
+                steps(draft, command.get("steps"), root, &inner, depth + 1);
             }
         } else {
             orb(draft, name, step.line);
@@ -202,12 +296,13 @@ fn orb(draft: &mut Draft<'_>, name: &str, line: usize) {
             if crate::acts::is_rehearsal(&job) {
                 return;
             }
-            if job == "deploy" || job.contains("deploy-prod") || job.ends_with("-deploy") {
-                Act::deploy(name)
-            } else if job == "publish" {
-                Act::publish(name)
-            } else {
-                return;
+            match crate::acts::words::said(&job) {
+                Some(said) if said.plain => match said.claim {
+                    crate::acts::words::Claim::Deploy => Act::deploy(name),
+                    crate::acts::words::Claim::Publish => Act::publish(name),
+                    _ => return,
+                },
+                _ => return,
             }
         }
     };

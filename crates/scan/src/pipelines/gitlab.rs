@@ -67,10 +67,24 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflo
     Ok(Some(workflow(System::GitLab, file, file, triggers, jobs)))
 }
 
+/// The first line that asks for what a word names, rather than leaving it out.
 fn line_of(text: &str, word: &str) -> usize {
-    text.lines()
-        .position(|line| line.to_ascii_lowercase().contains(word))
-        .map_or(1, |index| index + 1)
+    let mut left_out = false;
+    for (index, line) in text.lines().enumerate() {
+        let lower = line.trim().to_ascii_lowercase();
+        if lower.starts_with('#') {
+            continue;
+        }
+        if lower.starts_with("except:") {
+            left_out = true;
+        } else if lower.contains(':') && !lower.starts_with('-') {
+            left_out = false;
+        }
+        if lower.contains(word) && !left_out && !lower.contains("!=") {
+            return index + 1;
+        }
+    }
+    1
 }
 
 fn gather(
@@ -149,6 +163,17 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], root: &Node, tree: &T
             draft.act(
                 crate::acts::Act::deploy("GitLab Pages (job pages)"),
                 entry.line,
+            );
+        }
+        if let Some(release) = get("release").filter(|release| release.is_map()) {
+            let op = crate::acts::Op::Release {
+                draft: None,
+                tag: release.str_of("tag_name").map(str::to_owned),
+            };
+            let token = crate::acts::Token::Value("secrets.CI_JOB_TOKEN".to_owned());
+            draft.act(
+                crate::acts::Act::new(op, "release of the job", token),
+                release.line,
             );
         }
         if let Some(environment) = get("environment") {

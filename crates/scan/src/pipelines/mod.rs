@@ -106,12 +106,12 @@ pub(crate) fn servers(tree: &Tree, slug: Option<&str>) -> Vec<Bot> {
 struct Draft<'a> {
     job: Job,
     state: JobState,
-    file: &'a str,
+    file: String,
     tree: &'a Tree,
 }
 
 impl<'a> Draft<'a> {
-    fn new(id: &str, line: usize, file: &'a str, tree: &'a Tree) -> Self {
+    fn new(id: &str, line: usize, file: &str, tree: &'a Tree) -> Self {
         Self {
             job: Job {
                 id: id.to_owned(),
@@ -128,7 +128,7 @@ impl<'a> Draft<'a> {
                 manual: None,
             },
             state: JobState::new(None),
-            file,
+            file: file.to_owned(),
             tree,
         }
     }
@@ -142,7 +142,7 @@ impl<'a> Draft<'a> {
         };
         script_step(
             text,
-            self.file,
+            &self.file,
             line,
             None,
             self.tree,

@@ -546,6 +546,11 @@ fn uses_step(
             }
         }
     }
+    let forgiven = node.str_of("continue-on-error") == Some("true");
+    if let Some(scopes) = catalog::rights_of(&name, &with).filter(|_| !forgiven) {
+        let check = Op::Check(crate::acts::Check::Rights(scopes));
+        out.acts.insert(0, Act::new(check, name.as_str(), Token::Outside));
+    }
     for act in &mut out.acts {
         if act.line == 0 {
             act.line = line;
