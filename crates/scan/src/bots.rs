@@ -11,8 +11,8 @@ use crate::yaml::{self, Node};
 
 use accounts::automation_accounts;
 pub(crate) use accounts::{expected, launched};
-pub(crate) use renovate::elsewhere as manifests_elsewhere;
 use mergers::{auto_merge_app, bulldozer, kodiak, mergeable, mergify};
+pub(crate) use renovate::elsewhere as manifests_elsewhere;
 
 /// A bot that is configured here.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -144,6 +144,9 @@ fn unread_steps(out: &mut Vec<Finding>, repository: &Repository) {
                         "`{}`: what it runs is not named in any file that was read",
                         unread.what
                     ),
+                    Kind::Command => {
+                        format!("`{}`: what it does is not known to this scan", unread.what)
+                    }
                     Kind::Bound => {
                         "the step names more scripts than are followed; the rest was not read"
                             .to_owned()

@@ -73,9 +73,12 @@ pub(crate) fn rights_of(name: &str, with: &With<'_>) -> Option<&'static [&'stati
             && !with.says("role-chaining", "true"))
         .then_some(identity),
         "google-github-actions/auth" => given(&["workload_identity_provider"]).then_some(identity),
-        "rust-lang/crates-io-auth-action" | "rubygems/configure-rubygems-credentials"
+        "rust-lang/crates-io-auth-action"
+        | "rubygems/configure-rubygems-credentials"
         | "nuget/login" => Some(identity),
-        "azure/login" => (given(&["client-id"]) && !given(&["creds", "auth-type"])).then_some(identity),
+        "azure/login" => {
+            (given(&["client-id"]) && !given(&["creds", "auth-type"])).then_some(identity)
+        }
         _ => None,
     }
 }

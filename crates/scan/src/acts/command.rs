@@ -1,7 +1,9 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
 use super::naming::{self, Unresolved, Why};
-use super::{Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, reviewed, words};
+use super::{
+    Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, reviewed, words,
+};
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
 use crate::workflow::{Pairs, Values};
@@ -133,7 +135,10 @@ impl Shell {
             .find(|(known, _)| known == name)
             .or_else(|| env?.iter().find(|(known, _)| known == name))
             .map(|(_, value)| value.clone())
-            .filter(|value| !value.contains('$') || value.starts_with(|c: char| c.is_ascii_lowercase() || c == '-'))
+            .filter(|value| {
+                !value.contains('$')
+                    || value.starts_with(|c: char| c.is_ascii_lowercase() || c == '-')
+            })
             .filter(|value| !value.contains("${{") && !value.contains("$("))
     }
 
@@ -318,10 +323,8 @@ impl<'a> Reader<'a> {
             "gh" => self.acts.extend(forge::gh(command, &mut self.shell)),
             "hub" => self.acts.extend(forge::hub(&words)),
             "glab" => self.acts.extend(forge::glab(command)),
-            "curl" | "wget" | "http" | "https" | "Invoke-RestMethod" | "Invoke-WebRequest" | "irm"
-            | "iwr" => {
-                self.acts.extend(forge::curl(command, &self.shell))
-            }
+            "curl" | "wget" | "http" | "https" | "Invoke-RestMethod" | "Invoke-WebRequest"
+            | "irm" | "iwr" => self.acts.extend(forge::curl(command, &self.shell)),
             "bash" | "sh" | "zsh" | "dash" | "source" | "." | "pwsh" | "eval" => {
                 self.nested_shell(command, file, line, depth);
             }
@@ -354,6 +357,9 @@ impl<'a> Reader<'a> {
         {
             // `exit 1` after a permission look-up is what makes the look-up a check.
             self.confirm_permission_check();
+        }
+        if self.acts.len() == before && self.unresolved.is_empty() && command.stdin.is_none() {
+            self.note_unlisted(command, name, line);
         }
         for act in self.acts.iter_mut().skip(before) {
             if act.line == 0 {

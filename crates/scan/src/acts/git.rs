@@ -135,7 +135,16 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
     let act = |target: Target| vec![Act::new(Op::Push(target), what.clone(), token.clone())];
     if matches!(
         remote.as_str(),
-        "heroku" | "dokku" | "scalingo" | "caprover" | "gigalixir" | "clever" | "piku" | "production" | "space" | "hf"
+        "heroku"
+            | "dokku"
+            | "scalingo"
+            | "caprover"
+            | "gigalixir"
+            | "clever"
+            | "piku"
+            | "production"
+            | "space"
+            | "hf"
     ) || remote.contains("git.heroku.com")
     {
         return vec![Act::deploy(what)];

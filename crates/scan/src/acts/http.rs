@@ -17,21 +17,23 @@ pub(super) fn forge(raw: &str, lines: &[&str], index: usize) -> Vec<Act> {
     };
     let path = without_names(&address);
     let path = path.split('?').next().unwrap_or(&path).to_owned();
-    let sure = ["repos/", "api.github.com", "/api/v4/", "/pulls/", "/merge_requests/", "/git/refs"]
-        .iter()
-        .any(|mark| path.contains(mark));
+    let sure = [
+        "repos/",
+        "api.github.com",
+        "/api/v4/",
+        "/pulls/",
+        "/merge_requests/",
+        "/git/refs",
+    ]
+    .iter()
+    .any(|mark| path.contains(mark));
     if !sure {
         return Vec::new();
     }
     let until = (index + AHEAD).min(lines.len());
     let text = lines.get(index..until).unwrap_or_default().join("\n");
-    let mut acts = super::forge::request(
-        method,
-        &path,
-        &text,
-        Token::Env(API_ENV),
-        &Shell::default(),
-    );
+    let mut acts =
+        super::forge::request(method, &path, &text, Token::Env(API_ENV), &Shell::default());
     for act in &mut acts {
         act.what = shorten(raw.trim());
     }
@@ -209,7 +211,6 @@ pub(super) fn hook(raw: &str, lines: &[&str], index: usize) -> Option<Act> {
     };
     (named && posts && !body).then(|| Act::deploy("a request to a build hook"))
 }
-
 
 /// What a name was set to before, so that an address is read by the variable that it comes from.
 fn named_address(given: &str, lines: &[&str], index: usize) -> String {

@@ -21,6 +21,7 @@ pub(crate) mod reviewed;
 mod runners;
 mod shipping;
 mod tools;
+mod unlisted;
 pub(crate) mod words;
 
 use serde::Serialize;

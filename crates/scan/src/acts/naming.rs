@@ -24,6 +24,8 @@ pub(crate) enum Why {
     Missing,
     /// The step names more files than are read.
     Bound,
+    /// A program that no list knows, told to ship something.
+    Unlisted,
 }
 
 impl Reader<'_> {

@@ -35,7 +35,11 @@ const MERGES: &[&str] = &[
 /// The check that a script or a program with such a test is.
 pub(crate) fn check(file: &str, line: usize) -> Act {
     let why = "the script goes on only where a review has approved";
-    let mut act = Act::new(Op::Check(Check::Person(why)), "reviewDecision", Token::Outside);
+    let mut act = Act::new(
+        Op::Check(Check::Person(why)),
+        "reviewDecision",
+        Token::Outside,
+    );
     act.line = line;
     file.clone_into(&mut act.file);
     act
@@ -168,9 +172,10 @@ fn statements(text: &str) -> Vec<String> {
         }
         let last = out.last().map(String::as_str).unwrap_or_default();
         let unclosed = last.matches("$(").count()
-            > last.matches(')').count().saturating_sub(
-                last.matches('(').count() - last.matches("$(").count(),
-            );
+            > last
+                .matches(')')
+                .count()
+                .saturating_sub(last.matches('(').count() - last.matches("$(").count());
         open = if (unclosed || last.ends_with('\\')) && open < LINES_MAX {
             open + 1
         } else {
@@ -213,10 +218,8 @@ fn variables(text: &str) -> Vec<Variable> {
             let Some((name, value)) = part.split_once('=') else {
                 continue;
             };
-            let plain = !name.is_empty()
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_');
+            let plain =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             let asks = LOOKUPS.iter().any(|word| value.contains(word))
                 || out.iter().any(|known| mentions(value, &known.name));
             if plain && asks {
@@ -392,16 +395,20 @@ fn test_of_review(part: &str, variables: &[Variable]) -> Option<bool> {
         .or_else(|| test.find("))"))
         .and_then(|end| test.get(..end))
         .unwrap_or(test);
-    let counted = variables
-        .iter()
-        .any(|known| known.counts && mentions(test, &known.name) || test.contains(&format!("(({}", known.name)));
+    let counted = variables.iter().any(|known| {
+        known.counts && mentions(test, &known.name) || test.contains(&format!("(({}", known.name))
+    });
     let approved = if test.contains("APPROVED") && !counted {
         let differs = test.contains("!=");
         if !differs && !test.contains("==") && !test.contains(" = ") {
             return None;
         }
         !differs
-    } else if counted || variables.iter().any(|known| known.counts && has_word(test, &known.name)) {
+    } else if counted
+        || variables
+            .iter()
+            .any(|known| known.counts && has_word(test, &known.name))
+    {
         counted_test(test)?
     } else {
         return None;
@@ -418,7 +425,16 @@ fn counted_test(test: &str) -> Option<bool> {
     let tight = format!("{} ", plain.trim());
     let has = |list: &[&str]| list.iter().any(|text| tight.contains(text));
     if has(&[
-        " -gt ", " -ge ", " -ne 0", "!= 0", " > 0", ">= 1", "= true ", "!= false ", "-n ", "= yes ",
+        " -gt ",
+        " -ge ",
+        " -ne 0",
+        "!= 0",
+        " > 0",
+        ">= 1",
+        "= true ",
+        "!= false ",
+        "-n ",
+        "= yes ",
     ]) && !has(&["!= true "])
     {
         Some(true)
@@ -542,10 +558,15 @@ mod tests {
     #[test]
     fn a_choice_of_decisions_asks_in_its_arm() {
         let script = |arm: &str| {
-            format!("D=$(gh pr view 1 --json reviewDecision -q .reviewDecision)\ncase \"$D\" in\n  APPROVED) {arm} ;;\n  *) echo no ;;\nesac\n")
+            format!(
+                "D=$(gh pr view 1 --json reviewDecision -q .reviewDecision)\ncase \"$D\" in\n  APPROVED) {arm} ;;\n  *) echo no ;;\nesac\n"
+            )
         };
         assert!(script_waits(&script("gh pr merge 1")));
-        assert!(!script_waits(&format!("{}gh pr merge 1", script("echo yes"))));
+        assert!(!script_waits(&format!(
+            "{}gh pr merge 1",
+            script("echo yes")
+        )));
     }
 
     #[test]

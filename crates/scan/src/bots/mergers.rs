@@ -306,7 +306,9 @@ pub(super) fn auto_merge_app(file: &str, root: &Node) -> Vec<Bot> {
                 .iter()
                 .map(|label| Need::Label((*label).to_owned()))
                 .collect();
-            let approvals = rule.get("minApprovals").or_else(|| root.get("minApprovals"));
+            let approvals = rule
+                .get("minApprovals")
+                .or_else(|| root.get("minApprovals"));
             // Approvals are those of accounts that stand to the repository as the keys say.
             let asks = approvals.is_none_or(|list| {
                 list.entries()

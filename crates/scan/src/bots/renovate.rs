@@ -190,7 +190,9 @@ fn wanted(rule: &Map<String, Value>, root: &Value) -> bool {
 fn maintains_lock_files(root: &Value) -> bool {
     root.pointer("/lockFileMaintenance/enabled") == Some(&Value::Bool(true))
         || texts(root.get("extends")).any(|preset| {
-            preset.starts_with(":maintainLockFiles") || preset == "config:best-practices" || preset.contains('>')
+            preset.starts_with(":maintainLockFiles")
+                || preset == "config:best-practices"
+                || preset.contains('>')
         })
 }
 
@@ -204,7 +206,8 @@ fn scope(rule: &Map<String, Value>) -> Scope {
     };
     let files = list(&["matchFileNames", "matchPaths"]);
     let managers = list(&["matchManagers"]);
-    let plain = |list: &[String]| !list.is_empty() && !list.iter().any(|one| one.starts_with(['!', '/']));
+    let plain =
+        |list: &[String]| !list.is_empty() && !list.iter().any(|one| one.starts_with(['!', '/']));
     if plain(&files) {
         Scope::Files(files)
     } else if plain(&managers) {
@@ -266,7 +269,8 @@ fn known_files(text: &str, value: &Value) -> bool {
     ]
     .iter()
     .any(|mark| text.contains(mark))
-        && !texts(value.get("extends")).any(|preset| preset.contains('>') || preset.contains("regex"))
+        && !texts(value.get("extends"))
+            .any(|preset| preset.contains('>') || preset.contains("regex"))
 }
 
 /// A manager of Renovate, with the ends of the paths that it reads and writes unless told otherwise.
@@ -455,12 +459,17 @@ impl Manager {
         self.files.iter().any(|known| {
             if let Some(path) = known.strip_prefix('/') {
                 file.starts_with(path)
-            } else if known.starts_with('.') && known.matches('.').count() == 1 && !name.starts_with('.') {
+            } else if known.starts_with('.')
+                && known.matches('.').count() == 1
+                && !name.starts_with('.')
+            {
                 name.ends_with(known)
             } else {
                 name == *known
                     || self.name == "dockerfile" && name.contains(known)
-                    || self.name == "pip_requirements" && name.starts_with("requirements") && name.ends_with(".txt")
+                    || self.name == "pip_requirements"
+                        && name.starts_with("requirements")
+                        && name.ends_with(".txt")
             }
         })
     }
@@ -483,7 +492,8 @@ fn manifests(tree: &Tree, managers: &[&str]) -> Vec<String> {
             match name.strip_prefix('/') {
                 Some(place) if place.ends_with('/') => out.push(format!("{place}ci.yml")),
                 Some(path) => out.push(path.to_owned()),
-                None if name.matches('.').count() == 1 && name.starts_with('.') => {}
+                None if name.starts_with("action.")
+                    || name.matches('.').count() == 1 && name.starts_with('.') => {}
                 None => out.push((*name).to_owned()),
             }
         }
@@ -498,8 +508,25 @@ fn manifests(tree: &Tree, managers: &[&str]) -> Vec<String> {
 pub(crate) fn elsewhere(workflows: &[Workflow], tree: &Tree, bots: &mut [Bot]) {
     /// Names of directories that hold no manifests.
     const SOURCES: &[&str] = &[
-        "src", "lib", "public", "static", "assets", "content", "posts", "_posts", "pages", "docs",
-        "doc", "images", "img", "data", "test", "tests", "templates", "i18n", "locales",
+        "src",
+        "lib",
+        "public",
+        "static",
+        "assets",
+        "content",
+        "posts",
+        "_posts",
+        "pages",
+        "docs",
+        "doc",
+        "images",
+        "img",
+        "data",
+        "test",
+        "tests",
+        "templates",
+        "i18n",
+        "locales",
     ];
     let mut places: Vec<String> = Vec::new();
     for trigger in workflows.iter().flat_map(|workflow| &workflow.triggers) {
@@ -635,15 +662,22 @@ mod tests {
     #[test]
     fn what_json5_allows_is_read() {
         let merges = |text: &str| bots(text).len() == 2;
-        assert!(merges("{ packageRules: [{ matchUpdateTypes: ['minor'], automerge: true, }], }"));
-        assert!(!merges("{ /* automerge: true */ description: 'it isn\\'t \"automerge\": true', }"));
+        assert!(merges(
+            "{ packageRules: [{ matchUpdateTypes: ['minor'], automerge: true, }], }"
+        ));
+        assert!(!merges(
+            "{ /* automerge: true */ description: 'it isn\\'t \"automerge\": true', }"
+        ));
         assert!(!merges("{ lockFileMaintenance: { automerge: true } }"));
-        assert!(merges("{ lockFileMaintenance: { automerge: true, enabled: true } }"));
+        assert!(merges(
+            "{ lockFileMaintenance: { automerge: true, enabled: true } }"
+        ));
     }
 
     #[test]
     fn a_rule_of_one_manager_changes_its_files_alone() {
-        let found = bots("{ packageRules: [{ matchManagers: ['github-actions'], automerge: true }] }");
+        let found =
+            bots("{ packageRules: [{ matchManagers: ['github-actions'], automerge: true }] }");
         let Duty::Merges { files, .. } = &found[1].duty else {
             panic!()
         };

@@ -157,7 +157,28 @@ impl Names<'_> {
         if depth > DEPTH_MAX {
             return None;
         }
-        let name = variables(template).into_iter().next()?;
+        let mut names = variables(template).into_iter();
+        let name = names.next()?;
+        // `${BOT_TOKEN:-$GITHUB_TOKEN}`: the same in a shell.
+        if template.contains(&format!("${{{name}:-")) {
+            let second = names.next()?;
+            let value_of = |name: &str| {
+                self.env.iter().rev().find_map(|layer| {
+                    layer
+                        .iter()
+                        .find(|(key, _)| key == name)
+                        .map(|(_, value)| value.to_lowercase())
+                })
+            };
+            let own = second == "GITHUB_TOKEN"
+                || value_of(&second).is_some_and(|value| {
+                    value.contains("secrets.github_token") || value.contains("github.token")
+                });
+            let given = value_of(&name)?;
+            let first = given.trim_matches(['$', '{', '}', ' ']).to_owned();
+            return (own && first.contains("secrets."))
+                .then(|| format!("whether {first} is set here"));
+        }
         self.env.iter().rev().find_map(|layer| {
             let (_, value) = layer.iter().find(|(key, _)| *key == name)?;
             Some(self.spare_of(value, depth + 1))

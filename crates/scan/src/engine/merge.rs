@@ -556,8 +556,10 @@ pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &
             ..
         } = &bot.duty
             && concerns(authors, bot, &pull.author)
-            && (!matches!(bot.product, "Mergify" | "Kodiak" | "Bulldozer" | "bors" | "Mergeable" | "Auto Merge")
-                || engine.app_writes(repository, &bot.login) != Some(false))
+            && (!matches!(
+                bot.product,
+                "Mergify" | "Kodiak" | "Bulldozer" | "bors" | "Mergeable" | "Auto Merge"
+            ) || engine.app_writes(repository, &bot.login) != Some(false))
         {
             bot_merges(engine, event, pull, bot, needs, *approves, why, way);
         }

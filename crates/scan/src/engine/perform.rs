@@ -63,11 +63,13 @@ pub(super) fn one_act(
             }
             Check::Actor(_) => Gate::Clear,
             Check::Rights(scopes) => {
-                state.ended |= scopes.iter().any(|scope| match token_writes(run, job, scope) {
-                    Some(yes) => !yes,
-                    // No default gives the run's identity away.
-                    None => *scope == "id-token",
-                });
+                state.ended |= scopes
+                    .iter()
+                    .any(|scope| match token_writes(run, job, scope) {
+                        Some(yes) => !yes,
+                        // No default gives the run's identity away.
+                        None => *scope == "id-token",
+                    });
                 Gate::Clear
             }
         };

@@ -326,13 +326,30 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         }
         // What no list knows, by its name, where it is handed a connection to something.
         _ => {
-            let connected = step.get("inputs").map(Node::entries).unwrap_or_default().iter().any(|entry| {
-                let key = entry.key.to_ascii_lowercase();
-                ["subscription", "connect", "endpoint", "credential", "apikey", "token"]
+            let connected = step
+                .get("inputs")
+                .map(Node::entries)
+                .unwrap_or_default()
+                .iter()
+                .any(|entry| {
+                    let key = entry.key.to_ascii_lowercase();
+                    [
+                        "subscription",
+                        "connect",
+                        "endpoint",
+                        "credential",
+                        "apikey",
+                        "token",
+                    ]
                     .iter()
                     .any(|word| key.contains(word))
-            });
-            if !connected || !matches!(command.as_str(), "" | "deploy" | "publish" | "push" | "apply" | "upload") {
+                });
+            if !connected
+                || !matches!(
+                    command.as_str(),
+                    "" | "deploy" | "publish" | "push" | "apply" | "upload"
+                )
+            {
                 return;
             }
             match crate::acts::words::said(&spaced(task)) {

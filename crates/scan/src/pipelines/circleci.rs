@@ -112,7 +112,11 @@ type Given = Vec<(String, String)>;
 /// Defaults with what a caller gives put over them.
 fn parameters(body: &Node, options: &Node, outer: &Given) -> Given {
     let mut out: Given = Vec::new();
-    for entry in body.get("parameters").map(Node::entries).unwrap_or_default() {
+    for entry in body
+        .get("parameters")
+        .map(Node::entries)
+        .unwrap_or_default()
+    {
         let default = entry.value.str_of("default").map(str::to_owned);
         let given = options.get(&entry.key).and_then(Node::text);
         if let Some(value) = given.map(|text| filled(text, outer)).or(default) {

@@ -1,6 +1,8 @@
 //! Jenkinsfiles, as far as they can be read without running Groovy: stages, `when { branch … }`,
 //! `input`, `sh` steps and `triggers`.
 
+mod when;
+
 use super::{Draft, branch_is, is_tag, trigger, workflow};
 use crate::acts::Act;
 use crate::expr::Expr;
@@ -20,6 +22,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
     ];
     let mut asked: Option<usize> = None;
     let images = Images::of(text);
+    let parameters = when::parameters(text);
     let mut lines = text.lines().enumerate().peekable();
     let mut comment = false;
     while let Some((index, raw)) = lines.next() {
@@ -52,7 +55,8 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         if line.starts_with("cron(")
             || line.starts_with("cron ")
             || line.contains("triggers { cron")
-            || line.contains("TimerTrigger")
+            || line.starts_with("parameterizedCron")
+            || line.contains("new TimerTrigger")
             || line.contains("cron('") && line.contains("pipelineTriggers")
         {
             triggers.push(trigger("schedule", at));
@@ -65,6 +69,13 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         {
             asked = Some(at);
             draft.job.manual = Some(("a person answers the input step", at));
+        }
+        if (line.starts_with("when ") || line.starts_with("when{")) && draft.job.condition.is_none()
+        {
+            let rest = text.lines().skip(index).collect::<Vec<_>>().join("\n");
+            if let Some(expr) = when::read(&rest, &parameters) {
+                draft.only_if(Some(expr), line, at);
+            }
         }
         if draft.job.condition.is_none()
             && let Some(expr) = condition(line)

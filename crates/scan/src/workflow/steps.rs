@@ -238,6 +238,7 @@ pub(crate) fn script_step(
                 Why::Unnamed => Kind::Script,
                 Why::Missing => Kind::Missing,
                 Why::Bound => Kind::Bound,
+                Why::Unlisted => Kind::Command,
             },
             foreign: state.root_foreign.clone(),
             branch: None,
@@ -549,7 +550,8 @@ fn uses_step(
     let forgiven = node.str_of("continue-on-error") == Some("true");
     if let Some(scopes) = catalog::rights_of(&name, &with).filter(|_| !forgiven) {
         let check = Op::Check(crate::acts::Check::Rights(scopes));
-        out.acts.insert(0, Act::new(check, name.as_str(), Token::Outside));
+        out.acts
+            .insert(0, Act::new(check, name.as_str(), Token::Outside));
     }
     for act in &mut out.acts {
         if act.line == 0 {
@@ -574,7 +576,10 @@ fn with_hooks(text: &str, env: &[(String, String)]) -> String {
             .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
             .collect();
         if secret.to_ascii_uppercase().contains("HOOK") {
-            out = out.replace(&format!("process.env.{name}"), &format!("process.env.{secret}"));
+            out = out.replace(
+                &format!("process.env.{name}"),
+                &format!("process.env.{secret}"),
+            );
         }
     }
     out

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Script,
     /// What a step names beyond the bound on files.
     Bound,
+    /// A program that no list knows.
+    Command,
 }
 
 impl Unread {
@@ -51,6 +53,7 @@ impl Unread {
             Kind::Action => format!("what {} does with what it is given", self.what),
             Kind::Missing => format!("what {} does, which can't be read here", self.what),
             Kind::Script => format!("what `{}` runs", self.what),
+            Kind::Command => format!("what `{}` does", self.what),
             Kind::Bound => "what the step's further scripts do".to_owned(),
         }
     }
@@ -394,7 +397,8 @@ fn one_step(
     for unread in &mut step.unread {
         let mut acts = what_it_does(unread, &With(&step.with), held, wide, *login, rights);
         let believed = !acts.is_empty() && acts.iter().all(|act| act.unsure.is_none());
-        unread.told = !words::is_quiet(&unread.name)
+        unread.told = unread.kind != Kind::Command
+            && !words::is_quiet(&unread.name)
             && !believed
             && (unread.kind != Kind::Action || held.own || held.outside() || !acts.is_empty());
         for act in &mut acts {
@@ -448,6 +452,9 @@ fn what_it_does(
         }
         acts
     };
+    if unread.kind == Kind::Command {
+        return by_command(unread, held, wide, login, with);
+    }
     let said = words::said(&unread.name);
     let Some(Said { claim, plain }) = said else {
         return unsure(by_credential(unread, with, held, rights));
@@ -501,6 +508,30 @@ fn what_it_does(
         return Vec::new();
     }
     if sure { acts } else { unsure(acts) }
+}
+
+/// What a program that no list knows ships, by its words: believed with a credential for it in the
+/// step, open with a login or a credential elsewhere in the job.
+fn by_command(unread: &Unread, held: Held, wide: Held, login: bool, with: &With<'_>) -> Vec<Act> {
+    let weak = unread.name.ends_with("-maybe");
+    let claim = if unread.name.contains("deploy") {
+        Claim::Deploy
+    } else {
+        Claim::Publish
+    };
+    let known = held.registry || held.place;
+    let sure = known || !weak && held.other;
+    let open = !weak && (wide.registry || wide.place || login || held.own);
+    if !sure && !open {
+        return Vec::new();
+    }
+    let mut acts = words::acts(claim, &unread.what, with);
+    if !sure {
+        for act in &mut acts {
+            act.unsure = Some(unread.fact());
+        }
+    }
+    acts
 }
 
 /// What a credential alone hints at.
