@@ -98,9 +98,9 @@ const CLIENTS: [Tool; 5] = [
     },
 ];
 
-/// Agents' own programs that tests drive, as npm names them, with the version that the tests were
-/// written for.
-const NPM_PACKAGES: [&str; 1] = ["@openai/codex@0.169.0"];
+/// Agents' own programs and clients that tests drive, as npm names them, with the version that the
+/// tests were written for.
+const NPM_PACKAGES: [&str; 2] = ["@openai/codex@0.169.0", "ws@8.23.0"];
 /// Where they are put, below the directory for what is built.
 const NPM_FOLDER: &str = "tools/npm";
 

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::secrets;
 
+mod messages;
 mod rolling;
 
+pub use messages::Messages;
 pub use rolling::{Found, HELD_BYTES, Rolling};
 
 /// Shortest line of a kept file that counts, in characters after trimming: shorter ones (braces,
@@ -91,7 +93,9 @@ impl Kept {
                         c.is_ascii_digit() || c.is_whitespace() || "|:+->→".contains(c)
                     })
                     .trim();
-                for reading in [line.trim(), bare, numbered] {
+                // The first and last line of a text in JSON stand behind and before a quote.
+                let quoted = line.split('"').skip(1).map(str::trim);
+                for reading in [line.trim(), bare, numbered].into_iter().chain(quoted) {
                     let digest = digest(reading);
                     for file in self.lines.get(&digest).into_iter().flatten() {
                         seen.entry(*file).or_default().insert(digest);
@@ -189,6 +193,12 @@ mod tests {
         }
     }
 
+    /// A text alone in JSON.
+    fn in_json(text: &str) -> String {
+        let escaped = text.trim().replace('\n', "\\n").replace('"', "\\\"");
+        format!("{{\"file\":\"{escaped}\"}}")
+    }
+
     #[test]
     fn a_kept_file_is_seen_in_whatever_form_an_agent_shows_it() {
         let file = b"fn secret_sauce() {\n    let first_step = stir(7);\n    let second_step = bake(9);\n    serve(first_step, second_step)\n}\n";
@@ -208,7 +218,8 @@ mod tests {
             numbered.replace('\n', "\\n").replace('\t', "\\t")
         );
         let patch: String = text.lines().map(|line| format!("+{line}\n")).collect();
-        for body in [text.into_owned(), numbered, prompt, patch] {
+        let bare = in_json(&text);
+        for body in [text.into_owned(), numbered, prompt, patch, bare] {
             assert_eq!(
                 kept.found_in(body.as_bytes()),
                 ["sauce.rs".to_owned()].into(),

@@ -3,7 +3,8 @@
 //!
 //! - [`model`]: a call to a declared model endpoint, the key added outside, the model asked for
 //!   and the model that served noted.
-//! - [`egress`]: requests and WebSockets to hosts that a task names.
+//! - [`egress`]: requests to hosts that a task names.
+//! - [`websocket`]: what is said over a WebSocket, message by message.
 //! - [`prompt`]: what a model is told beforehand, as digests.
 //! - [`tunnel`]: bytes that pass unread, where that is permitted.
 //! - [`upload`]: a body on its way out, held or streamed.
@@ -24,6 +25,7 @@ mod tests;
 mod tls;
 pub mod tunnel;
 pub mod upload;
+pub mod websocket;
 
 use portcullis_model::Secret;
 

@@ -14,7 +14,7 @@ const LOOK_BYTES: usize = 256 * 1024;
 /// How much waits for what follows, in bytes: longer than every format of a secret.
 pub const HELD_BYTES: usize = 64 * 1024;
 /// How much of what went is read again with what follows, in bytes: a line's beginning.
-const BEFORE_BYTES: usize = 8 * 1024;
+pub(super) const BEFORE_BYTES: usize = 8 * 1024;
 
 /// What must not leave and was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

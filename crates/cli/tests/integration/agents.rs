@@ -11,7 +11,7 @@ use crate::egress::{allow, house_with};
 use crate::house::{House, Outside, Plan, Reply, run};
 
 /// Where `cargo xtask` puts npm packages that tests drive.
-fn npm_packages() -> PathBuf {
+pub(crate) fn npm_packages() -> PathBuf {
     let target = Path::new(super::house::PROGRAM)
         .ancestors()
         .find(|folder| folder.file_name().is_some_and(|name| name == "target"))
@@ -21,7 +21,7 @@ fn npm_packages() -> PathBuf {
 
 /// Whether a program is here; a test that needs it says so and ends otherwise. `cargo xtask test`
 /// brings it.
-fn have(what: &str, path: &Path) -> bool {
+pub(crate) fn have(what: &str, path: &Path) -> bool {
     let there = path.exists();
     if !there {
         eprintln!("{what} is not here ({}): skipped", path.display());
@@ -38,7 +38,12 @@ fn toolchain_of(program: &str, arguments: &[&str]) -> Option<PathBuf> {
 }
 
 /// Runs a script as the agent, with these directories visible.
-fn run_with(house: &House, task: &Path, shown: &[&Path], script: &str) -> crate::house::Done {
+pub(crate) fn run_with(
+    house: &House,
+    task: &Path,
+    shown: &[&Path],
+    script: &str,
+) -> crate::house::Done {
     let mut command = house.portcullis("nobody");
     command.arg("run").arg("--task").arg(task);
     for path in shown {

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::house::{House, Outside, PATIENCE, Plan, Reply, committing, wait_until};
+use crate::house::{Heard, House, Outside, PATIENCE, Plan, Reply, committing, wait_until};
 
 /// Programs that know nothing of proxies.
 pub(crate) const NO_PROXY: &str =
@@ -313,10 +313,7 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
             drip,
         ),
-        "/socket" => Reply::Raw(
-            b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: x\r\n\r\n".to_vec(),
-            echo,
-        ),
+        "/socket" => Reply::Socket(Heard::default()),
         _ => Reply::none(),
     }
     });
@@ -341,7 +338,7 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
          exec 3>&-; exec 4<>/dev/tcp/{}\n\
          printf 'GET /socket HTTP/1.1\\r\\nHost: {web}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Key: x\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n' >&4\n\
          while IFS= read -r line <&4; do line=${{line%$'\\r'}}; [ -n \"$line\" ] || break; case $line in HTTP*) echo \"${{line:0:12}}\";; esac; done\n\
-         printf 'frame\\n' >&4; head -n 1 <&4\n\
+         printf '\\201\\206\\0\\0\\0\\0frame\\n' >&4; head -c 8 <&4 | tail -c 6\n\
          EOF\n\
          bash /tmp/talk || echo talk failed\n",
         place(&bare),
@@ -349,7 +346,7 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
     );
     let both = ["--trust", &web, &bare, "--tunnel", &bare];
     let done = house.run(&house.task("ada", &both), &script).ok();
-    assert_eq!(done.out, "HELLO\nHTTP/1.1 101\nFRAME\n", "{done:?}");
+    assert_eq!(done.out, "HELLO\nHTTP/1.1 101\nframe\n", "{done:?}");
     // The same host, named as a host only: what is no HTTP does not pass.
     let script = format!(
         "cat > /tmp/talk <<'EOF'\nexec 3<>/dev/tcp/{}\nprintf '\\001hello\\n' >&3; cat <&3; echo over\nEOF\nbash /tmp/talk",
@@ -383,79 +380,4 @@ fn streams_and_web_sockets_pass_until_the_breaker_cuts_them_and_tunnels_only_whe
         })
     });
     drop(running);
-}
-
-/// Opens a WebSocket over HTTP/2, and asks for UDP in HTTP.
-const OVER_HTTP2: &str = r"
-const host = process.argv[2];
-const client = require('http2').connect('http://' + host);
-const open = (protocol) => new Promise((done) => {
-    const stream = client.request({
-        ':method': 'CONNECT', ':protocol': protocol, ':scheme': 'http', ':path': '/socket',
-        ':authority': host, 'sec-websocket-version': '13',
-    });
-    stream.setEncoding('utf8');
-    let heard = '';
-    stream.on('response', (head) => {
-        const status = head[':status'];
-        stream.on('data', (text) => {
-            heard += text;
-            if (status === 200 && heard.length === 5) { done(`200 ${heard}`); stream.close(); }
-        });
-        stream.on('end', () => { if (status !== 200) done(`${status} ${JSON.parse(heard).code}`); });
-        if (status === 200) stream.write('frame');
-    });
-});
-client.on('remoteSettings', async (settings) => {
-    console.log('offered', settings.enableConnectProtocol);
-    console.log('websocket', await open('websocket'));
-    console.log('udp', await open('connect-udp'));
-    client.close();
-});
-";
-
-#[test]
-fn a_web_socket_over_http2_is_one_of_http1_to_the_host() {
-    if !std::path::Path::new("/usr/bin/node").exists() {
-        eprintln!("node is not here");
-        return;
-    }
-    let outside = Outside::new(|asked| {
-        let key = asked
-            .written
-            .lines()
-            .find_map(|line| line.strip_prefix("sec-websocket-key: "))
-            .unwrap_or_default();
-        let joined = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-        let accept = aws_lc_rs::digest::digest(
-            &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
-            joined.as_bytes(),
-        );
-        let accept = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, accept);
-        let opened = format!(
-            "HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n\r\n"
-        );
-        Reply::Raw(opened.into_bytes(), echo)
-    });
-    let host = format!("web.test:{}", outside.port);
-    let hosts = [host.clone()];
-    let house = house_that_reaches(&hosts, ("over.js", OVER_HTTP2));
-    let task = house.task("ada", &["--trust", &host]);
-    let script = format!("{NO_PROXY}node over.js {host}");
-    let done = house.run(&task, &script).ok();
-    assert_eq!(
-        done.out, "offered true\nwebsocket 200 FRAME\nudp 403 not-understood\n",
-        "{done:?}"
-    );
-    let seen = outside.seen();
-    assert_eq!(seen.len(), 1, "{seen:?}");
-    assert!(
-        seen[0].line == "GET /socket" && seen[0].head.contains("upgrade: websocket"),
-        "{seen:?}"
-    );
-    let denied = house.entries("request.denied");
-    assert!(
-        denied.len() == 1 && denied[0].body["resource"] == format!("host {host}"),
-        "{denied:?}"
-    );
 }

@@ -6,22 +6,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::egress::{NO_PROXY, allow, house_with, without_interruptions};
-use crate::house::{Behind, Outside, Plan, Reply, Voucher, whole_seconds};
+use crate::house::{Behind, Heard, Outside, Plan, Reply, Voucher, whole_seconds};
 
 /// When no test runs any more.
 fn century() -> SystemTime {
     SystemTime::now() + Duration::from_secs(100 * 365 * 86_400)
-}
-
-/// Says what came, byte for byte, after it agreed to a WebSocket.
-fn echo(mut stream: TcpStream) {
-    use std::io::Read as _;
-    let mut buffer = [0; 512];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        if stream.write_all(&buffer[..count]).is_err() {
-            return;
-        }
-    }
 }
 
 #[test]
@@ -35,10 +24,7 @@ fn https_works_in_every_program_and_each_name_is_held_against_the_others() {
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n".to_vec(),
             drop,
         ),
-        "/socket" => Reply::Raw(
-            b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: x\r\n\r\n".to_vec(),
-            echo,
-        ),
+        "/socket" => Reply::Socket(Heard::default()),
         path => std::fs::read(root.join(path.trim_start_matches('/')))
             .map_or_else(|_| Reply::none(), |bytes| Reply::ok("application/octet-stream", bytes)),
     }
@@ -92,8 +78,8 @@ fn https_works_in_every_program_and_each_name_is_held_against_the_others() {
          s.sendall(('GET /socket HTTP/1.1\\r\\nHost: %s\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Key: x\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n' % sys.argv[1]).encode())\n\
          got = b''\n\
          while b'\\r\\n\\r\\n' not in got: got += s.recv(512)\n\
-         s.sendall(b'frame')\n\
-         print('socket', got.split(b'\\r\\n')[0].decode()[:12], s.recv(512).decode())\n";
+         s.sendall(b'\\x81\\x85\\0\\0\\0\\0frame')\n\
+         print('socket', got.split(b'\\r\\n')[0].decode()[:12], s.recv(7)[2:].decode())\n";
     let script = format!(
         "{NO_PROXY}say() {{ printf '%s ' \"$1\"; shift; curl -sS --max-time 30 -o /tmp/out -w '%{{http_version}} %{{http_code}}' \"$@\"; \
          printf ' %s\\n' \"$(grep -o '\"code\":\"[^\"]*' /tmp/out | cut -d'\"' -f4)\"; }}\n\

@@ -49,4 +49,5 @@ mod source_level;
 mod takeover;
 mod tasks;
 mod upgrade;
+mod websockets;
 mod windows;

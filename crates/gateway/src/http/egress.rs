@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE,
-};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap};
+use hyper::{Request, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,11 +23,11 @@ use tokio::net::TcpStream;
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
 use super::destination::{AddressRule, Destination};
-use super::headers::{ask_for_trailers, is_grpc, strip_answer, strip_for_host, strip_hop};
+use super::headers::{ask_for_trailers, is_grpc, strip_for_host, strip_hop};
 use super::room::{Held, Room};
 use super::tls;
-use super::tunnel::{TunnelBounds, TunnelOutcome, splice};
 use super::upload::Upload;
+use super::websocket::{WebSocket, ask_for_websocket};
 
 /// Most bytes that a compressed body may become.
 const UNPACKED_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -195,11 +193,10 @@ impl EgressClient {
         Ok(answer::forward(answer, asked, bounds, stop).await)
     }
 
-    /// As [`Self::forward`], for a request that asks to go on as a WebSocket. What is said once the
-    /// host agreed passes unread.
+    /// As [`Self::forward`], for a request that asks to go on as a WebSocket.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// As [`Self::forward`]; `not-understood` for another version of the protocol, `no-websocket`.
     pub async fn websocket<P>(
         &self,
         permit: Recorded<P>,
@@ -209,55 +206,10 @@ impl EgressClient {
     ) -> Result<WebSocket, Refusal> {
         let _used = permit.spend();
         let mut request = outgoing(destination, request)?;
-        say_websocket(request.headers_mut());
-        let mut answer = ask(&self.first, destination, request, bounds.head_time).await?;
-        let outside = (answer.status() == StatusCode::SWITCHING_PROTOCOLS)
-            .then(|| hyper::upgrade::on(&mut answer));
-        let (mut head, _) = answer.into_parts();
-        strip_answer(&mut head.headers);
-        head.extensions.clear();
-        if outside.is_some() {
-            say_websocket(&mut head.headers);
-        }
-        Ok(WebSocket {
-            answer: Response::from_parts(head, ()),
-            outside,
-        })
+        ask_for_websocket(request.headers_mut())?;
+        let answer = ask(&self.first, destination, request, bounds.head_time).await?;
+        WebSocket::answered(answer)
     }
-}
-
-/// A host's answer to the wish for a WebSocket.
-#[derive(Debug)]
-pub struct WebSocket {
-    /// Its head. Without an agreement, its body is left out.
-    pub answer: Response<()>,
-    outside: Option<hyper::upgrade::OnUpgrade>,
-}
-
-impl WebSocket {
-    /// Passes what is said, once the inside has been told. `None` where the host said no, or a side
-    /// went away before it began.
-    pub async fn run(
-        self,
-        inside: hyper::upgrade::OnUpgrade,
-        bounds: TunnelBounds,
-        stop: Stop,
-    ) -> Option<TunnelOutcome> {
-        let outside = self.outside?;
-        let both = async { tokio::try_join!(inside, outside) };
-        match tokio::time::timeout(bounds.idle_time, both).await {
-            Ok(Ok((inside, outside))) => {
-                let (inside, outside) = (TokioIo::new(inside), TokioIo::new(outside));
-                Some(splice(inside, outside, bounds, stop).await)
-            }
-            Ok(Err(_)) | Err(_) => None,
-        }
-    }
-}
-
-fn say_websocket(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 fn outgoing(

@@ -1,4 +1,4 @@
-//! Bytes that pass unread: tunnels to named hosts, and what a WebSocket becomes.
+//! Bytes that pass unread: tunnels to named hosts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub enum Ended {
     Time,
     /// The caller stopped it: the run ended, or the breaker tripped.
     Stopped,
+    /// Something that was said must not pass.
+    Refused,
 }
 
 /// What went through a tunnel.
@@ -112,7 +114,7 @@ impl Tunnel {
 }
 
 /// Passes bytes between the two until both have ended, a bound is reached, or `stop` is ready.
-pub(super) async fn splice<I, O>(
+async fn splice<I, O>(
     inside: I,
     outside: O,
     bounds: TunnelBounds,
@@ -174,7 +176,7 @@ async fn pass<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 }
 
 /// Ready when neither counter moved for `time`.
-async fn idle(out: &AtomicU64, back: &AtomicU64, time: Duration) {
+pub(super) async fn idle(out: &AtomicU64, back: &AtomicU64, time: Duration) {
     let now = || (out.load(Ordering::Relaxed), back.load(Ordering::Relaxed));
     let mut last = now();
     loop {

@@ -27,6 +27,7 @@ mod launcher;
 mod prompt;
 mod upload;
 pub(crate) mod void;
+mod websocket;
 
 /// A run that proved itself for this very request.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ mod outside;
 mod process;
 pub(crate) mod runner;
 mod shield;
+mod sockets;
 mod terminal;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub(crate) use mirror::{Mirror, Said};
 pub(crate) use outside::{Outside, Reply};
 pub(crate) use process::{Background, Done, run};
 pub(crate) use shield::{Behind, Voucher, whole_seconds};
+pub(crate) use sockets::Heard;
 pub(crate) use terminal::Terminal;
 
 /// The program under test.

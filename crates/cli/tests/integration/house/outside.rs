@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use super::sockets::{self, Heard};
+
 /// A request that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
@@ -13,8 +15,6 @@ pub(crate) struct Asked {
     pub(crate) line: String,
     /// The whole head, in lower case.
     pub(crate) head: String,
-    /// The head as it was written.
-    pub(crate) written: String,
     /// The body.
     pub(crate) body: Vec<u8>,
 }
@@ -33,6 +33,8 @@ pub(crate) enum Reply {
     Whole(u16, &'static str, Vec<u8>),
     /// These bytes, then whatever the function does with the connection.
     Raw(Vec<u8>, fn(TcpStream)),
+    /// Agrees to a WebSocket, and echoes messages.
+    Socket(Heard),
 }
 
 impl Reply {
@@ -109,7 +111,6 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked)
         let asked = Asked {
             line: line.trim_end_matches(" HTTP/1.1").to_owned(),
             head: lower,
-            written: head.clone(),
             body,
         };
         let reply = answer(&asked);
@@ -132,6 +133,13 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked)
             Reply::Raw(first, then) => {
                 if stream.write_all(&first).is_ok() {
                     then(stream);
+                }
+                return;
+            }
+            Reply::Socket(heard) => {
+                let agreed = sockets::agree(&head);
+                if stream.write_all(agreed.as_bytes()).is_ok() {
+                    sockets::echo(stream, &heard);
                 }
                 return;
             }

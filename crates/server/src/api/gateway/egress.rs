@@ -24,7 +24,7 @@ use super::calls::{self, Outcome};
 use super::http::{self, decide, record_outcome, texts};
 use super::upload::{self, BrokenOff, Passing, Rest};
 use super::void::until_void;
-use super::{Caller, active, authenticate, kept};
+use super::{Caller, active, authenticate, kept, websocket};
 use crate::app::{App, now};
 use crate::facts;
 use crate::worker;
@@ -53,8 +53,8 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     }
     let lease = LeaseKind::Host(destination.to_string());
     let caller = active(app, caller, &lease).await?;
-    let websocket = is_websocket(request.headers());
-    let upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+    let asks_to_switch = is_websocket(request.headers());
+    let upgrade = asks_to_switch.then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let asks = head.headers.remove("portcullis-target-authorization");
     for name in OURS {
@@ -64,6 +64,11 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     let begun = begin(body, &room, upload::is_encoded(&head.headers)).await?;
     let (body, rest) = match begun {
         Begun::Whole(body) => (body, None),
+        Begun::Large(..) if asks_to_switch => {
+            let resource = format!("host {destination}");
+            let refused = Err(websocket::with_a_body());
+            return Ok(noted(app, &caller, &resource, refused).await?);
+        }
         Begun::Large(first, rest) => (first, Some((upload::check(&head.headers), Rest::new(rest)))),
     };
     let mut facts = facts_of(app, &caller, &destination, &lease);
@@ -87,6 +92,22 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     let recorded = calls::grant(app, &caller, permit, &lease).await;
     let recorded = noted(app, &caller, &resource, recorded).await?;
     head.uri = uri;
+    if let Some(upgrade) = upgrade {
+        let opening = websocket::Opening {
+            recorded,
+            destination: &destination,
+            lease,
+            request: Request::from_parts(head, body),
+            inside: upgrade,
+        };
+        let passing = Passing {
+            kept: kept::files(app, &caller).await?,
+            caller,
+            facts,
+            resource,
+        };
+        return Ok(websocket::open(app, passing, opening).await?);
+    }
     let (body, broken) = match rest {
         None => (Upload::from(body), BrokenOff::default()),
         Some((length, rest)) => {
@@ -101,37 +122,17 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     };
     let onward = Request::from_parts(head, body);
     let bounds = Bounds::default();
-    let Some(upgrade) = upgrade else {
-        let stop = until_void(app, &caller);
-        let forwarded = app
-            .egress
-            .forward(recorded, &destination, onward, bounds, stop)
-            .await;
-        if let (Err(_), Some(refusal)) = (&forwarded, broken.take()) {
-            calls::ended(app, &caller, Outcome::none(&lease));
-            return Err(refusal.into());
-        }
-        let forwarded = answered(app, &caller, &lease, &resource, forwarded).await?;
-        return Ok(passed_on(app, caller, lease, forwarded));
-    };
-    let socket = app
+    let stop = until_void(app, &caller);
+    let forwarded = app
         .egress
-        .websocket(recorded, &destination, onward, bounds)
+        .forward(recorded, &destination, onward, bounds, stop)
         .await;
-    let socket = answered(app, &caller, &lease, &resource, socket).await?;
-    let status = socket.answer.status();
-    let headers = socket.answer.headers().clone();
-    let (app, stop) = (Arc::clone(app), until_void(app, &caller));
-    tokio::spawn(async move {
-        let outcome = socket.run(upgrade, TunnelBounds::default(), stop).await;
-        let outcome = Outcome {
-            lease,
-            status: status.as_u16(),
-            bytes: outcome.map_or((0, 0), |outcome| (outcome.bytes_out, outcome.bytes_in)),
-        };
-        calls::ended(&app, &caller, outcome);
-    });
-    Ok((status, headers, Body::empty()).into_response())
+    if let (Err(_), Some(refusal)) = (&forwarded, broken.take()) {
+        calls::ended(app, &caller, Outcome::none(&lease));
+        return Err(refusal.into());
+    }
+    let forwarded = answered(app, &caller, &lease, &resource, forwarded).await?;
+    Ok(passed_on(app, caller, lease, forwarded))
 }
 
 /// A tunnel to a named host and port: bytes pass both ways, unread, until the run ends or is
@@ -201,7 +202,7 @@ pub(super) async fn refused(app: &Arc<App>, request: Request) -> Result<Response
 }
 
 /// As [`noted`], for a request whose grant is recorded: that no answer came is its outcome.
-async fn answered<T>(
+pub(super) async fn answered<T>(
     app: &Arc<App>,
     caller: &Caller,
     lease: &LeaseKind,

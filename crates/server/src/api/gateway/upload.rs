@@ -52,7 +52,7 @@ impl Drop for Rest {
     }
 }
 
-/// What a large body's way out needs to know.
+/// What the way out of a large body, or of what follows a request, needs to know.
 pub(super) struct Passing {
     pub(super) caller: Caller,
     pub(super) kept: Arc<Kept>,
