@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_model::Refusal;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
@@ -95,6 +95,9 @@ pub fn spawn(spec: &Spec) -> Result<Running, Refusal> {
                 asking: Mutex::new(()),
                 silent: AtomicBool::new(false),
                 killed: AtomicBool::new(false),
+                due: spec
+                    .deadline_ms
+                    .map(|ms| Instant::now() + Duration::from_millis(ms)),
                 ended: Running::not_ended(events, child, spec, terminal),
             })
         }

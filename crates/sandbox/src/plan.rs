@@ -102,6 +102,8 @@ pub(crate) enum Control {
     Signal(i32),
     /// How many processes were started inside so far.
     Started,
+    /// Whether it still listens.
+    Listening,
 }
 
 /// How it ended, as the supervisor saw it.

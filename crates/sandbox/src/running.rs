@@ -26,6 +26,13 @@ use crate::{Captured, Ending, Outcome, Protection, wire};
 pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(6);
 /// Longest that the supervisor of a killed run gets to clean up and report.
 const REPORT_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked whether the supervisor stands still.
+const LOOK: Duration = Duration::from_secs(2);
+/// The same once the run's first process is gone.
+const GONE_LOOK: Duration = Duration::from_millis(100);
+/// How many looks in a row may find the supervisor stopped: who stops a whole group of processes and
+/// lets it go on may let it go on last.
+const STOPPED_LOOKS: u32 = 3;
 
 /// A running sandbox. All methods may be called from any thread, and at the same time; share it in
 /// an `Arc`. Dropped, it is killed with everything in it.
@@ -49,6 +56,8 @@ pub struct Running {
     pub(crate) silent: AtomicBool,
     /// Whether [`Self::kill`] was called.
     pub(crate) killed: AtomicBool,
+    /// When the supervisor ends it.
+    pub(crate) due: Option<Instant>,
     pub(crate) ended: Mutex<Ended>,
 }
 
@@ -67,11 +76,24 @@ pub struct Inlets {
 pub(crate) struct Ended {
     events: UnixStream,
     supervisor: Option<Child>,
-    outcome: Option<Outcome>,
+    outcome: Option<Result<Outcome, Refusal>>,
     capture_bytes: u64,
     socket: Option<PathBuf>,
     /// The caller's terminal as it was, given back if the supervisor could not do it.
     terminal: Option<(OwnedFd, Termios)>,
+}
+
+/// What came of waiting for the supervisor's report.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// It reported, or was killed.
+    Spoke,
+    /// It reports nothing though the run was killed and its first process is gone.
+    Killed,
+    /// It let the deadline pass.
+    Overdue,
+    /// It does nothing.
+    Stuck,
 }
 
 impl Running {
@@ -152,57 +174,71 @@ impl Running {
     /// is left: no process, mount, cgroup or socket.
     ///
     /// # Errors
-    /// None in practice; a supervisor that was killed counts as [`Ending::Killed`].
+    /// `sandbox-supervisor` where the supervisor did nothing any more, since somebody stopped it or it
+    /// hangs: it was ended with all of the run, and how the command ended is not known. One that was
+    /// killed counts as [`Ending::Killed`].
     pub fn wait(&self) -> Result<Outcome, Refusal> {
         let mut ended = lock(&self.ended);
         if let Some(outcome) = &ended.outcome {
-            return Ok(outcome.clone());
+            return outcome.clone();
         }
-        self.until_told(&mut ended);
-        let report = match wire::receive::<Report>(&ended.events) {
-            Ok(Some((report, _))) => report,
+        let told = self.until_told(&mut ended);
+        if told != Told::Spoke {
+            self.kill();
+            if let Some(supervisor) = &mut ended.supervisor {
+                let _ = supervisor.kill();
+            }
+        }
+        let outcome = match wire::receive::<Report>(&ended.events) {
+            Ok(Some((report, _))) => Ok(self.outcome(&report, ended.capture_bytes)),
             // The supervisor was killed; the kernel has killed the rest with it.
             Ok(None) | Err(_) => {
                 self.clean_up_after_supervisor(&mut ended);
-                Report {
-                    ending: Ending::Killed,
-                    stdout_bytes: 0,
-                    stderr_bytes: 0,
-                    memory_kills: 0,
-                }
+                let ending = match told {
+                    Told::Overdue => Ok(Ending::Deadline),
+                    Told::Spoke | Told::Killed => Ok(Ending::Killed),
+                    Told::Stuck => Err(stuck()),
+                };
+                ending.map(|ending| {
+                    let report = Report {
+                        ending,
+                        stdout_bytes: 0,
+                        stderr_bytes: 0,
+                        memory_kills: 0,
+                    };
+                    self.outcome(&report, ended.capture_bytes)
+                })
             }
         };
         if let Some(mut supervisor) = ended.supervisor.take() {
             let _ = supervisor.wait();
         }
-        let outcome = Outcome {
-            ending: report.ending,
-            captured: self.read_captured(&report, ended.capture_bytes),
-            memory_kills: report.memory_kills,
-        };
         ended.outcome = Some(outcome.clone());
-        Ok(outcome)
+        outcome
     }
 
-    /// Waits for the supervisor's report. One that reports nothing though the run was killed and its
-    /// first process is gone, as when somebody stopped it, is killed as well.
-    fn until_told(&self, ended: &mut Ended) {
+    fn outcome(&self, report: &Report, capture_bytes: u64) -> Outcome {
+        Outcome {
+            ending: report.ending,
+            captured: self.read_captured(report, capture_bytes),
+            memory_kills: report.memory_kills,
+        }
+    }
+
+    /// Waits for the supervisor's report, or until it is clear that none will come.
+    fn until_told(&self, ended: &mut Ended) -> Told {
         use rustix::event::{PollFd, PollFlags, poll};
-        let tick = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000_000,
-        };
         let mut gone_since = None;
+        let mut stopped_looks = 0_u32;
         loop {
             let gone = gone_since.is_some();
             let mut ready = vec![PollFd::new(&ended.events, PollFlags::IN)];
             if !gone {
                 ready.push(PollFd::new(&self.init, PollFlags::IN));
             }
-            let polled = poll(&mut ready, gone.then_some(&tick));
-            if polled.is_err_and(|error| error != rustix::io::Errno::INTR) {
-                return;
-            }
+            let tick = if gone { GONE_LOOK } else { LOOK };
+            let tick = rustix::time::Timespec::try_from(tick).ok();
+            let polled = poll(&mut ready, tick.as_ref());
             let said = |place: usize| {
                 ready
                     .get(place)
@@ -210,20 +246,52 @@ impl Running {
             };
             let (told, now_gone) = (said(0), said(1));
             drop(ready);
-            if told {
-                return;
+            match polled {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return Told::Spoke,
+                Ok(_) if told => return Told::Spoke,
+                Ok(0) => {}
+                Ok(_) if now_gone => gone_since = Some(Instant::now()),
+                Ok(_) => {}
             }
-            if now_gone {
+            let now = Instant::now();
+            let quiet = gone_since.is_some_and(|since| now - since > REPORT_PATIENCE);
+            if quiet && self.killed.load(Ordering::Relaxed) {
+                return Told::Killed;
+            }
+            if self.due.is_some_and(|due| now > due + ANSWER_PATIENCE) {
+                return Told::Overdue;
+            }
+            if quiet {
+                // It may still deliver the last of the output to somebody who takes it slowly.
+                if !self.listens() {
+                    return Told::Stuck;
+                }
                 gone_since = Some(Instant::now());
             }
-            let overdue = gone_since.is_some_and(|since| since.elapsed() > REPORT_PATIENCE);
-            if overdue && self.killed.load(Ordering::Relaxed) {
-                if let Some(supervisor) = &mut ended.supervisor {
-                    let _ = supervisor.kill();
+            if !gone {
+                let stopped = ended.supervisor.as_ref().is_some_and(is_stopped);
+                stopped_looks = if stopped { stopped_looks + 1 } else { 0 };
+                if stopped_looks > STOPPED_LOOKS {
+                    return Told::Stuck;
                 }
-                return;
             }
         }
+    }
+
+    /// Whether the supervisor answers, or is about to report.
+    fn listens(&self) -> bool {
+        let _one = lock(&self.asking);
+        if self.silent.load(Ordering::Relaxed) {
+            return false;
+        }
+        if wire::send(&self.control, &Control::Listening, &[]).is_err() {
+            return true;
+        }
+        let answer = wire::receive::<Result<u64, String>>(&self.control);
+        let silent = answer.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.silent.fetch_or(silent, Ordering::Relaxed);
+        !silent
     }
 
     /// The outcome if it has ended.
@@ -391,6 +459,20 @@ impl Running {
             let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
         }
     }
+}
+
+/// Whether somebody stopped a process, or traces it and holds it.
+fn is_stopped(process: &Child) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+    // The name before it may hold anything.
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+}
+
+fn stuck() -> Refusal {
+    silent()
+        .expected("its report of how the run ended")
+        .received("nothing: it was ended with all of the run")
 }
 
 fn silent() -> Refusal {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_sandbox::{Bind, Ending, Protection, RunAs, Terminal, spawn};
 use support::{
-    Ordinary, eventually, processes_with, run, shell, spec, start, stderr, stdout, workspace,
+    Ordinary, eventually, processes_with, run, shell, spec, start, stderr, stdout, walk, workspace,
 };
 
 /// A word that no other process has in its command line.
@@ -443,17 +443,6 @@ fn many_short_runs_leave_nothing() {
     assert_eq!(after, before);
 }
 
-fn walk(directory: &std::path::Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.push(entry.path().display().to_string());
-            found.extend(walk(&entry.path()));
-        }
-    }
-    found
-}
-
 #[test]
 fn each_run_of_root_has_a_user_of_its_own_and_the_workspace_keeps_its_owner() {
     if !support::is_root() {
@@ -567,39 +556,6 @@ fn odd_names_and_private_parents_are_no_hindrance() {
     spec.workspace = odd;
     let outcome = run(&spec);
     assert_eq!(stdout(&outcome), "content", "{}", stderr(&outcome));
-}
-
-/// As when an administrator stops it, or the machine is out of memory.
-#[test]
-fn a_supervisor_that_does_nothing_holds_nobody_up() {
-    let workspace = workspace();
-    let mark = mark("stalled");
-    let mut spec = shell(&workspace, &format!("sleep 1000; : {mark}"));
-    spec.use_channel(0);
-    let running = start(&spec);
-    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("status");
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    let supervisor: i32 = parent.expect("parent").trim().parse().expect("pid");
-    let stop = Command::new("kill")
-        .args(["-STOP", &supervisor.to_string()])
-        .status();
-    assert!(stop.expect("kill").success());
-    // It can't be frozen, which is not said to be its end; and nobody waits for the next answer.
-    let refusal = running.freeze().expect_err("nobody answers");
-    assert_eq!(refusal.code, "sandbox-supervisor", "{refusal}");
-    let refusal = running.processes_started().expect_err("nobody is asked");
-    assert_eq!(refusal.code, "sandbox-supervisor", "{refusal}");
-    assert!(running.try_wait().expect("known").is_none());
-    running.kill();
-    assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
-    assert_eq!(processes_with(&mark), Vec::<i32>::new());
-    assert!(!std::path::Path::new(&format!("/proc/{supervisor}")).exists());
-    eventually("no cgroup is left", || {
-        let own = format!("portcullis-run-{supervisor}");
-        !walk("/sys/fs/cgroup".as_ref())
-            .iter()
-            .any(|path| path.ends_with(&own))
-    });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use portcullis_sandbox::{Protection, Spec, probe_with, spawn};
+use portcullis_sandbox::{Protection, Spec, Terminal, probe_with, spawn};
 use support::{bring_attempt, helper, is_root, shell, start, workspace};
 
 /// A helper on a machine that lacks something: words before the real one's name.
@@ -111,5 +111,26 @@ fn each_that_is_missing_is_named_and_only_leave_for_it_lets_a_run_start() {
                 holds_without(protection, &format!("attempt without {protection}"));
             }
         }
+    }
+}
+
+#[test]
+fn what_processes_share_is_small_where_no_cgroup_bounds_memory() {
+    let user = support::Ordinary::new();
+    bring_attempt(&user.workspace);
+    for helper in [helper(), user.helper()] {
+        let mut spec = Spec::new(&user.workspace, ["./attempt", "shared-memory"]);
+        spec.terminal = Terminal::Capture { max_bytes: 4096 };
+        spec.helper = Some(helper);
+        let running = start(&spec);
+        let by = running.protections()[&Protection::MemoryLimit].clone();
+        let outcome = running.wait().expect("outcome");
+        let expected = if by.starts_with("RLIMIT_DATA") {
+            assert!(by.contains("not bounded"), "{by}");
+            "no-file no-large small\n"
+        } else {
+            "file large small\n"
+        };
+        assert_eq!(support::stdout(&outcome), expected, "{by}: {outcome:?}");
     }
 }

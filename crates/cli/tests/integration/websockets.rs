@@ -51,6 +51,11 @@ const talk = (name, speak) => new Promise((done) => {
         done();
     });
 });
+// Says each group once the one before was echoed.
+const oneByOne = (...groups) => (socket) => {
+    socket.told = () => { for (const text of groups.shift() || []) socket.send(text); };
+    socket.told();
+};
 (async () => {
     await talk('good', (socket) => {
         socket.send('hello');
@@ -61,12 +66,12 @@ const talk = (name, speak) => new Promise((done) => {
         socket.send(Buffer.alloc(3000000, 7));
         socket.told = (count) => { if (count === 5) socket.close(1000, 'enough'); };
     });
-    await talk('secret', (socket) => { socket.send('fine'); socket.send(`{"key":"${token}"}`); socket.send('after'); });
+    await talk('secret', oneByOne(['fine'], [`{"key":"${token}"}`, 'after']));
     await talk('parts', (socket) => { socket.send(token.slice(0, 9), { fin: false }); socket.send(token.slice(9), { fin: true }); });
-    await talk('cut', (socket) => { socket.send('x ' + token.slice(0, 9)); socket.send(token.slice(9)); });
+    await talk('cut', oneByOne(['x ' + token.slice(0, 9)], [token.slice(9)]));
     await talk('ping', (socket) => socket.ping(token));
     await talk('kept', (socket) => socket.send(JSON.stringify({ file: plans })));
-    await talk('lines', (socket) => { for (const line of plans.trim().split('\n')) socket.send(line); });
+    await talk('lines', oneByOne(...plans.trim().split('\n').map((line) => [line])));
     await talk('large', (socket) => socket.send(Buffer.alloc(9 * 1024 * 1024, 7)));
 })();
 "#;

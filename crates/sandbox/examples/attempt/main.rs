@@ -17,6 +17,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 mod corners;
+mod newer;
 mod packets;
 mod wider;
 mod without;
@@ -43,7 +44,8 @@ fn main() {
             let more = wider::attempts()
                 .into_iter()
                 .chain(packets::attempts())
-                .chain(corners::attempts());
+                .chain(corners::attempts())
+                .chain(newer::attempts());
             for (name, attempt) in more.chain(attempts()) {
                 if only.is_some_and(|only| !only.split(',').any(|one| one == name)) {
                     continue;
@@ -67,6 +69,7 @@ fn main() {
                 .collect();
             println!("{}", held.len());
         }
+        "shared-memory" => println!("{}", newer::shared_memory().join(" ")),
         "memory" => {
             let mut held = Vec::new();
             for _ in 0..64 {

@@ -161,7 +161,12 @@ fn prepare(plan: &Plan, stdio: &[OwnedFd]) -> Result<(), Refusal> {
         return Err(Protection::Landlock.missing(&error.to_string()));
     }
     sys::signals_as_at_birth();
-    if let Err(error) = sys::seccomp_install(&mut seccomp::filter())
+    // Set where no cgroup bounds memory, by `resource_limits`.
+    let shared = match getrlimit(Resource::Data).maximum {
+        None => seccomp::SharedMemory::ByCgroup,
+        Some(_) => seccomp::SharedMemory::ByFilter,
+    };
+    if let Err(error) = sys::seccomp_install(&mut seccomp::filter(shared))
         && !allowed(Protection::Seccomp)
     {
         return Err(Protection::Seccomp.missing(&error.to_string()));

@@ -106,7 +106,9 @@ pub(super) fn limit(protection: Protection, cgroups: &Cgroups) -> Result<String,
         Protection::ProcessLimit if processes_are_counted_by_namespace() => Ok(format!(
             "RLIMIT_NPROC, counted in the run's user namespace ({why})"
         )),
-        Protection::MemoryLimit => Ok(format!("RLIMIT_DATA, for each process alone ({why})")),
+        Protection::MemoryLimit => Ok(format!(
+            "RLIMIT_DATA, for each process alone; what processes map together is not bounded ({why})"
+        )),
         Protection::ProcessLimit | Protection::CpuLimit => Err(why),
         Protection::UserNamespace
         | Protection::MountNamespace

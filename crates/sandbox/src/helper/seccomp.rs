@@ -78,8 +78,17 @@ const ABSENT: &[i64] = &[
     libc::SYS_io_uring_register,
 ];
 
+/// What bounds the memory that processes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SharedMemory {
+    /// The cgroup that bounds all memory.
+    ByCgroup,
+    /// This filter, as far as it can: see [`small_segments`].
+    ByFilter,
+}
+
 /// The program; the tests run it over each kind of call.
-pub(super) fn filter() -> Vec<sock_filter> {
+pub(super) fn filter(shared: SharedMemory) -> Vec<sock_filter> {
     let mut program = vec![load(OFFSET_ARCHITECTURE)];
     program.extend([
         jump(EQUAL, ARCHITECTURE, 1, 0),
@@ -93,7 +102,14 @@ pub(super) fn filter() -> Vec<sock_filter> {
     for number in DENIED.iter().chain(DENIED_HERE) {
         program.extend([jump(EQUAL, call(*number), 0, 1), refuse(EPERM)]);
     }
-    for (number, check) in by_argument() {
+    if shared == SharedMemory::ByFilter {
+        // Files in memory without a size: programs take one on a tmpfs instead, which has one.
+        program.extend([
+            jump(EQUAL, call(libc::SYS_memfd_create), 0, 1),
+            refuse(ENOSYS),
+        ]);
+    }
+    for (number, check) in by_argument(shared) {
         // The jump past a block is relative and at most 255; each block ends with a return, so
         // the number is still loaded only where the block was passed over.
         let length = u8::try_from(check.len()).unwrap_or(u8::MAX);
@@ -105,7 +121,7 @@ pub(super) fn filter() -> Vec<sock_filter> {
 }
 
 /// Calls that are denied for some arguments. Each block returns.
-fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
+fn by_argument(shared: SharedMemory) -> Vec<(i64, Vec<sock_filter>)> {
     let allow = || answer(libc::SECCOMP_RET_ALLOW);
     let deny_bits = |argument: u32, bits: u32| {
         vec![
@@ -131,6 +147,8 @@ fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
         block.push(refuse(error));
         block
     };
+    // Huge pages come from a pool of the host's that no limit of memory counts.
+    const MFD_HUGETLB: u32 = 4;
     const PTRACE_ATTACH: u32 = 16;
     const PTRACE_SEIZE: u32 = 0x4206;
     const TIOCSTI: u32 = 0x5412;
@@ -177,7 +195,46 @@ fn by_argument() -> Vec<(i64, Vec<sock_filter>)> {
             allow_values(0, &[libc::AF_UNIX as u32], EAFNOSUPPORT),
         ),
         (libc::SYS_socket, sockets()),
+        (libc::SYS_mmap, no_huge_pages()),
+        (libc::SYS_memfd_create, deny_bits(1, MFD_HUGETLB)),
+        (libc::SYS_shmget, small_segments(shared)),
     ]
+}
+
+/// As where the host has set none aside.
+fn no_huge_pages() -> Vec<sock_filter> {
+    vec![
+        load(low(3)),
+        jump(ANY_BIT, libc::MAP_HUGETLB as u32, 0, 1),
+        refuse(libc::ENOMEM as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+/// System V segments without huge pages, and where no cgroup bounds memory small ones alone: with the
+/// kernel's bound of 4,096 segments in a namespace they then take 256 MiB at most. Databases that
+/// hold a segment to know each other by take some bytes.
+fn small_segments(shared: SharedMemory) -> Vec<sock_filter> {
+    const SEGMENT_MAX_BYTES: u32 = 64 * 1024;
+    let mut block = vec![
+        load(low(2)),
+        jump(ANY_BIT, libc::SHM_HUGETLB as u32, 0, 1),
+        refuse(EPERM),
+    ];
+    if shared == SharedMemory::ByFilter {
+        // More than the most that a segment may have; its upper half counts too.
+        let too_large = || refuse(libc::EINVAL as u32);
+        block.extend([
+            load(low(1) + 4),
+            jump(EQUAL, 0, 1, 0),
+            too_large(),
+            load(low(1)),
+            jump(GREATER, SEGMENT_MAX_BYTES, 0, 1),
+            too_large(),
+        ]);
+    }
+    block.push(answer(libc::SECCOMP_RET_ALLOW));
+    block
 }
 
 const RLIMIT_CORE: u32 = libc::RLIMIT_CORE;
@@ -330,7 +387,11 @@ mod tests {
 
     /// Runs the program as the kernel would over one call; the error it is answered, or 0.
     fn answered(architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
-        match verdict(architecture, number, arguments) {
+        told(verdict(architecture, number, arguments))
+    }
+
+    fn told(verdict: u32) -> u32 {
+        match verdict {
             libc::SECCOMP_RET_ALLOW => 0,
             KILL => KILL,
             other => other & 0xffff,
@@ -338,12 +399,20 @@ mod tests {
     }
 
     fn verdict(architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
+        run(
+            &filter(SharedMemory::ByCgroup),
+            architecture,
+            number,
+            arguments,
+        )
+    }
+
+    fn run(program: &[sock_filter], architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend((number as u32).to_le_bytes());
         data.extend(architecture.to_le_bytes());
         data.extend([0; 8]);
         data.extend(arguments.iter().flat_map(|argument| argument.to_le_bytes()));
-        let program = filter();
         let (mut at, mut loaded) = (0, 0_u32);
         loop {
             let step = program[at];
@@ -482,6 +551,32 @@ mod tests {
         assert_eq!(action(libc::SYS_prlimit64, &[0, core, 0, 1]), allowed);
         assert_eq!(action(libc::SYS_prlimit64, &[0, 7, 1]), allowed);
         assert_eq!(action(libc::SYS_setrlimit, &[7, 1]), allowed);
+    }
+
+    #[test]
+    fn shared_memory_is_small_where_nothing_else_bounds_it_and_never_of_huge_pages() {
+        let huge_segment = libc::SHM_HUGETLB as u64;
+        let huge_map = libc::MAP_HUGETLB as u64 | libc::MAP_SHARED as u64;
+        for shared in [SharedMemory::ByCgroup, SharedMemory::ByFilter] {
+            let program = filter(shared);
+            let call = |number: i64, arguments: [u64; 6]| {
+                told(run(&program, ARCHITECTURE, number, arguments))
+            };
+            assert_ne!(call(libc::SYS_mmap, [0, 4096, 3, huge_map, 0, 0]), 0);
+            assert_eq!(call(libc::SYS_mmap, [0, 1 << 40, 3, 0x4022, 0, 0]), 0);
+            assert_ne!(call(libc::SYS_memfd_create, [1, 4, 0, 0, 0, 0]), 0);
+            assert_ne!(call(libc::SYS_shmget, [0, 56, huge_segment, 0, 0, 0]), 0);
+            for size in [0, 56, 64 * 1024] {
+                assert_eq!(call(libc::SYS_shmget, [0, size, 0o1600, 0, 0, 0]), 0);
+            }
+            let bounded = shared == SharedMemory::ByFilter;
+            for size in [64 * 1024 + 1, 1 << 32, (1 << 32) + 56, u64::MAX] {
+                let answered = call(libc::SYS_shmget, [0, size, 0o1600, 0, 0, 0]);
+                assert_eq!(answered != 0, bounded, "{size}");
+            }
+            let answered = call(libc::SYS_memfd_create, [1, 1, 0, 0, 0, 0]);
+            assert_eq!(answered, if bounded { ENOSYS } else { 0 });
+        }
     }
 
     #[test]

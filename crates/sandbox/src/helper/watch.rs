@@ -175,6 +175,7 @@ impl Watch<'_> {
             Control::Thaw => false,
             Control::Signal(number) => return self.through_init(&ToInit::Signal(number)),
             Control::Started => return self.through_init(&ToInit::Count),
+            Control::Listening => return Ok(0),
         };
         if let Some(result) = self.cgroups.freeze(frozen) {
             self.frozen = frozen;

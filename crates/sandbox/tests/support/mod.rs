@@ -161,3 +161,15 @@ pub(crate) fn processes_with(mark: &str) -> Vec<i32> {
         })
         .collect()
 }
+
+/// All directories below one.
+pub(crate) fn walk(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path().display().to_string());
+            found.extend(walk(&entry.path()));
+        }
+    }
+    found
+}
