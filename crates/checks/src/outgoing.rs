@@ -1,7 +1,7 @@
 //! What is about to leave: looked at for credentials, and for the content of files that must stay.
 //!
-//! A body is read as text in two ways: as it is, and with the escapes of JSON undone, since prompts
-//! travel as JSON strings. What is encrypted, compressed or encoded otherwise is not seen; a
+//! A body is read as text in up to three ways: as it is, with the escapes of JSON undone, since prompts
+//! travel as JSON strings, and with those of forms and URLs undone. What is encrypted, compressed or encoded otherwise is not seen; a
 //! caller undoes compression first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,8 +93,9 @@ impl Kept {
                         c.is_ascii_digit() || c.is_whitespace() || "|:+->→".contains(c)
                     })
                     .trim();
-                // The first and last line of a text in JSON stand behind and before a quote.
-                let quoted = line.split('"').skip(1).map(str::trim);
+                // The first and last line of a text in JSON stand behind and before a quote, the first
+                // one of a form's field behind its name.
+                let quoted = line.split(['"', '=']).skip(1).map(str::trim);
                 for reading in [line.trim(), bare, numbered].into_iter().chain(quoted) {
                     let digest = digest(reading);
                     for file in self.lines.get(&digest).into_iter().flatten() {
@@ -127,11 +128,66 @@ fn digest(line: &str) -> u64 {
     hasher.finish()
 }
 
-/// The body as text, and once more with the escapes of JSON undone where there are any.
+/// The body as text, and once more with the escapes of JSON undone where there are any, and with
+/// those of forms.
 fn readings(body: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(body).into_owned();
     let unescaped = text.contains('\\').then(|| unescape(&text));
-    std::iter::once(text).chain(unescaped).collect()
+    let decoded = decode(body);
+    let further = unescaped.into_iter().chain(decoded);
+    std::iter::once(text).chain(further).collect()
+}
+
+/// Undoes the percent encoding of URLs, and that of forms, where blanks are `+`; `None` where there
+/// is none to undo.
+fn decode(body: &[u8]) -> Option<String> {
+    if !body.contains(&b'%') {
+        return None;
+    }
+    let mut plain = Vec::with_capacity(body.len());
+    let mut found = false;
+    let mut rest = body;
+    while let [byte, after @ ..] = rest {
+        let digit = |at: usize| {
+            after
+                .get(at)
+                .and_then(|byte| char::from(*byte).to_digit(16))
+        };
+        rest = after;
+        plain.push(match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                found = true;
+                rest = after.get(2..).unwrap_or_default();
+                u8::try_from(high * 16 + low).unwrap_or_default()
+            }
+            // What separates the fields of a form ends a line.
+            (b'&', ..) => b'\n',
+            (b'+', ..) => b' ',
+            (byte, ..) => *byte,
+        });
+    }
+    found.then(|| String::from_utf8_lossy(&plain).into_owned())
+}
+
+/// A text for people and the ledger, without the words that look like secrets: what a program asks
+/// for may be named so.
+pub fn without_secrets(text: &str) -> String {
+    if secrets(text.as_bytes()).is_empty() {
+        return text.to_owned();
+    }
+    let words = text.split(' ').map(|word| {
+        if secrets(word.as_bytes()).is_empty() {
+            word
+        } else {
+            "[withheld: it looks like a secret]"
+        }
+    });
+    let text = words.collect::<Vec<_>>().join(" ");
+    if secrets(text.as_bytes()).is_empty() {
+        text
+    } else {
+        "[withheld: it looks like a secret]".to_owned()
+    }
 }
 
 /// Undoes the escapes of JSON strings wherever they stand; anything else stays.
@@ -182,7 +238,15 @@ mod tests {
         let key = token();
         let plain = format!("id={key}\n");
         let nested = format!("{{\"text\":\"\\u0041{} and more\"}}", &key[1..]);
-        for body in [plain, nested, format!("\0\0{key}")] {
+        let query = format!("/x?q=%41{}&n=1", &key[1..]);
+        let named = format!("endpoint a model {key}");
+        let told = without_secrets(&named);
+        assert_eq!(told, "endpoint a model [withheld: it looks like a secret]");
+        assert_eq!(
+            without_secrets("endpoint a model m-1"),
+            "endpoint a model m-1"
+        );
+        for body in [plain, nested, query, format!("\0\0{key}")] {
             assert!(
                 secrets(body.as_bytes()).contains("aws-access-key-id"),
                 "{body:?}"
@@ -219,7 +283,16 @@ mod tests {
         );
         let patch: String = text.lines().map(|line| format!("+{line}\n")).collect();
         let bare = in_json(&text);
-        for body in [text.into_owned(), numbered, prompt, patch, bare] {
+        let form: String = text
+            .bytes()
+            .map(|byte| match byte {
+                b' ' => "+".to_owned(),
+                byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+                byte => format!("%{byte:02X}"),
+            })
+            .collect();
+        let form = format!("a=1&file={form}&b=2");
+        for body in [text.into_owned(), numbered, prompt, patch, bare, form] {
             assert_eq!(
                 kept.found_in(body.as_bytes()),
                 ["sauce.rs".to_owned()].into(),

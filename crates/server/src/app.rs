@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use portcullis_checks::outgoing::without_secrets;
 use portcullis_evidence::note::{KeyName, VerifierKey};
 use portcullis_flow::{Command, State};
 use portcullis_gateway::http::AddressRule;
@@ -536,7 +537,7 @@ impl App {
         let body = RequestDenied {
             run,
             action: action.to_owned(),
-            resource: resource.chars().take(400).collect(),
+            resource: without_secrets(&resource).chars().take(400).collect(),
             code: refusal.code.clone(),
             decision,
         };

@@ -111,6 +111,10 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
          say user http://me:word@{host}/a\n\
          say secret --data 'x={token}' http://{host}/a\n\
          say kept --data-binary @plans/next.md http://{host}/a\n\
+         say method --http2-prior-knowledge -X {token} http://{host}/a\n\
+         say form --data-urlencode file@plans/next.md http://{host}/a\n\
+         say asked -G --data-urlencode file@plans/next.md http://{host}/a\n\
+         say header-secret -H 'x-note: {token}' http://{host}/a\n\
          say packed -H 'Content-Encoding: br' --data x http://{host}/a\n\
          say mismatch -H 'Host: other.test' http://{host}/a\n\
          say placeholder -H 'Authorization: Bearer the-gateway-adds-the-key' http://{host}/a\n\
@@ -137,6 +141,10 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
         "user 403base-foreign-credential",
         "secret 403base-secret-leaves",
         "kept 403base-kept-file",
+        "method 403base-secret-leaves",
+        "form 403base-kept-file",
+        "asked 403base-kept-file",
+        "header-secret 403base-secret-leaves",
         "packed 403",
         "mismatch 403",
         "placeholder 200",
@@ -167,7 +175,7 @@ fn a_named_host_is_reached_by_any_program_and_what_must_not_leave_does_not() {
         }
     }
     let denied = house.entries("request.denied");
-    assert_eq!(denied.len(), 15, "{denied:?}");
+    assert_eq!(denied.len(), 19, "{denied:?}");
     assert!(
         denied
             .iter()

@@ -88,6 +88,21 @@ fn a_changed_prompt_and_a_swapped_model_end_what_policy_says_they_end() {
     assert!(model.seen().is_empty());
     let told = house.entries("request.denied");
     assert_eq!(told[0].body["code"], "foreign-credential", "{told:?}");
+    // What looks like a secret leaves by no part of a call, and is not written down as a model's name.
+    let token = format!("ghp_{}", "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx");
+    let task = house.task("ada", &["--endpoint", "model"]);
+    let own = house.run(
+        &task,
+        &format!(
+            "{NO_PROXY}say() {{ curl -sS -w '%{{http_code}}' \"$@\" | grep -oE '\"code\":\"[a-z-]*|403$'; }}\n\
+             say -H 'x-note: {token}' -d '{{\"model\":\"m-1\"}}' \"$PORTCULLIS_ENDPOINT_MODEL/chat\"\n\
+             say -d '{{\"model\":\"m-1\"}}' \"$PORTCULLIS_ENDPOINT_MODEL/chat?q={token}\"\n\
+             say -d '{{\"model\":\"{token}\"}}' \"$PORTCULLIS_ENDPOINT_MODEL/chat\"\n"
+        ),
+    );
+    let no = "\"code\":\"model-call-without-secrets\n403\n";
+    assert_eq!(own.out, no.repeat(3), "{own:?}");
+    assert!(model.seen().is_empty());
     let same = run(&[("Be brief.", "one", false), ("Be brief.", "two", false)]);
     assert_eq!(same, ["200", "200"]);
     let changed = run(&[

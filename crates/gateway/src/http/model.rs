@@ -214,6 +214,21 @@ impl ModelCall {
         &self.rest
     }
 
+    /// What leaves beside its body: method, path and query, and those headers that pass.
+    pub fn around(&self) -> String {
+        let mut headers = self.headers.clone();
+        strip_hop(&mut headers);
+        strip_for_model(&mut headers);
+        let mut around = format!("{} {}", self.method, self.rest);
+        for (name, value) in &headers {
+            around.push('\n');
+            around.push_str(name.as_str());
+            around.push_str(": ");
+            around.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        }
+        around
+    }
+
     /// Its body.
     pub fn body(&self) -> &[u8] {
         &self.body

@@ -295,7 +295,7 @@ fn facts_of(
     }
 }
 
-/// Looks for what must not leave: in the body, in the URL, and in what headers say.
+/// Looks for what must not leave: in the body, in method and URL, and in what headers say.
 async fn look_at(
     app: &App,
     caller: &Caller,
@@ -305,10 +305,9 @@ async fn look_at(
     facts: &mut NetConnect,
 ) -> Result<(), Refusal> {
     let plain = readable(headers, body, &app.rooms.of(caller.run.id))?;
-    let mut around = uri
-        .path_and_query()
-        .map_or("", |both| both.as_str())
-        .to_owned();
+    let target = uri.path_and_query().map_or("", |both| both.as_str());
+    // A method may be any word.
+    let mut around = format!("{} {target}", facts.method);
     for (name, value) in headers {
         around.push('\n');
         around.push_str(name.as_str());

@@ -1,6 +1,7 @@
 //! Model endpoints: each call decided, recorded, and only then forwarded. The outcome is a further
 //! entry.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -58,7 +59,8 @@ pub(super) async fn call(
 ) -> Result<Response, Problem> {
     let lease = LeaseKind::Endpoint(id.clone());
     let call = ModelCall::read(request, rest, &app.rooms.of(caller.run.id)).await?;
-    let asked = call.model_asked().unwrap_or_default().to_owned();
+    // It stands in the ledger, whatever it is.
+    let asked = outgoing::without_secrets(call.model_asked().unwrap_or_default());
     if let Some(place) = call.foreign_credential() {
         let refusal = Refusal::denied(
             "foreign-credential",
@@ -91,6 +93,12 @@ pub(super) async fn call(
         instructions: None,
     };
     let told = prompt::note(app, told, call.body()).await?;
+    let (around, kept) = (call.around(), kept::files(app, &caller).await?);
+    let (mut secrets, mut kept_files) = (BTreeSet::new(), BTreeSet::new());
+    for said in [call.body(), around.as_bytes()] {
+        secrets.extend(outgoing::secrets(said));
+        kept_files.extend(kept.found_in(said));
+    }
     let action = Action::ModelCall(ModelFacts {
         endpoint: id.clone(),
         model: asked.clone(),
@@ -98,8 +106,8 @@ pub(super) async fn call(
         task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
         in_task: caller.run.leases.contains(&lease),
         model_changes: prompt::changes(&app.state(), caller.run.id),
-        secrets: texts(outgoing::secrets(call.body())),
-        kept_files: kept::files(app, &caller).await?.found_in(call.body()),
+        secrets: texts(secrets),
+        kept_files,
     });
     let (name, resource) = (action.name(), format!("endpoint {id} model {asked}"));
     let permit = decide(app, &caller, action, &resource).await?;
