@@ -145,8 +145,8 @@ pub(super) async fn call(
 }
 
 pub(super) fn texts(
-    ids: std::collections::BTreeSet<&'static str>,
-) -> std::collections::BTreeSet<String> {
+    ids: BTreeSet<&'static str>,
+) -> BTreeSet<String> {
     ids.into_iter().map(str::to_owned).collect()
 }
 
