@@ -31,8 +31,8 @@ const LOOK: Duration = Duration::from_secs(2);
 /// The same once the run's first process is gone.
 const GONE_LOOK: Duration = Duration::from_millis(100);
 /// How many looks in a row may find the supervisor stopped: who stops a whole group of processes and
-/// lets it go on may let it go on last.
-const STOPPED_LOOKS: u32 = 3;
+/// lets it go on may let it go on last, and who would freeze the run notices sooner.
+const STOPPED_LOOKS: u32 = 7;
 
 /// A running sandbox. All methods may be called from any thread, and at the same time; share it in
 /// an `Arc`. Dropped, it is killed with everything in it.

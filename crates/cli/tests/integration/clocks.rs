@@ -56,8 +56,12 @@ fn a_clock_that_jumps_holds_a_run_grants_nothing_and_lets_it_go_on_when_it_is_ri
         assert!(!other.err.is_empty(), "{other:?}");
         assert_eq!((counted(), run.ended()), (stood, None));
         let added = house.ledger().split_off(size);
+        // A checkpoint of the moment before may still have come; it grants nothing.
+        let harmless = ["incident.opened", "run.checkpointed"];
         assert!(
-            added.iter().all(|entry| entry.kind == "incident.opened"),
+            added
+                .iter()
+                .all(|entry| harmless.contains(&entry.kind.as_str())),
             "{added:?}"
         );
         set(&clock, 0);

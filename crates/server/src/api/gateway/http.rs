@@ -144,9 +144,7 @@ pub(super) async fn call(
     Ok(observed(app, &caller, lease, forwarded, Some(told)))
 }
 
-pub(super) fn texts(
-    ids: BTreeSet<&'static str>,
-) -> BTreeSet<String> {
+pub(super) fn texts(ids: BTreeSet<&'static str>) -> BTreeSet<String> {
     ids.into_iter().map(str::to_owned).collect()
 }
 
