@@ -12,7 +12,7 @@ use crate::yaml::{self, Node};
 use accounts::automation_accounts;
 pub(crate) use accounts::{expected, launched};
 use mergers::{auto_merge_app, bulldozer, kodiak, mergeable, mergify};
-pub(crate) use renovate::elsewhere as manifests_elsewhere;
+pub(crate) use renovate::{elsewhere as manifests_elsewhere, self_hosted};
 
 /// A bot that is configured here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,9 @@ pub(crate) fn read(tree: &Tree, problems: &mut Vec<(String, usize, String)>) -> 
             | ".renovaterc.json5"
             | ".github/renovate.json"
             | ".github/renovate.json5"
+            | ".github/.renovaterc"
+            | ".github/.renovaterc.json"
+            | ".gitlab/renovate.json5"
             | ".gitlab/renovate.json" => tree
                 .read(file)
                 .map(|text| renovate::read(file, &text, tree))

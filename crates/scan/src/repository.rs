@@ -92,6 +92,7 @@ pub(crate) fn edit(subject: &mut Subject, here: usize, shelf: &Shelf, file: &str
     let mut problems = Vec::new();
     let mut bots = bots::read(&tree, &mut problems);
     inferred_bots(&subject.workflows, &mut bots);
+    bots::self_hosted(&subject.workflows, &tree, &mut bots);
     bots::manifests_elsewhere(&subject.workflows, &tree, &mut bots);
     bots.extend(pipelines::servers(&tree, slug.as_deref()));
     subject.bots = bots;
@@ -135,6 +136,7 @@ fn read(
         message,
     }));
     inferred_bots(&workflows, &mut bots);
+    bots::self_hosted(&workflows, &tree, &mut bots);
     bots::manifests_elsewhere(&workflows, &tree, &mut bots);
     bots.extend(pipelines::servers(&tree, slug.as_deref()));
     let configured = settings

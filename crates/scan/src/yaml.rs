@@ -110,6 +110,14 @@ pub(crate) fn parse_one(text: &str) -> Result<Node, YamlError> {
 }
 
 impl Node {
+    /// The same place with something else in it.
+    pub(crate) fn with_kind(&self, kind: Kind) -> Self {
+        Self {
+            kind,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn empty() -> Self {
         Self {
             kind: Kind::Map(Vec::new()),

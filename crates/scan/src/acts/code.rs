@@ -3,6 +3,7 @@
 //! This looks for the names of calls outside comments; it does not follow values. Commands given
 //! to a subprocess as text are read as commands.
 
+use super::command::{AgentCall, Shell};
 use super::git::shorten;
 use super::{API_ENV, Act, Check, NewPr, Op, Target, Token, http};
 
@@ -38,13 +39,89 @@ pub(super) const CALLS: &[&str] = &[
 ];
 
 /// Reads a program that begins at `line` of `file`.
-pub(crate) fn read(text: &str, file: &str, line: usize) -> Vec<Act> {
-    read_with(text, file, line, &[])
+pub(crate) fn read(text: &str, file: &str, line: usize, slug: Option<&str>) -> Vec<Act> {
+    let mut seen = Seen::new(slug);
+    read_with(text, file, line, &[], &mut seen);
+    seen.acts
+}
+
+/// What a program was seen to do.
+pub(super) struct Seen {
+    pub(super) acts: Vec<Act>,
+    /// Agents that it starts.
+    pub(super) agents: Vec<AgentCall>,
+    /// Knows which repository this is.
+    shell: Shell,
+}
+
+impl Seen {
+    pub(super) fn new(slug: Option<&str>) -> Self {
+        Self {
+            acts: Vec::new(),
+            agents: Vec::new(),
+            shell: Shell {
+                slug: slug.map(str::to_owned),
+                ..Shell::default()
+            },
+        }
+    }
+}
+
+/// Kits by which a program runs an agent with every permission, and the agent.
+const KITS: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "@anthropic-ai/claude-agent-sdk",
+            "@anthropic-ai/claude-code",
+            "claude_agent_sdk",
+            "claude_code_sdk",
+        ],
+        &["bypassPermissions", "dangerously", "\"Bash\"", "'Bash'"],
+        "Claude Code",
+    ),
+    (
+        &["@openai/codex-sdk"],
+        &["danger-full-access", "networkAccessEnabled: true"],
+        "Codex",
+    ),
+    (
+        &["@github/copilot-sdk"],
+        &["approveAll", "allowAll"],
+        "Copilot",
+    ),
+    (
+        &["openhands.sdk"],
+        &["TerminalTool", "BashTool"],
+        "OpenHands",
+    ),
+];
+
+/// The agent that a program runs by a kit, with the line that names the kit.
+fn by_kit(text: &str, file: &str, line: usize) -> Option<AgentCall> {
+    let (kits, _, name) = KITS.iter().find(|(kits, permissions, _)| {
+        kits.iter().any(|kit| text.contains(kit))
+            && permissions.iter().any(|mark| text.contains(mark))
+    })?;
+    let at = text
+        .lines()
+        .position(|line| kits.iter().any(|kit| line.contains(kit)))?;
+    Some(AgentCall {
+        name,
+        file: file.to_owned(),
+        line: line + at,
+        tools: None,
+        command: "a program of the agent's kit".to_owned(),
+    })
 }
 
 /// The same for a program that has functions of other modules run its commands.
-pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String]) -> Vec<Act> {
-    let mut acts = Vec::new();
+pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String], seen: &mut Seen) {
+    seen.agents.extend(by_kit(text, file, line));
+    let Seen {
+        acts,
+        agents,
+        shell,
+    } = seen;
     let mut wrappers = super::functions::wrappers(text, helpers);
     wrappers.extend(helpers.iter().cloned());
     let mut permission_lookup = None;
@@ -65,9 +142,9 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String])
         }
         let at = line + index;
         let before = acts.len();
-        call(raw, &lines, index, &mut acts);
+        call(raw, &lines, index, shell, acts);
         if acts.len() == before {
-            acts.extend(http::forge(raw, &lines, index));
+            acts.extend(http::forge(raw, &lines, index, shell));
         }
         acts.extend(http::hook(raw, &lines, index));
         if raw.contains("getCollaboratorPermissionLevel")
@@ -99,9 +176,20 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String])
                 file.clone_into(&mut act.file);
             }
         }
-        subprocess(raw, &lines, index, file, at, &wrappers, &mut acts);
+        let mut ran = Ran {
+            acts,
+            agents,
+            shell,
+        };
+        subprocess(raw, &lines, index, file, at, &wrappers, &mut ran);
     }
-    acts
+}
+
+/// Where what commands do is gathered.
+struct Ran<'a> {
+    acts: &'a mut Vec<Act>,
+    agents: &'a mut Vec<AgentCall>,
+    shell: &'a Shell,
 }
 
 /// Programs in Julia and R that deploy documentation to the branch of the site.
@@ -189,7 +277,7 @@ pub(super) fn graphql(text: &str, what: &str, token: Token) -> Vec<Act> {
     vec![Act::new(op, what, token)]
 }
 
-fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
+fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<Act>) {
     /// Lines of a call that are looked at for its arguments.
     const WINDOW: usize = 14;
     let has = |names: &[&str]| names.iter().any(|name| raw.contains(name));
@@ -272,7 +360,7 @@ fn call(raw: &str, lines: &[&str], index: usize, acts: &mut Vec<Act>) {
             &path,
             &text,
             token.clone(),
-            &super::command::Shell::default(),
+            shell,
         ));
     } else if has(&["git.createRef(", "create_git_ref("]) {
         if window().contains("refs/tags") {
@@ -353,7 +441,7 @@ fn subprocess(
     file: &str,
     line: usize,
     wrappers: &[String],
-    acts: &mut Vec<Act>,
+    ran: &mut Ran<'_>,
 ) {
     /// Lines after a call that are looked at for its command.
     const AHEAD: usize = 6;
@@ -368,7 +456,7 @@ fn subprocess(
     };
     let rest = raw.get(at..).unwrap_or_default();
     if let Some((text, offset)) = named_before(rest, lines, index) {
-        commands(&text, file, line.saturating_sub(offset), acts);
+        commands(&text, file, line.saturating_sub(offset), ran);
         return;
     }
     let Some(open) = rest.find(['\'', '"', '`']) else {
@@ -388,7 +476,7 @@ fn subprocess(
                         .filter(|after| next.ends_with(',') && after.trim().starts_with('['))
                         .map(|_| words(lines, index + offset + 1, next));
                     let text = listed.as_deref().unwrap_or(text);
-                    commands(text, file, line + offset + 1, acts);
+                    commands(text, file, line + offset + 1, ran);
                     if listed.is_some() {
                         break;
                     }
@@ -421,7 +509,7 @@ fn subprocess(
             .unwrap_or_default()
             .to_owned()
     };
-    commands(&text, file, line, acts);
+    commands(&text, file, line, ran);
 }
 
 /// Where a line calls a function, unless it defines it.
@@ -555,9 +643,10 @@ fn without_expressions(text: &str) -> String {
     out
 }
 
-fn commands(text: &str, file: &str, line: usize, acts: &mut Vec<Act>) {
+fn commands(text: &str, file: &str, line: usize, ran: &mut Ran<'_>) {
     let tree = crate::tree::Tree::memory(std::collections::BTreeMap::new());
-    let mut reader = super::command::Reader::new(&tree, super::command::Shell::default());
+    let mut reader = super::command::Reader::new(&tree, ran.shell.clone());
     reader.script(&without_expressions(text), file, line);
-    acts.append(&mut reader.acts);
+    ran.acts.append(&mut reader.acts);
+    ran.agents.append(&mut reader.shell.agents);
 }

@@ -452,7 +452,7 @@ impl<'a> Reader<'a> {
         let inline = matches!(name, "node" | "python" | "python3" | "ruby");
         if inline && let Some(at) = words.iter().position(|word| matches!(*word, "-c" | "-e")) {
             if let Some(text) = words.get(at + 1) {
-                self.acts.extend(code::read(text, file, line));
+                self.program_text(text, file, line, &[]);
             }
             return;
         }
@@ -460,7 +460,7 @@ impl<'a> Reader<'a> {
             && words.len() <= 2
             && let Some(body) = &command.stdin
         {
-            self.acts.extend(code::read(body, file, line + 1));
+            self.program_text(body, file, line + 1, &[]);
             return;
         }
         match name {
@@ -728,6 +728,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads the text of a program: what it does, and the agents that it starts.
+    fn program_text(&mut self, text: &str, file: &str, line: usize, helpers: &[String]) {
+        let mut seen = code::Seen::new(self.shell.slug.as_deref());
+        code::read_with(text, file, line, helpers, &mut seen);
+        self.acts.append(&mut seen.acts);
+        self.shell.agents.append(&mut seen.agents);
+    }
+
     /// Reads a program, the modules that it calls as a whole, and the functions of others that it
     /// calls by name.
     fn program(&mut self, text: &str, file: &str, depth: usize) {
@@ -744,7 +752,7 @@ impl<'a> Reader<'a> {
             .iter()
             .flat_map(|(_, body)| functions::wrappers(body, &[]))
             .collect();
-        self.acts.extend(code::read_with(text, file, 1, &helpers));
+        self.program_text(text, file, 1, &helpers);
         for module in code::called_modules(text) {
             self.module(&place, &module, depth + 1);
         }

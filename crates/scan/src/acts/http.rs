@@ -8,7 +8,7 @@ use super::{API_ENV, Act, Token};
 const AHEAD: usize = 10;
 
 /// A request to a forge's interface by its address, whichever library makes it.
-pub(super) fn forge(raw: &str, lines: &[&str], index: usize) -> Vec<Act> {
+pub(super) fn forge(raw: &str, lines: &[&str], index: usize, shell: &Shell) -> Vec<Act> {
     let Some(address) = address(raw) else {
         return Vec::new();
     };
@@ -32,8 +32,7 @@ pub(super) fn forge(raw: &str, lines: &[&str], index: usize) -> Vec<Act> {
     }
     let until = (index + AHEAD).min(lines.len());
     let text = lines.get(index..until).unwrap_or_default().join("\n");
-    let mut acts =
-        super::forge::request(method, &path, &text, Token::Env(API_ENV), &Shell::default());
+    let mut acts = super::forge::request(method, &path, &text, Token::Env(API_ENV), shell);
     for act in &mut acts {
         act.what = shorten(raw.trim());
     }

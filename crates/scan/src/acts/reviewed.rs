@@ -470,6 +470,8 @@ fn output(part: &str) -> Option<(String, String)> {
 fn approval_names(text: &str) -> Vec<String> {
     /// Lines that a statement may have begun before.
     const BACK: usize = 10;
+    /// Most names that are followed.
+    const NAMES_MAX: usize = 32;
     let lines: Vec<&str> = text.lines().collect();
     let mut out = Vec::new();
     for (index, line) in lines.iter().enumerate() {
@@ -492,6 +494,19 @@ fn approval_names(text: &str) -> Vec<String> {
                 out.push(name);
                 break;
             }
+        }
+    }
+    // What is made of them is the same.
+    for line in &lines {
+        if let Some(name) = assigned(line.trim())
+            && out.len() < NAMES_MAX
+            && !out.contains(&name)
+            && let Some((_, value)) = line.split_once('=')
+            && out
+                .iter()
+                .any(|known| !known.is_empty() && has_word(value, known))
+        {
+            out.push(name);
         }
     }
     out

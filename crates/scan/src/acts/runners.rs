@@ -182,7 +182,12 @@ impl Reader<'_> {
             self.rake(&need, depth + 1);
         }
         if !block.is_empty() {
-            self.acts.extend(code::read(&block, "Rakefile", first));
+            self.acts.extend(code::read(
+                &block,
+                "Rakefile",
+                first,
+                self.shell.slug.as_deref(),
+            ));
             // `sh "gem push …"` needs no brackets in Ruby.
             for (index, line) in block.lines().enumerate() {
                 let body = ["sh ", "system "]
@@ -222,7 +227,8 @@ impl Reader<'_> {
                     first = index + 2;
                 }
             }
-            self.acts.extend(code::read(&block, file, first));
+            self.acts
+                .extend(code::read(&block, file, first, self.shell.slug.as_deref()));
         }
     }
 

@@ -503,6 +503,62 @@ fn manifests(tree: &Tree, managers: &[&str]) -> Vec<String> {
     out
 }
 
+/// Renovate that a workflow of the repository runs: what its environment and the file that it names
+/// say of merging.
+pub(crate) fn self_hosted(workflows: &[Workflow], tree: &Tree, bots: &mut Vec<Bot>) {
+    let merging = |bot: &Bot| bot.product == "Renovate" && matches!(bot.duty, Duty::Merges { .. });
+    for workflow in workflows {
+        for job in &workflow.jobs {
+            for step in &job.steps {
+                let runs = step.uses.as_deref().is_some_and(|uses| {
+                    uses.to_ascii_lowercase()
+                        .starts_with("renovatebot/github-action")
+                }) || step.run.as_ref().is_some_and(|(text, _)| {
+                    text.contains("renovate/renovate") || text.contains("npx renovate")
+                });
+                if !runs || bots.iter().any(merging) {
+                    continue;
+                }
+                let values = || workflow.env.iter().chain(&job.env).chain(&step.env);
+                let value = |name: &str| {
+                    values()
+                        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                        .map(|(_, value)| value.as_str())
+                };
+                let file = step
+                    .with
+                    .iter()
+                    .find(|(name, _)| name.eq_ignore_ascii_case("configurationFile"))
+                    .map(|(_, path)| path.as_str())
+                    .or_else(|| value("RENOVATE_CONFIG_FILE"));
+                let by_file = file.and_then(|path| {
+                    let path = path.trim_start_matches("./");
+                    let text = tree.read(path).ok()?;
+                    let body = ["module.exports =", "export default"]
+                        .iter()
+                        .find_map(|start| text.split_once(start))
+                        .map_or_else(|| text.to_string(), |(_, rest)| rest.to_owned());
+                    read(path, body.trim().trim_end_matches(';'), tree)
+                        .into_iter()
+                        .find(merging)
+                });
+                let by_value = value("RENOVATE_AUTOMERGE") == Some("true")
+                    || ["RENOVATE_CONFIG", "RENOVATE_PACKAGE_RULES"]
+                        .iter()
+                        .any(|name| {
+                            value(name).is_some_and(|text| {
+                                text.replace(' ', "").contains("\"automerge\":true")
+                            })
+                        });
+                let found = by_file.or_else(|| {
+                    by_value.then(|| merges(&workflow.file, step.line, None, Vec::new()))
+                });
+                bots.extend(found);
+            }
+        }
+    }
+}
+
 /// Directories that workflows' path filters name and of which the checkout shows no file may hold a
 /// manifest, unless their names say that they hold sources.
 pub(crate) fn elsewhere(workflows: &[Workflow], tree: &Tree, bots: &mut [Bot]) {

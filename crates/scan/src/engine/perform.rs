@@ -231,6 +231,48 @@ pub(super) fn sink_name(act: &Act, default: &str) -> String {
     }
 }
 
+/// A label that a script sets on pull requests of its own choice: those that bots opened here.
+fn label_others(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    label: &str,
+    credential: &Credential,
+    way: &Way,
+) {
+    for bot in &run.subject.bots {
+        let crate::bots::Duty::Opens {
+            head,
+            labels,
+            base,
+            files,
+            ..
+        } = &bot.duty
+        else {
+            continue;
+        };
+        let pull = PullRequest {
+            author: Actor::Bot(bot.login.clone()),
+            head: Some((*head).to_owned()),
+            labels: labels.iter().cloned().chain([label.to_owned()]).collect(),
+            fork: false,
+            release: false,
+            base: base.clone(),
+            files: files.clone().map(Into::into),
+        };
+        let event = Event {
+            label: Some(label.to_owned()),
+            pull_request: Some(pull),
+            ..Event::new(
+                run.repository,
+                "pull_request",
+                "labeled",
+                credential.actor(),
+            )
+        };
+        engine.happens(event, way.clone());
+    }
+}
+
 #[expect(
     clippy::too_many_arguments,
     reason = "one act of one step; grouping would only hide the parts"
@@ -469,6 +511,9 @@ fn perform(
                 {
                     pull.labels.push(name.clone());
                 }
+                if pull.is_none() {
+                    label_others(engine, run, &name, credential, &way);
+                }
                 let event = Event {
                     label: Some(name),
                     pull_request: pull.clone(),
@@ -511,7 +556,7 @@ fn perform(
                     credential.actor(),
                 )
             };
-            merge::commanded(engine, &event, &way);
+            merge::commanded(engine, &event, place, &way);
             engine.happens(event, way);
         }
         Op::Issue => {

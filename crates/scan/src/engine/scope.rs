@@ -586,6 +586,23 @@ impl Names<'_> {
             Reference::Tag(_) => Value::Null,
         };
         let merge_request = event.name == "pull_request";
+        if let Some(patterns) = path.strip_prefix("$changes ") {
+            let files = match &event.pull_request {
+                Some(pull) => pull.files.as_ref().or(event.files.as_ref()),
+                None => event.files.as_ref(),
+            };
+            // Other pipelines than those of pushes count every file as changed.
+            let changed = match files {
+                Some(files) => patterns.lines().any(|pattern| {
+                    files.iter().any(|file| {
+                        crate::glob::matches(pattern, file)
+                            || crate::glob::matches(&pattern.replace("/**/*", "/**"), file)
+                    })
+                }),
+                None => true,
+            };
+            return Value::Bool(changed);
+        }
         if run.workflow.system == System::GitHub {
             return self.environment(name);
         }

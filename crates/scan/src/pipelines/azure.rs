@@ -10,8 +10,19 @@ use crate::yaml::{self, Node, YamlError};
 /// Deepest nesting of templates.
 const TEMPLATES_MAX: usize = 6;
 
-pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflow>, YamlError> {
-    let root = yaml::parse_one(text)?;
+pub(super) fn read(original: &str, text: &str, tree: &Tree) -> Result<Option<Workflow>, YamlError> {
+    let file = original;
+    let mut root = yaml::parse_one(text)?;
+    let mut file = file.to_owned();
+    let own = root.clone();
+    // `extends` a template: what runs stands there.
+    if let Some(path) = own.at(&["extends", "template"]).and_then(Node::text)
+        && let Some((path, node)) = template(&file, path, own.at(&["extends", "parameters"]), tree)
+    {
+        root = node;
+        file = path;
+    }
+    let file = file.as_str();
     let has = ["stages", "jobs", "steps", "extends"]
         .iter()
         .any(|key| root.get(key).is_some());
@@ -21,11 +32,11 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflo
     let mut jobs = Vec::new();
     if let Some(stages) = root.get("stages") {
         let mut before: Vec<String> = Vec::new();
-        for (index, stage) in stages.items().iter().enumerate() {
+        for (index, (from, stage)) in spread(file, stages, "stages", tree, 0).iter().enumerate() {
             let name = stage
                 .str_of("stage")
                 .map_or_else(|| format!("stage{index}"), str::to_owned);
-            let mut of_stage = jobs_of(file, stage, tree, &name);
+            let mut of_stage = jobs_of(from, stage, tree, &name);
             // Stages follow each other unless they say on what they depend.
             let needs: Vec<String> = match stage.get("dependsOn") {
                 Some(list) => jobs
@@ -55,9 +66,9 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflo
     }
     Ok(Some(workflow(
         System::Azure,
-        file,
-        root.str_of("name").unwrap_or(file),
-        triggers(&root),
+        original,
+        own.str_of("name").unwrap_or(original),
+        triggers(&own),
         jobs,
     )))
 }
@@ -127,16 +138,19 @@ fn jobs_of(file: &str, node: &Node, tree: &Tree, stage: &str) -> Vec<Job> {
     };
     let Some(list) = node.get("jobs") else {
         let mut draft = Draft::new(&format!("{prefix}job"), node.line, file, tree);
+        draft.job.env = variables(node.get("variables"));
         steps(&mut draft, node.get("steps"), 0);
         return vec![draft.done()];
     };
     let mut out = Vec::new();
-    for (index, item) in list.items().iter().enumerate() {
+    for (index, (from, item)) in spread(file, list, "jobs", tree, 0).iter().enumerate() {
         let name = item
             .str_of("deployment")
             .or_else(|| item.str_of("job"))
             .map_or_else(|| format!("job{index}"), str::to_owned);
-        let mut draft = Draft::new(&format!("{prefix}{name}"), item.line, file, tree);
+        let mut draft = Draft::new(&format!("{prefix}{name}"), item.line, from, tree);
+        draft.job.env = variables(node.get("variables"));
+        draft.job.env.extend(variables(item.get("variables")));
         draft.job.needs = item
             .get("dependsOn")
             .map(|list| {
@@ -176,6 +190,97 @@ fn jobs_of(file: &str, node: &Node, tree: &Tree, stage: &str) -> Vec<Job> {
     out
 }
 
+/// Variables of a pipeline, a stage or a job: a map, or a list of names and values.
+fn variables(node: Option<&Node>) -> Vec<(String, String)> {
+    let Some(node) = node else { return Vec::new() };
+    let mut out = crate::workflow::pairs(Some(node));
+    for item in node.items() {
+        if let (Some(name), Some(value)) = (item.str_of("name"), item.str_of("value")) {
+            out.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    out
+}
+
+/// A template of the repository with its parameters put in, and its path.
+fn template(file: &str, path: &str, given: Option<&Node>, tree: &Tree) -> Option<(String, Node)> {
+    /// Longest text that parameters are put into.
+    const TEXT_MAX: usize = 512 * 1024;
+    if path.contains('@') {
+        return None;
+    }
+    let base = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let (text, path) = [
+        format!("{base}/{path}"),
+        path.trim_start_matches('/').to_owned(),
+    ]
+    .into_iter()
+    .filter_map(|path| crate::tree::normal(path.trim_start_matches('/')))
+    .find_map(|path| Some((tree.read(&path).ok()?, path)))?;
+    let node = yaml::parse_one(&text).ok()?;
+    let mut values = Vec::new();
+    for item in node.get("parameters").map(Node::items).unwrap_or_default() {
+        if let (Some(name), Some(value)) = (item.str_of("name"), item.str_of("default")) {
+            values.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    values.extend(crate::workflow::pairs(
+        node.get("parameters").filter(|list| list.is_map()),
+    ));
+    for (name, value) in crate::workflow::pairs(given) {
+        values.retain(|(known, _)| *known != name);
+        values.push((name, value));
+    }
+    let mut filled = text.to_string();
+    for (name, value) in values {
+        if value.contains('\n') {
+            continue;
+        }
+        for mark in [
+            format!("${{{{ parameters.{name} }}}}"),
+            format!("${{{{parameters.{name}}}}}"),
+        ] {
+            if filled.len() + value.len() <= TEXT_MAX && filled.contains(&mark) {
+                filled = filled.replace(&mark, &value);
+            }
+        }
+    }
+    let node = yaml::parse_one(&filled).unwrap_or(node);
+    Some((path, node))
+}
+
+/// The members of a list of stages or jobs with those of its templates and conditions, each with
+/// the file that it stands in.
+fn spread(file: &str, list: &Node, key: &str, tree: &Tree, depth: usize) -> Vec<(String, Node)> {
+    /// Most members of one list.
+    const MEMBERS_MAX: usize = 500;
+    let mut out = Vec::new();
+    for item in list.items() {
+        if out.len() >= MEMBERS_MAX {
+            break;
+        }
+        let conditional = item
+            .entries()
+            .first()
+            .filter(|entry| entry.key.starts_with("${{"));
+        if let Some(path) = item.str_of("template") {
+            if depth < TEMPLATES_MAX
+                && let Some((path, node)) = template(file, path, item.get("parameters"), tree)
+                && let Some(inner) = node.get(key)
+            {
+                out.extend(spread(&path, inner, key, tree, depth + 1));
+            }
+        } else if let Some(entry) = conditional {
+            if depth < TEMPLATES_MAX {
+                out.extend(spread(file, &entry.value, key, tree, depth + 1));
+            }
+        } else {
+            out.push((file.to_owned(), item.clone()));
+        }
+    }
+    out
+}
+
 fn has_task(item: &Node, name: &str) -> bool {
     item.get("steps")
         .map(Node::items)
@@ -193,6 +298,7 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
             if let Some(script) = step.get(key)
                 && let Some(text) = script.text()
             {
+                let text = &with_variables(text, &draft.job.env);
                 draft.script(text, script.line);
             }
         }
@@ -201,23 +307,12 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
         }
         if let Some(path) = step.str_of("template")
             && depth < TEMPLATES_MAX
-            && !path.contains('@')
+            && let Some((path, node)) =
+                template(&draft.file, path, step.get("parameters"), draft.tree)
         {
-            let base = draft.file.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let found = [
-                format!("{base}/{path}"),
-                path.trim_start_matches('/').to_owned(),
-            ]
-            .into_iter()
-            .filter_map(|path| crate::tree::normal(&path))
-            .find_map(|path| Some((draft.tree.read(&path).ok()?, path)));
-            if let Some((text, path)) = found
-                && let Ok(node) = yaml::parse_one(&text)
-            {
-                let outer = std::mem::replace(&mut draft.file, path);
-                steps(draft, node.get("steps"), depth + 1);
-                draft.file = outer;
-            }
+            let outer = std::mem::replace(&mut draft.file, path);
+            steps(draft, node.get("steps"), depth + 1);
+            draft.file = outer;
         }
         // `- ${{ if … }}:` and `- ${{ each … }}:` with steps below them.
         for entry in step.entries() {
@@ -369,6 +464,18 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         ),
         line,
     );
+}
+
+/// A script with the pipeline's variables put in: `$(name)`.
+fn with_variables(text: &str, variables: &[(String, String)]) -> String {
+    let mut out = text.to_owned();
+    for (name, value) in variables {
+        let mark = format!("$({name})");
+        if out.contains(&mark) && !value.contains(['\n', '$']) && out.len() < 64 * 1024 {
+            out = out.replace(&mark, value);
+        }
+    }
+    out
 }
 
 /// A task's name with its words apart: `WebsiteDeploy@1` is `Website-Deploy`.

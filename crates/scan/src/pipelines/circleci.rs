@@ -168,6 +168,10 @@ fn job(file: &str, item: &Node, root: &Node, tree: &Tree) -> Job {
     match root.at(&["jobs", name]) {
         Some(body) => {
             let given = parameters(body, options, &Vec::new());
+            draft.job.env = crate::workflow::pairs(body.get("environment"))
+                .into_iter()
+                .map(|(name, value)| (name, filled(&value, &given)))
+                .collect();
             steps(&mut draft, body.get("steps"), root, &given, 0);
         }
         None => orb(&mut draft, name, item.line),

@@ -33,6 +33,10 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflo
     let mut entries: Vec<(String, Entry)> = Vec::new();
     let mut seen = vec![file.to_owned()];
     gather(file, &root, tree, &mut entries, &mut seen, 0);
+    let whole = entries.clone();
+    for (_, entry) in &mut entries {
+        entry.value = referred(&entry.value, &whole, 0);
+    }
     let mut jobs = Vec::new();
     for (from, entry) in entries.iter().take(JOBS_MAX) {
         let known = KEYWORDS.contains(&entry.key.as_str()) && entry.key != "pages";
@@ -125,6 +129,73 @@ fn includes(node: &Node) -> Vec<String> {
         Kind::Scalar { .. } | Kind::Map(_) => one(node).into_iter().collect(),
     }
 }
+
+/// A node with its `!reference [.job, script]` put in.
+fn referred(node: &Node, all: &[(String, Entry)], depth: usize) -> Node {
+    if depth >= DEPTH_MAX {
+        return node.clone();
+    }
+    let target = |node: &Node| -> Option<Node> {
+        let texts = node
+            .items()
+            .iter()
+            .map(Node::text)
+            .collect::<Option<Vec<_>>>()?;
+        let (first, rest) = texts.split_first()?;
+        if rest.is_empty() || !KEYS.contains(rest.first()?) {
+            return None;
+        }
+        let entry = all.iter().find(|(_, entry)| entry.key == *first)?;
+        entry.1.value.at(rest).cloned()
+    };
+    match &node.kind {
+        Kind::Map(entries) => {
+            let entries = entries
+                .iter()
+                .map(|entry| Entry {
+                    value: match target(&entry.value) {
+                        Some(found) => referred(&found, all, depth + 1),
+                        None => referred(&entry.value, all, depth + 1),
+                    },
+                    ..entry.clone()
+                })
+                .collect();
+            node.with_kind(Kind::Map(entries))
+        }
+        Kind::List(items) => {
+            let mut out = Vec::new();
+            for item in items {
+                match target(item) {
+                    Some(found) => {
+                        let found = referred(&found, all, depth + 1);
+                        if found.items().is_empty() {
+                            out.push(found);
+                        } else {
+                            out.extend(found.items().iter().cloned());
+                        }
+                    }
+                    None => out.push(referred(item, all, depth + 1)),
+                }
+            }
+            node.with_kind(Kind::List(out))
+        }
+        Kind::Scalar { .. } => node.clone(),
+    }
+}
+
+/// Keys that references name.
+const KEYS: &[&str] = &[
+    "script",
+    "before_script",
+    "after_script",
+    "rules",
+    "variables",
+    "only",
+    "except",
+    "environment",
+    "needs",
+    "release",
+];
 
 /// A key of a job, through `extends`.
 fn key<'a>(
@@ -237,6 +308,15 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], root: &Node, tree: &T
         // Without rules a job runs for branches and tags, not for merge requests.
         None => not(equals("$ci_pipeline_source", "merge_request_event")),
     };
+    if let Some(changes) = get("only").and_then(|only| only.get("changes")) {
+        let by_ref = get("only").is_some_and(|only| only.get("refs").is_some());
+        let rest = if by_ref {
+            expr
+        } else {
+            not(equals("$ci_pipeline_source", "merge_request_event"))
+        };
+        expr = both(rest, changed(changes));
+    }
     if let Some(except) = get("except") {
         expr = both(expr, not(refs(except)));
     }
@@ -254,6 +334,10 @@ fn by_rules(rules: &Node, manual: bool) -> Expr {
             None => flag(true),
             Some(text) => super::parse(text).unwrap_or(Expr::Literal(crate::expr::Value::Open)),
         };
+        let fits = match rule.get("changes") {
+            Some(changes) => both(fits, changed(changes)),
+            None => fits,
+        };
         let when = rule.str_of("when").unwrap_or("on_success");
         let wanted = if manual {
             when == "manual"
@@ -262,6 +346,16 @@ fn by_rules(rules: &Node, manual: bool) -> Expr {
         };
         either(both(fits.clone(), flag(wanted)), both(not(fits), rest))
     })
+}
+
+/// Whether files of these patterns changed, where that can be told.
+fn changed(node: &Node) -> Expr {
+    let list = node.get("paths").unwrap_or(node);
+    let patterns = list.texts();
+    if patterns.is_empty() || patterns.iter().any(|pattern| pattern.contains('$')) {
+        return flag(true);
+    }
+    Expr::Path(format!("$changes {}", patterns.join("\n")))
 }
 
 fn refs(node: &Node) -> Expr {

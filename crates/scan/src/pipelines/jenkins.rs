@@ -23,6 +23,8 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
     let mut asked: Option<usize> = None;
     let images = Images::of(text);
     let parameters = when::parameters(text);
+    let variables = when::variables(text);
+    draft.job.env.clone_from(&variables);
     let mut lines = text.lines().enumerate().peekable();
     let mut comment = false;
     while let Some((index, raw)) = lines.next() {
@@ -42,6 +44,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
             let name = quoted(line).unwrap_or("stage");
             let id = format!("{name}:{at}");
             let before = std::mem::replace(&mut draft, Draft::new(&id, at, file, tree));
+            draft.job.env.clone_from(&variables);
             let previous = before.job.id.clone();
             jobs.push(before.done());
             // Stages follow each other; what a person confirms, the rest waits for.

@@ -138,6 +138,7 @@ impl<'a> Draft<'a> {
         let mut step = Step {
             line,
             run: Some((text.to_owned(), line)),
+            env: self.job.env.clone(),
             ..Step::default()
         };
         script_step(

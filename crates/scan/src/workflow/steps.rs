@@ -132,7 +132,7 @@ pub(super) fn step(
             .or_else(|| state.directory.clone());
         let shell_name = node.str_of("shell").unwrap_or_default();
         if shell_name.contains("python") || shell_name.contains("node") {
-            out.acts = catalog_code(text, file, run.line);
+            out.acts = crate::acts::code::read(text, file, run.line, state.shell.slug.as_deref());
         } else if let Some(tree) = library.tree() {
             script_step(
                 text,
@@ -194,10 +194,6 @@ fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
         uses: None,
         generic: true,
     })
-}
-
-fn catalog_code(text: &str, file: &str, line: usize) -> Vec<Act> {
-    crate::acts::code::read(text, file, line)
 }
 
 /// Reads a script as one step; used for every system.
@@ -398,7 +394,8 @@ fn uses_step(
                     return;
                 }
                 let text = &with_hooks(text, &out.env);
-                let mut acts = crate::acts::code::read(text, file, script.line);
+                let mut acts =
+                    crate::acts::code::read(text, file, script.line, state.shell.slug.as_deref());
                 if reviewed::program_waits(text) {
                     acts.insert(0, reviewed::check(file, script.line));
                 }

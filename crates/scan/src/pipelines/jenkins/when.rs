@@ -34,6 +34,27 @@ pub(super) fn parameters(text: &str) -> Parameters {
     out
 }
 
+/// What the blocks `environment { … }` of a file set to plain text.
+pub(super) fn variables(text: &str) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    let mut inside = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("environment") && line.ends_with('{') {
+            inside = true;
+        } else if inside && line.starts_with('}') {
+            inside = false;
+        } else if inside
+            && let Some((name, value)) = line.split_once('=')
+            && value.trim_start().starts_with(['\'', '"'])
+            && let Some(value) = quoted(value)
+            && !value.contains('$')
+        {
+            out.push((name.trim().to_owned(), value));
+        }
+    }
+    out
+}
+
 /// The value of `name: …` among a call's arguments.
 fn named(line: &str, name: &str) -> Option<String> {
     let rest = line.split_once(&format!("{name}:"))?.1.trim_start();
