@@ -155,9 +155,10 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
                 .split_once('@')
                 .is_some_and(|(_, at)| at == "v1" || at.starts_with("v1."));
             agent.tools = claude_tools(with, first && !base);
-            // With a prompt of its own the action gives the agent no shell; when it answers a
-            // mention it gives it `git add`, `git commit` and `git push`.
-            // Before version 1 it had them with a prompt, too, unless its mode was `agent`.
+            // With a prompt of its own the action gives the agent no shell. When it answers a
+            // mention it gives it `git add`, `git commit` and a push of the branch that it made.
+            // Before version 1 it was `git push` as such, with a prompt, too, unless its mode was
+            // `agent`.
             let early = uses
                 .split_once('@')
                 .is_some_and(|(_, at)| at == "beta" || at.starts_with("v0"));
@@ -171,7 +172,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
                 || with
                     .get("disallowed_tools")
                     .is_some_and(|text| split_tools(text).iter().any(|tool| denies_push(tool)));
-            agent.shell = (open || (answers_mentions && !base)) && !forbidden;
+            agent.shell = (open || (answers_mentions && !base && early)) && !forbidden;
         }
         "openai/codex-action" => {
             agent.name = "Codex";
@@ -208,7 +209,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         }
         "sst/opencode/github" | "anomalyco/opencode/github" | "opencode-ai/opencode" => {
             agent.name = "opencode";
-            agent.own_app = Some("opencode-agent");
+            agent.own_app = (!with.says("use_github_token", "true")).then_some("opencode-agent");
             agent.checks = ActorCheck::OnEntities;
             agent.bots = Bots::Only(Vec::new());
             agent.shell = true;
@@ -270,6 +271,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         | "coderabbitai/openai-pr-reviewer"
         | "qodo-ai/pr-agent"
         | "codium-ai/pr-agent"
+        | "the-pr-agent/pr-agent"
         | "anc95/chatgpt-codereview"
         | "freeedcom/ai-codereviewer"
         | "augmentcode/review-pr"

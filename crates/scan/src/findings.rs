@@ -615,6 +615,7 @@ pub(crate) fn approvals(repository: &Repository) -> Vec<Approval> {
                     | Op::Deploy { .. }
                     | Op::Dispatch { .. }
                     | Op::RepositoryDispatch { .. }
+                    | Op::Retarget(_)
                     | Op::Check(_)
                     | Op::Local(_) => {}
                 }

@@ -244,10 +244,24 @@ fn read_pipeline(file: &str, tree: &Tree, library: &Library<'_>) -> FileRead {
     };
     // A defect of a reader costs the file that shows it, not the rest of the scan.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-        Ok(Ok(found)) => (found, Vec::new()),
+        Ok(Ok(found)) => {
+            let cut = found
+                .iter()
+                .any(|workflow| workflow.jobs.len() >= workflow.system.jobs_max());
+            let problems = if cut {
+                problem(
+                    0,
+                    "it has more jobs than are read; the rest was left out".to_owned(),
+                )
+                .1
+            } else {
+                Vec::new()
+            };
+            (found, problems)
+        }
         Ok(Err(error)) => problem(
             error.line,
-            if error.message.starts_with("on.") {
+            if error.message.ends_with("GitHub refuses such a workflow") {
                 error.message
             } else {
                 format!("not readable as YAML: {}", error.message)

@@ -36,6 +36,15 @@ pub(crate) enum System {
 }
 
 impl System {
+    /// How many jobs of one pipeline are read.
+    pub(crate) fn jobs_max(self) -> usize {
+        match self {
+            Self::GitHub => JOBS_MAX,
+            Self::GitLab => 1_000,
+            Self::Jenkins | Self::Azure | Self::CircleCi | Self::Tekton | Self::Argo => 500,
+        }
+    }
+
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::GitHub => "GitHub Actions",
@@ -261,7 +270,23 @@ pub(crate) fn read(
             message: "on.schedule is no list; GitHub refuses such a workflow".to_owned(),
         });
     }
+    // What a merge (`<<`) brings may stand there already.
+    let merged = text.contains("<<:");
+    if let Some((key, line)) = root.doubled().filter(|_| !merged) {
+        return Err(yaml::YamlError {
+            line,
+            message: format!("“{key}” is defined twice; GitHub refuses such a workflow"),
+        });
+    }
     let jobs = root.get("jobs").map(Node::entries).unwrap_or_default();
+    if let Some((context, line)) = refused_condition(jobs) {
+        return Err(yaml::YamlError {
+            line,
+            message: format!(
+                "no `if` here may ask for `{context}`; GitHub refuses such a workflow"
+            ),
+        });
+    }
     let defaults = root
         .at(&["defaults", "run", "working-directory"])
         .and_then(Node::text);
@@ -286,6 +311,37 @@ pub(crate) fn read(
         env,
         jobs,
     }))
+}
+
+/// A context that a condition asks for and that conditions do not have (GitHub Docs, "Context
+/// availability"), with the condition's line.
+fn refused_condition(jobs: &[yaml::Entry]) -> Option<(&'static str, usize)> {
+    let asks = |node: &Node, contexts: &[&'static str]| {
+        let condition = node.get("if")?;
+        let text = condition.text()?.to_ascii_lowercase();
+        contexts.iter().find_map(|context| {
+            let mark = format!("{context}.");
+            let found = text.match_indices(&mark).any(|(at, _)| {
+                let before = text.get(..at).unwrap_or_default();
+                let quoted = before.matches('\'').count() % 2 == 1;
+                !quoted
+                    && !before.ends_with(|c: char| {
+                        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+                    })
+            });
+            found.then_some((*context, condition.line))
+        })
+    };
+    jobs.iter().find_map(|job| {
+        asks(&job.value, &["secrets", "env", "steps", "matrix"]).or_else(|| {
+            job.value
+                .get("steps")
+                .map(Node::items)
+                .unwrap_or_default()
+                .iter()
+                .find_map(|step| asks(step, &["secrets"]))
+        })
+    })
 }
 
 fn triggers(on: &Node) -> Vec<Trigger> {

@@ -110,6 +110,23 @@ pub(crate) fn parse_one(text: &str) -> Result<Node, YamlError> {
 }
 
 impl Node {
+    /// The first name that stands twice in one mapping, and the line of the second.
+    pub(crate) fn doubled(&self) -> Option<(&str, usize)> {
+        match &self.kind {
+            Kind::Map(entries) => {
+                let mut seen = std::collections::HashSet::new();
+                entries.iter().find_map(|entry| {
+                    if entry.key != "<<" && !seen.insert(entry.key.as_str()) {
+                        return Some((entry.key.as_str(), entry.line));
+                    }
+                    entry.value.doubled()
+                })
+            }
+            Kind::List(items) => items.iter().find_map(Self::doubled),
+            Kind::Scalar { .. } => None,
+        }
+    }
+
     /// The same place with something else in it.
     pub(crate) fn with_kind(&self, kind: Kind) -> Self {
         Self {

@@ -94,7 +94,8 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
         "pascalgn/automerge-action" => forge(Op::Merge {
             auto: false,
             admin: false,
-            label: None,
+            // What it waits for where its environment does not say.
+            label: label_wish(what, with),
             any: true,
         }),
         "peter-evans/enable-pull-request-automerge"
@@ -121,6 +122,9 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "tretuna/sync-branches"
         | "desktop/gh-cli-and-desktop-shared-workflows"
         | "frequenz-floss/dependabot-auto-approve"
+        | "tjenkinson/gh-action-auto-merge-dependency-updates"
+        | "wow-actions/auto-merge"
+        | "mitto98/dependabot-automerge-action"
         | "mheap/automerge-action" => {
             let auto = what.contains("enable")
                 || with.says("use-github-auto-merge", "true")
@@ -135,6 +139,8 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
                 || what == "frequenz-floss/dependabot-auto-approve"
                 || what == "fastify/github-action-merge-dependabot"
                 || what == "ridedott/merge-me-action"
+                || what == "tjenkinson/gh-action-auto-merge-dependency-updates"
+                    && !with.says("approve", "false")
             {
                 acts.extend(forge(Op::Approve));
             }
@@ -582,6 +588,7 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
             Token::Outside,
         )],
         "peter-evans/close-issue"
+        | "renovatebot/github-action"
         | "actions/stale"
         | "actions/labeler"
         // They tell a service of a release.

@@ -45,6 +45,35 @@ pub(crate) fn read(text: &str, file: &str, line: usize, slug: Option<&str>) -> V
     seen.acts
 }
 
+/// Conditions that a program's first stops are for what stands behind them.
+fn guarded(text: &str, file: &str, line: usize, acts: &mut Vec<Act>, before: usize) {
+    /// Most conditions of one act.
+    const ONLY_IF_MAX: usize = 16;
+    if acts.len() == before {
+        return;
+    }
+    let (conditions, by_list) = super::guards::of_program(text);
+    for (condition, from) in conditions {
+        for act in acts.iter_mut().skip(before) {
+            if act.file == file && act.line > line + from && act.only_if.len() < ONLY_IF_MAX {
+                act.only_if.push(condition.clone());
+            }
+        }
+    }
+    if let Some(from) = by_list {
+        let why = "the script stops unless the account is on its list";
+        let mut check = Act::new(Op::Check(Check::Actor(why)), why, Token::Outside);
+        check.line = line + from;
+        file.clone_into(&mut check.file);
+        let at = acts
+            .iter()
+            .skip(before)
+            .position(|act| act.line > check.line)
+            .map_or(acts.len(), |at| before + at);
+        acts.insert(at, check);
+    }
+}
+
 /// What a program was seen to do.
 pub(super) struct Seen {
     pub(super) acts: Vec<Act>,
@@ -122,6 +151,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
         agents,
         shell,
     } = seen;
+    let first = acts.len();
     let mut wrappers = super::functions::wrappers(text, helpers);
     wrappers.extend(helpers.iter().cloned());
     let mut permission_lookup = None;
@@ -183,6 +213,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
         };
         subprocess(raw, &lines, index, file, at, &wrappers, &mut ran);
     }
+    guarded(text, file, line, acts, first);
 }
 
 /// Where what commands do is gathered.
@@ -388,6 +419,20 @@ fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<A
         } else {
             Target::Branch("{default}".to_owned())
         }));
+    } else if has(&["repos.merge(", "repo.merge(", "Repositories.Merge("]) {
+        // A branch into another one.
+        let named = quoted_after(&window(), "base").or_else(|| {
+            lines.iter().find_map(|line| {
+                let name = super::reviewed::assigned(line.trim())?;
+                let (_, value) = line.split_once('=')?;
+                let value = value.trim().trim_end_matches(';');
+                (name == "base" && value.starts_with(['\'', '"']))
+                    .then(|| value.trim_matches(['\'', '"']).to_owned())
+            })
+        });
+        add(Op::Push(Target::Branch(
+            named.unwrap_or_else(|| "{default}".to_owned()),
+        )));
     } else if has(&["repos.createDispatchEvent(", "create_repository_dispatch("]) {
         let text = window();
         add(Op::RepositoryDispatch {

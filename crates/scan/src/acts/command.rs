@@ -2,7 +2,7 @@
 
 use super::naming::{self, Unresolved, Why};
 use super::{
-    Act, Check, Op, Token, code, deploys, forge, functions, git, publishes, reviewed, words,
+    Act, Check, Op, Token, code, deploys, forge, functions, git, guards, publishes, reviewed, words,
 };
 use crate::shell::{self, Command};
 use crate::tree::{Tree, normal};
@@ -16,6 +16,8 @@ const VALUE_MAX: usize = 4 * 1024;
 const VARIABLES_MAX: usize = 256;
 /// Most words of a loop: past so many its variable is unknown.
 const LOOP_MAX: usize = 64;
+/// Most conditions of one act.
+const ONLY_IF_MAX: usize = 16;
 /// Most acts of one step.
 const ACTS_MAX: usize = 400;
 
@@ -220,12 +222,28 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn script_at(&mut self, text: &str, file: &str, line: usize, depth: usize) {
+        let before = self.acts.len();
         for command in shell::commands(text) {
             if self.acts.len() >= ACTS_MAX {
                 return;
             }
             let at = line + command.line;
             self.unwrap(&command, file, at, depth);
+        }
+        if self.acts.len() == before {
+            return;
+        }
+        for (condition, lines) in guards::of_script(text) {
+            for act in self.acts.iter_mut().skip(before) {
+                let inside = act.file == file
+                    && act
+                        .line
+                        .checked_sub(line)
+                        .is_some_and(|at| lines.contains(&at));
+                if inside && act.only_if.len() < ONLY_IF_MAX {
+                    act.only_if.push(condition.clone());
+                }
+            }
         }
     }
 
@@ -329,6 +347,7 @@ impl<'a> Reader<'a> {
                 self.nested_shell(command, file, line, depth);
             }
             "ssh" | "sshpass" => self.acts.extend(deploys::read(name, command)),
+            "fastlane" if self.lane(&words) => {}
             "npm" | "yarn" | "pnpm" | "bun" | "deno" | "make" | "just" | "task" | "node"
             | "tsx" | "ts-node" | "python" | "python3" | "ruby" | "zx" | "turbo" | "nx"
             | "julia" | "Rscript" => {
@@ -341,7 +360,9 @@ impl<'a> Reader<'a> {
         }
         self.task(name, command, depth);
         let before_publish = self.acts.len();
-        self.acts.extend(publishes::read(name, command));
+        if name != "fastlane" || !self.has_lane(&words) {
+            self.acts.extend(publishes::read(name, command));
+        }
         // Another configuration than the repository's says something else.
         if name == "goreleaser" && command.option(&["-f", "--config"]).is_none() {
             let mut found = self.acts.split_off(before_publish);
@@ -387,6 +408,7 @@ impl<'a> Reader<'a> {
             all => all,
         };
         for word in given {
+            let word = &self.addressed(word);
             match self.shell.stands_for(word, self.known.map(|(_, env)| env)) {
                 Some(value) => words.extend(value.split_whitespace().map(str::to_owned)),
                 None => words.push(word.clone()),
@@ -396,6 +418,24 @@ impl<'a> Reader<'a> {
             words,
             ..command.clone()
         }
+    }
+
+    /// A word with the variables of the step put in that hold an address which the event gives.
+    fn addressed(&self, word: &str) -> String {
+        let mut out = word.to_owned();
+        if !word.contains('$') || word.contains("${{") {
+            return out;
+        }
+        for (name, value) in self.known.map(|(_, env)| env).into_iter().flatten() {
+            let address = value.contains("github.event.")
+                && (value.contains(".url") || value.contains("links.self"));
+            if address && value.len() < 200 {
+                out = out
+                    .replace(&format!("${{{name}}}"), value)
+                    .replace(&format!("${name}"), value);
+            }
+        }
+        out
     }
 
     fn confirm_permission_check(&mut self) {

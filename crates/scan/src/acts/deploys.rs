@@ -327,10 +327,57 @@ fn ssh(command: &Command) -> Option<bool> {
         return None;
     }
     let body = command.stdin.as_deref().unwrap_or_default();
+    if body.is_empty() && only_looks(command) {
+        return None;
+    }
     (text.split_whitespace().any(|word| word.contains('@'))
         || text.contains('$')
         || !body.is_empty())
     .then_some(false)
+}
+
+/// Whether what is run on the other machine is known to change nothing there.
+fn only_looks(command: &Command) -> bool {
+    const LOOKS: &[&str] = &[
+        "uptime",
+        "df",
+        "free",
+        "ls",
+        "cat",
+        "whoami",
+        "hostname",
+        "date",
+        "uname",
+        "id",
+        "ps",
+        "true",
+        "echo",
+        "exit",
+        "tail",
+        "head",
+        "journalctl",
+        "grep",
+        "wc",
+        "stat",
+        "pwd",
+        "du",
+    ];
+    let host = command
+        .words
+        .iter()
+        .position(|word| word.contains('@') && !word.starts_with('-'));
+    let Some(rest) = host.and_then(|at| command.words.get(at + 1..)) else {
+        return false;
+    };
+    let script = rest.join(" ");
+    let commands = crate::shell::commands(&script);
+    !commands.is_empty()
+        && !script.contains('>')
+        && commands.iter().all(|one| {
+            one.words
+                .first()
+                .is_some_and(|word| LOOKS.contains(&word.as_str()))
+        })
 }
 
 /// Tools that push a site to a branch.

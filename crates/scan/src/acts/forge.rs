@@ -63,6 +63,12 @@ pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
                 .map(|text| shell.expand(text)),
             release: false,
         }),
+        ["pr", "edit", ..] if command.option(&["--base", "-B"]).is_some() => Op::Retarget(
+            command
+                .option(&["--base", "-B"])
+                .map(|base| shell.expand(base))
+                .unwrap_or_default(),
+        ),
         ["pr" | "issue", "edit", ..] if command.option(&["--add-label"]).is_some() => {
             Op::Label(labels_of(command, &["--add-label"], shell))
         }
@@ -379,7 +385,12 @@ pub(super) fn request(
     if !writes {
         return Vec::new();
     }
-    let op = if (path.contains("/pulls/") && path.ends_with("/merge"))
+    let moved = (method == "PATCH" && path.contains("/pulls/"))
+        .then(|| field(text, "base"))
+        .flatten();
+    let op = if let Some(base) = moved {
+        Op::Retarget(base)
+    } else if (path.contains("/pulls/") && path.ends_with("/merge"))
         || path.contains("/merge_requests/") && path.ends_with("/merge")
     {
         merge(lower.contains("merge_when_pipeline_succeeds") || lower.contains("auto_merge"))

@@ -129,8 +129,16 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
         }
     }
     let remote = plain.first().cloned().unwrap_or_default();
+    // A clone that was made with a token is pushed with it.
+    let cloned = foreign.as_ref().and_then(|place| {
+        let name = format!("clone of {place}");
+        shell.remotes.iter().find(|(known, _)| *known == name)
+    });
     let refs: Vec<&String> = plain.iter().skip(1).collect();
-    let token = token_of(&remote, shell);
+    let token = match (token_of(&remote, shell), cloned) {
+        (Token::Git, Some((name, _))) => token_of(name, shell),
+        (token, _) => token,
+    };
     let what = shorten(&command.text());
     let act = |target: Target| vec![Act::new(Op::Push(target), what.clone(), token.clone())];
     if matches!(
@@ -296,6 +304,11 @@ fn clone(arguments: &[&str], shell: &mut Shell) {
         .trim_end_matches('/')
         .to_owned();
     if let Some(elsewhere) = url_elsewhere(url, shell) {
+        if url.contains('@') && url.contains('$') {
+            shell
+                .remotes
+                .push((format!("clone of {elsewhere}"), url.clone()));
+        }
         shell.clones.push((place, elsewhere));
     } else if let Some(branch) = branch {
         // The same repository on another branch, as is usual for gh-pages.

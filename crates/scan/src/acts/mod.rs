@@ -7,10 +7,12 @@ pub(crate) mod catalog;
 pub(crate) mod code;
 pub(crate) mod command;
 mod deploys;
+mod fastlane;
 mod forge;
 mod functions;
 mod git;
 pub(crate) mod goreleaser;
+mod guards;
 mod http;
 mod known;
 mod make;
@@ -22,6 +24,7 @@ mod runners;
 mod shipping;
 mod tools;
 mod unlisted;
+mod walk;
 pub(crate) mod words;
 
 use serde::Serialize;
@@ -96,6 +99,8 @@ pub(crate) enum Op {
     },
     /// Stops unless the one who started the run has rights, or unless a person confirms.
     Check(Check),
+    /// Moves the pull request at hand to another branch.
+    Retarget(String),
     /// Marks the job as working on a cluster, registry or cloud of its own.
     Local(&'static str),
 }

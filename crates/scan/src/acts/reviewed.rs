@@ -4,6 +4,7 @@
 //! that stops without one, or among what was selected for having one. What a script leaves as an
 //! output counts the same where later steps ask for it.
 
+use super::walk::Asks;
 use super::{Act, Check, Op, Token};
 
 /// Words that ask a forge for reviews.
@@ -149,7 +150,7 @@ fn has_word(text: &str, word: &str) -> bool {
 }
 
 /// Whether a text uses a shell variable.
-fn mentions(text: &str, name: &str) -> bool {
+pub(super) fn mentions(text: &str, name: &str) -> bool {
     text.contains('$') && has_word(text, name)
 }
 
@@ -233,145 +234,24 @@ fn variables(text: &str) -> Vec<Variable> {
     out
 }
 
-#[derive(Clone, Copy, Default)]
-struct Block {
-    /// Its commands run only where a review approved.
-    asked: bool,
-    /// It was entered where no review approved, so that a stop in it is the check.
-    without: bool,
-    /// A choice among words, one of which is the approval.
-    choice: bool,
-    chosen: bool,
-}
-
 /// Hands every command to `see` with whether it runs only where a review approved.
 fn walk(text: &str, mut see: impl FnMut(&str, bool)) {
     let variables = variables(text);
     let selects = text.contains("select(");
-    let mut blocks = vec![Block::default()];
-    let asked = |blocks: &[Block]| blocks.iter().any(|block| block.asked);
-    for line in text.lines().map(str::trim) {
-        if line.starts_with('#') {
-            continue;
-        }
-        let tight = line.replace(' ', "");
-        let selected = selects
-            && (tight.contains(".reviewDecision==\"APPROVED\"")
-                || tight.contains(".reviewDecision==\\\"APPROVED"))
-            && !line.contains(" or ")
-            || line.contains("review:approved") && !line.contains("-review:approved");
-        if selected && let Some(block) = blocks.last_mut() {
-            block.asked = true;
-        }
-        for part in line.replace(";;", ";\u{1};").split(';').map(str::trim) {
-            let part = part
-                .strip_prefix("then ")
-                .or_else(|| part.strip_prefix("do "))
-                .unwrap_or(part);
-            if part == "\u{1}" {
-                if let Some(block) = blocks.last_mut().filter(|block| block.choice) {
-                    block.asked = false;
-                    block.without = false;
-                }
-                continue;
-            }
-            let word = part.split_whitespace().next().unwrap_or_default();
-            let test = test_of_review(part, &variables);
-            match word {
-                "if" => blocks.push(Block {
-                    asked: test == Some(true),
-                    without: test == Some(false),
-                    ..Block::default()
-                }),
-                "case" => blocks.push(Block {
-                    choice: variables.iter().any(|known| mentions(part, &known.name)),
-                    ..Block::default()
-                }),
-                "for" | "while" | "until" => blocks.push(Block::default()),
-                "else" | "elif" => {
-                    if let Some(block) = blocks.last_mut() {
-                        *block = Block {
-                            asked: if word == "else" {
-                                block.without
-                            } else {
-                                test == Some(true)
-                            },
-                            without: if word == "else" {
-                                block.asked
-                            } else {
-                                test == Some(false)
-                            },
-                            ..*block
-                        };
-                    }
-                }
-                "fi" | "done" | "esac" if blocks.len() > 1 => {
-                    blocks.pop();
-                }
-                _ => {}
-            }
-            if let Some(block) = blocks.last_mut().filter(|block| block.choice)
-                && let Some((arm, _)) = part.split_once(')')
-                && word != "case"
-            {
-                let arm = arm.trim_matches(['"', '\'', '(', ' ']);
-                block.asked = arm == "APPROVED";
-                block.chosen |= block.asked;
-                block.without = arm == "*" && block.chosen;
-            }
-            let rest = part.strip_prefix("else ").unwrap_or(part);
-            let rest = match blocks.last() {
-                Some(block) if block.choice => rest.split_once(')').map_or(rest, |(_, rest)| rest),
-                _ => rest,
-            };
-            let ends = after_test(rest);
-            if word != "if" && word != "elif" && ends.starts_with("||") | ends.starts_with("&&") {
-                // `[[ … ]] || exit 0`, `[[ … ]] && gh pr merge`.
-                let wanted = ends.starts_with("||");
-                if test == Some(wanted) && stops(if ends.contains('{') { line } else { ends }) {
-                    if let Some(block) = blocks.last_mut() {
-                        block.asked = true;
-                    }
-                } else {
-                    let led = test == Some(true) && ends.starts_with("&&");
-                    see(rest, led || asked(&blocks));
-                }
-                continue;
-            }
-            let first = rest.trim().split(' ').next().unwrap_or_default();
-            if matches!(first, "exit" | "return" | "continue")
-                && blocks.last().is_some_and(|block| block.without)
-                && let Some(at) = blocks.len().checked_sub(2)
-                && let Some(outer) = blocks.get_mut(at)
-            {
-                outer.asked = true;
-            }
-            see(rest.trim(), asked(&blocks));
-        }
-    }
-}
-
-fn stops(text: &str) -> bool {
-    ["exit", "return", "continue"]
-        .iter()
-        .any(|stop| text.split([' ', '}']).any(|word| word == *stop))
-}
-
-/// What follows a test that stands alone: `|| exit 0`.
-fn after_test(part: &str) -> &str {
-    let found = part
-        .split_once("]]")
-        .or_else(|| part.split_once(" ]"))
-        .or_else(|| part.split_once("))"))
-        .map(|(_, rest)| rest)
-        .or_else(|| {
-            let at = part.find("grep -")?;
-            let rest = part.get(at..)?;
-            rest.find(" || ")
-                .or_else(|| rest.find(" && "))
-                .and_then(|at| rest.get(at..))
-        });
-    found.unwrap_or_default().trim()
+    let asks = Asks {
+        test: &|part| test_of_review(part, &variables),
+        selected: &|line| {
+            let tight = line.replace(' ', "");
+            selects
+                && (tight.contains(".reviewDecision==\"APPROVED\"")
+                    || tight.contains(".reviewDecision==\\\"APPROVED"))
+                && !line.contains(" or ")
+                || line.contains("review:approved") && !line.contains("-review:approved")
+        },
+        chooses: &|part| variables.iter().any(|known| mentions(part, &known.name)),
+        arm: "APPROVED",
+    };
+    super::walk::walk(text, &asks, |part, asked, _| see(part, asked));
 }
 
 /// Whether a test holds only where a review approved (`true`), or wherever none did (`false`).

@@ -416,6 +416,15 @@ fn said_aloud(name: &str) -> Option<Said> {
         Claim::Tag
     } else if has(&["gh-pages", "ghpages", "github-pages", "pages-deploy"]) {
         Claim::Pages
+    } else if runs(&[
+        "fork-sync",
+        "sync-fork",
+        "upstream-sync",
+        "sync-upstream",
+        "sync-with-upstream",
+        "repo-sync",
+    ]) {
+        Claim::Update
     } else if has(&[
         "git-auto-commit",
         "commit-and-push",

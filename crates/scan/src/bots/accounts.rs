@@ -246,6 +246,26 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             if known {
                 continue;
             }
+            // The label by which the workflow finds what it lands is the agent's.
+            let labels = workflow
+                .jobs
+                .iter()
+                .filter(|_| by_name.is_some())
+                .filter_map(|job| job.selects.clone())
+                .chain(
+                    workflow
+                        .jobs
+                        .iter()
+                        .filter(|_| by_name.is_some())
+                        .flat_map(|job| &job.steps)
+                        .flat_map(|step| &step.acts)
+                        .filter_map(|act| match &act.op {
+                            Op::Merge { label, .. } => label.clone(),
+                            _ => None,
+                        }),
+                )
+                .filter(|label| label.to_ascii_lowercase().contains(word))
+                .collect();
             bots.push(Bot {
                 product,
                 login: (*login).to_owned(),
@@ -253,7 +273,7 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                 line,
                 duty: Duty::Opens {
                     head,
-                    labels: Vec::new(),
+                    labels,
                     runs_held: *runs_held,
                     base: None,
                     files: None,

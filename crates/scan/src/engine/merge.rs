@@ -1,6 +1,5 @@
 //! Landing: pushes, merges, approvals, and what follows when commits land.
 
-use super::perform::is_production_branch;
 use super::{
     Actor, Assumption, Credential, Engine, Event, Gate, Level, PathStep, PullRequest, Reference,
     Way,
@@ -245,14 +244,11 @@ pub(super) fn push(
         }
         Reference::Branch(name) => {
             let way = engine.step(way, step(format!("push to {name}")), &Gate::Clear);
-            let old_name = engine.subject(repository).is_some_and(|subject| {
-                subject.default_known
-                    && matches!(
-                        (subject.default_branch.as_str(), name.as_str()),
-                        ("main", "master") | ("master", "main")
-                    )
+            // Where nothing names the default branch, these may be it.
+            let may_be_default = engine.subject(repository).is_some_and(|subject| {
+                !subject.default_known && matches!(name.as_str(), "main" | "master")
             });
-            if is_production_branch(name) && !old_name {
+            if may_be_default {
                 engine.reach(
                     repository,
                     SinkKind::Merge,
@@ -400,16 +396,8 @@ fn merged(
     way: &Way,
 ) {
     let base = pull.and_then(|pull| pull.base.clone());
-    match &base {
-        None => landed(engine, repository, ("", 0), way, pull),
-        Some(name) if is_production_branch(name) => engine.reach(
-            repository,
-            SinkKind::Merge,
-            &format!("branch {name}"),
-            ("", 0),
-            way,
-        ),
-        Some(_) => {}
+    if base.is_none() {
+        landed(engine, repository, ("", 0), way, pull);
     }
     if !fires && !engine.has_other_systems(repository) {
         return;

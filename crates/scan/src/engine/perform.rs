@@ -333,7 +333,14 @@ fn perform(
                 &way,
             );
         }
-        Op::Push(target) => return push(engine, run, job, act, names, way, credential, target),
+        Op::Push(target) => {
+            let aside = state
+                .aside
+                .as_ref()
+                .filter(|_| act.token == Token::Git && matches!(target, Target::Elsewhere(_)));
+            let credential = aside.unwrap_or(credential);
+            return push(engine, run, job, act, names, way, credential, target);
+        }
         Op::Tag(name) => tag(engine, run, job, act, way, credential, name.clone()),
         Op::Release { draft, tag: name } => {
             if !permitted(engine, run, job, credential, &["contents"]) {
@@ -440,7 +447,10 @@ fn perform(
             }
             // `pull-requests: write` is what `gh pr merge` asks for too, but contents decides.
             let on_event = run.event.pull_request.clone();
-            let pull = on_event.or_else(|| state.pull.clone());
+            let mut pull = on_event.or_else(|| state.pull.clone());
+            if let (Some(pull), Some(base)) = (&mut pull, &state.moved) {
+                pull.base = Some(base.clone());
+            }
             let mut way = way.clone();
             let asked = label
                 .as_deref()
@@ -475,6 +485,15 @@ fn perform(
                 &act.what,
                 &way,
             );
+        }
+        Op::Retarget(base) => {
+            let named = match expr::template(base, names) {
+                Value::Text(text) => text,
+                _ => base.clone(),
+            };
+            if !named.contains('$') {
+                state.moved = (named != run.default_branch()).then_some(named);
+            }
         }
         Op::Approve => {
             if !permitted(engine, run, job, credential, &["pull-requests"]) {
@@ -753,7 +772,7 @@ fn branch_fact(run: &Run<'_>, kind: SinkKind) -> Option<String> {
     }
 }
 
-pub(super) fn is_production_branch(name: &str) -> bool {
+fn is_production_branch(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     matches!(
         lower.as_str(),

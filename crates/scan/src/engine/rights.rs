@@ -112,6 +112,7 @@ impl Engine<'_> {
                 | Op::Tag(_)
                 | Op::Dispatch { .. }
                 | Op::RepositoryDispatch { .. }
+                | Op::Retarget(_)
                 | Op::Check(_)
                 | Op::Local(_) => continue,
             };

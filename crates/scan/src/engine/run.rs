@@ -351,6 +351,8 @@ fn job_way(
         pull: None,
         spare: None,
         refused: None,
+        aside: None,
+        moved: None,
         ended: false,
         condition: None,
     };
@@ -543,6 +545,8 @@ fn unknown_call(
             pull: None,
             spare: None,
             refused: None,
+            aside: None,
+            moved: None,
             ended: false,
             condition: None,
         };
@@ -619,6 +623,10 @@ pub(super) struct JobRun {
     pub(super) spare: Option<String>,
     /// What a push that could not be left out costs, and the condition of its step.
     pub(super) refused: Option<(Gate, Option<String>)>,
+    /// The credential of a checkout beside the workspace.
+    pub(super) aside: Option<Credential>,
+    /// The branch that the pull request at hand was moved to.
+    pub(super) moved: Option<String>,
     /// A step failed for want of rights.
     pub(super) ended: bool,
     /// The condition of the step at hand.
@@ -691,6 +699,12 @@ fn step_acts(
         .condition
         .as_ref()
         .map(|condition| condition.text.trim().to_owned());
+    if let Some(checkout) = &step.checkout
+        && checkout.aside
+        && let Some(given) = checkout.ssh_key.as_ref().or(checkout.token.as_ref())
+    {
+        state.aside = Some(names.credential_of(given, 0));
+    }
     if let Some(checkout) = &step.checkout
         && !checkout.aside
     {

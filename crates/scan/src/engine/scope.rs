@@ -128,7 +128,12 @@ impl Names<'_> {
     fn environment(&self, name: &str) -> Value {
         for layer in self.env.iter().rev() {
             if let Some((_, value)) = layer.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
-                return expr::template(value, self);
+                // An environment holds texts.
+                return match expr::template(value, self) {
+                    Value::Bool(yes) => text(if yes { "true" } else { "false" }),
+                    Value::Null => text(""),
+                    other => other,
+                };
             }
         }
         Value::Open

@@ -179,6 +179,17 @@ fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
         return None;
     }
     let (text, line) = step.run.as_ref()?;
+    // Asking for a version, or talking, runs nothing.
+    let only_looks = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .all(|line| {
+            line.starts_with("echo ") || line.contains("--version") || line.contains("--help")
+        });
+    if only_looks {
+        return None;
+    }
     Some(Agent {
         name: "a program with a model's key",
         file: file.to_owned(),
@@ -399,8 +410,12 @@ fn uses_step(
                 if reviewed::program_waits(text) {
                     acts.insert(0, reviewed::check(file, script.line));
                 }
-                if let Some(token) = with.get("github-token") {
-                    for act in &mut acts {
+                // The action's client has the token of its input, whatever the environment holds.
+                let token = with.get("github-token").unwrap_or("${{ github.token }}");
+                for act in &mut acts {
+                    if act.token == Token::Env(crate::acts::API_ENV)
+                        || with.get("github-token").is_some()
+                    {
                         act.token = Token::Value(token.to_owned());
                     }
                 }

@@ -258,6 +258,7 @@ pub(super) fn judge(jobs: &mut [Job], permissions: Option<&Permissions>, env: &P
             contents: declared
                 .as_ref()
                 .is_some_and(|declared| declared.writes("contents")),
+            declared: declared.is_some(),
             free: !spent && unread == 1,
             pull_requests: declared
                 .as_ref()
@@ -282,6 +283,8 @@ pub(super) fn judge(jobs: &mut [Job], permissions: Option<&Permissions>, env: &P
 /// The rights of a job's token, as far as the file declares them.
 struct Rights {
     contents: bool,
+    /// The file says which rights there are.
+    declared: bool,
     /// Nothing else in sight needs the right to write contents.
     free: bool,
     pull_requests: bool,
@@ -482,7 +485,7 @@ fn what_it_does(
         | Claim::Commit
         | Claim::Dispatch
         | Claim::RepositoryDispatch => plain || forge_token,
-        Claim::Update => rights.contents && rights.free,
+        Claim::Update => rights.contents && rights.free || plain && !rights.declared,
     };
     // A hint and a credential somewhere in reach leave it open; a registry's own, or a login, does not.
     sure &= match claim {
@@ -500,7 +503,7 @@ fn what_it_does(
     }
     // A wish to make files anew needs some right to do it with.
     let idle = match claim {
-        Claim::Update => !(rights.contents || held.own),
+        Claim::Update => !(rights.contents || held.own || plain && !rights.declared),
         Claim::Publish | Claim::Deploy if !plain => !(outside || held.token || held.own),
         _ => false,
     };

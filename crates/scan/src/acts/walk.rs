@@ -1,0 +1,148 @@
+//! What a shell script does only where a test holds: in its branch, or after a stop where it does
+//! not.
+
+/// A question that a script may ask.
+pub(super) struct Asks<'a> {
+    /// Whether a test holds only where the answer is yes (`true`), or wherever it is no (`false`).
+    pub(super) test: &'a dyn Fn(&str) -> Option<bool>,
+    /// Whether a line selects what the answer is yes for.
+    pub(super) selected: &'a dyn Fn(&str) -> bool,
+    /// Whether a `case` chooses by the answer, and the word of the arm for yes.
+    pub(super) chooses: &'a dyn Fn(&str) -> bool,
+    pub(super) arm: &'a str,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Block {
+    /// Its commands run only where the answer is yes.
+    asked: bool,
+    /// It was entered where the answer is no, so that a stop in it is the check.
+    without: bool,
+    /// A choice among words, one of which is asked for.
+    choice: bool,
+    chosen: bool,
+}
+
+/// Hands every command to `see` with whether it runs only where the answer is yes, and its line.
+pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, usize)) {
+    let mut blocks = vec![Block::default()];
+    let asked = |blocks: &[Block]| blocks.iter().any(|block| block.asked);
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if line.starts_with('#') {
+            continue;
+        }
+        if (asks.selected)(line)
+            && let Some(block) = blocks.last_mut()
+        {
+            block.asked = true;
+        }
+        for part in line.replace(";;", ";\u{1};").split(';').map(str::trim) {
+            let part = part
+                .strip_prefix("then ")
+                .or_else(|| part.strip_prefix("do "))
+                .unwrap_or(part);
+            if part == "\u{1}" {
+                if let Some(block) = blocks.last_mut().filter(|block| block.choice) {
+                    block.asked = false;
+                    block.without = false;
+                }
+                continue;
+            }
+            let word = part.split_whitespace().next().unwrap_or_default();
+            let test = (asks.test)(part);
+            match word {
+                "if" => blocks.push(Block {
+                    asked: test == Some(true),
+                    without: test == Some(false),
+                    ..Block::default()
+                }),
+                "case" => blocks.push(Block {
+                    choice: (asks.chooses)(part),
+                    ..Block::default()
+                }),
+                "for" | "while" | "until" => blocks.push(Block::default()),
+                "else" | "elif" => {
+                    if let Some(block) = blocks.last_mut() {
+                        *block = Block {
+                            asked: if word == "else" {
+                                block.without
+                            } else {
+                                test == Some(true)
+                            },
+                            without: if word == "else" {
+                                block.asked
+                            } else {
+                                test == Some(false)
+                            },
+                            ..*block
+                        };
+                    }
+                }
+                "fi" | "done" | "esac" if blocks.len() > 1 => {
+                    blocks.pop();
+                }
+                _ => {}
+            }
+            if let Some(block) = blocks.last_mut().filter(|block| block.choice)
+                && let Some((arm, _)) = part.split_once(')')
+                && word != "case"
+            {
+                let arm = arm.trim_matches(['"', '\'', '(', ' ']);
+                block.asked = arm == asks.arm;
+                block.chosen |= block.asked;
+                block.without = arm == "*" && block.chosen;
+            }
+            let rest = part.strip_prefix("else ").unwrap_or(part);
+            let rest = match blocks.last() {
+                Some(block) if block.choice => rest.split_once(')').map_or(rest, |(_, rest)| rest),
+                _ => rest,
+            };
+            let ends = after_test(rest);
+            if word != "if" && word != "elif" && ends.starts_with("||") | ends.starts_with("&&") {
+                // `[[ … ]] || exit 0`, `[[ … ]] && gh pr merge`.
+                let wanted = ends.starts_with("||");
+                if test == Some(wanted) && stops(if ends.contains('{') { line } else { ends }) {
+                    if let Some(block) = blocks.last_mut() {
+                        block.asked = true;
+                    }
+                } else {
+                    let led = test == Some(true) && ends.starts_with("&&");
+                    see(rest, led || asked(&blocks), index);
+                }
+                continue;
+            }
+            let first = rest.trim().split(' ').next().unwrap_or_default();
+            if matches!(first, "exit" | "return" | "continue")
+                && blocks.last().is_some_and(|block| block.without)
+                && let Some(at) = blocks.len().checked_sub(2)
+                && let Some(outer) = blocks.get_mut(at)
+            {
+                outer.asked = true;
+            }
+            see(rest.trim(), asked(&blocks), index);
+        }
+    }
+}
+
+fn stops(text: &str) -> bool {
+    ["exit", "return", "continue"]
+        .iter()
+        .any(|stop| text.split([' ', '}']).any(|word| word == *stop))
+}
+
+/// What follows a test that stands alone: `|| exit 0`.
+fn after_test(part: &str) -> &str {
+    let found = part
+        .split_once("]]")
+        .or_else(|| part.split_once(" ]"))
+        .or_else(|| part.split_once("))"))
+        .map(|(_, rest)| rest)
+        .or_else(|| {
+            let at = part.find("grep -")?;
+            let rest = part.get(at..)?;
+            rest.find(" || ")
+                .or_else(|| rest.find(" && "))
+                .and_then(|at| rest.get(at..))
+        });
+    found.unwrap_or_default().trim()
+}
