@@ -12,6 +12,7 @@
 //! - [`plain`]: requests of our own, for no run: to logs and witnesses.
 
 mod answer;
+mod connections;
 pub mod destination;
 pub mod egress;
 mod headers;

@@ -51,7 +51,8 @@ impl KeptFiles {
         let mut files = Vec::new();
         if !patterns.is_empty() {
             for target in &task.payload.targets {
-                files.extend(read(state, mirrors, target, patterns.iter()).await?);
+                // Apart: most calls find what is known, and their futures stay small.
+                files.extend(Box::pin(read(state, mirrors, target, patterns.iter())).await?);
             }
         }
         let contents = files

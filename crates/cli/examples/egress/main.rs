@@ -1,7 +1,8 @@
 //! What the way out costs, beside plain proxies and beside no proxy at all, in one run.
 //!
 //! `cargo build --release -p portcullis-cli`, then
-//! `cargo run --release -p portcullis-cli --example egress -- [SECONDS] [CONNECTIONS]`.
+//! `cargo run --release -p portcullis-cli --example egress -- [SECONDS] [CONNECTIONS] [gateway]`;
+//! with `gateway`, that way alone is measured.
 //!
 //! | way | what is on it |
 //! |---|---|
@@ -63,7 +64,8 @@ fn main() -> Outcome<()> {
     );
     let plain = load::measure(&Way::direct(host.port), connections, time, SERIAL)?;
     print("none", &plain, &plain, None);
-    for proxy in ["tinyproxy", "squid"] {
+    let alone = arguments.get(2).is_some_and(|way| way == "gateway");
+    for proxy in ["tinyproxy", "squid"].into_iter().filter(|_| !alone) {
         match house::proxy(proxy, place.path()) {
             Ok((port, running)) => {
                 let way = Way::proxy(port, host.port);
@@ -87,6 +89,9 @@ fn main() -> Outcome<()> {
         "           the server alone would fill two cores at {:.0} decided and forwarded requests/s",
         2e6 / each
     );
+    if alone {
+        return Ok(());
+    }
     let before = house.server_time_us()?;
     let (figures, requests) = house.inside(host.port, connections, seconds)?;
     let each = (house.server_time_us()? - before) / requests.max(1) as f64;

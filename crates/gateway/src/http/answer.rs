@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Response;
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use portcullis_model::Digest;
 use portcullis_model::digest::Hasher;
 use tokio::sync::oneshot;
 
+use super::connections::Coming;
 use super::headers::{announce_trailers, is_grpc, passing_trailers, strip_answer};
 use super::scan::{SCAN_MAX_BYTES, served_model};
 use crate::git::body::{BodySender, StreamBody};
@@ -131,7 +132,7 @@ pub type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Takes `answer` in: at once where it came whole with its head, else as a stream until its end or
 /// until `stop` is ready.
 pub(crate) async fn forward(
-    answer: Response<Incoming>,
+    answer: Response<Coming>,
     asked: Asked,
     bounds: Bounds,
     mut stop: Stop,
@@ -151,14 +152,10 @@ pub(crate) async fn forward(
         watched: Watched::default(),
     };
     // What follows the body of a call is a part of it.
-    let mut first = if grpc {
-        None
-    } else {
-        next_at_once(&mut body).await
-    };
+    let mut first = if grpc { None } else { body.at_once().await };
     let whole = match &first {
         Some(None) => true,
-        Some(Some(Ok(frame))) => body.is_end_stream() && fits(frame, bounds),
+        Some(Some(Ok(frame))) => body.is_over() && fits(frame, bounds),
         Some(Some(Err(_))) | None => false,
     };
     if whole && !is_ready(&mut stop).await {
@@ -167,11 +164,13 @@ pub(crate) async fn forward(
         if let Some(piece) = &piece {
             exchange.watched.see(piece, &exchange.asked, bounds);
         }
+        body.put_back().await;
         return Forwarded {
             response: Response::from_parts(head, StreamBody::whole(piece)),
             ending: Ending(Over::Already(Box::new(exchange.over(Ok(()))))),
         };
     }
+    let body = body.left();
     let (sender, stream) = StreamBody::channel();
     let (done, later) = oneshot::channel();
     tokio::spawn(async move {
@@ -195,26 +194,6 @@ pub(crate) async fn forward(
         response: Response::from_parts(head, stream),
         ending: Ending(Over::Later(later)),
     }
-}
-
-/// The next frame of a body, if it is here already or as good as: it comes through a task that may
-/// not have come to it yet.
-async fn next_at_once(body: &mut Incoming) -> Option<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    /// How often that task is let go first.
-    const TURNS: usize = 2;
-    for _ in 0..TURNS {
-        let polled = std::future::poll_fn(|context| {
-            Poll::Ready(match Pin::new(&mut *body).poll_frame(context) {
-                Poll::Ready(frame) => Some(frame),
-                Poll::Pending => None,
-            })
-        });
-        if let Some(frame) = polled.await {
-            return Some(frame);
-        }
-        tokio::task::yield_now().await;
-    }
-    None
 }
 
 fn fits(frame: &Frame<Bytes>, bounds: Bounds) -> bool {

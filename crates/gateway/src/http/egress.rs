@@ -1,27 +1,19 @@
 //! Requests to named hosts, over HTTP and HTTPS, and WebSockets.
 //!
-//! What comes here was looked at, or is while it passes. Connections are kept for the next
-//! request; each was held against the [`AddressRule`] as it was made, and the address that was
-//! checked is the one that was dialled. Redirects come back as they are, so that what they lead to
-//! is a request of its own.
+//! What comes here was looked at, or is while it passes. Redirects come back as they are, so that
+//! what they lead to is a request of its own.
 
 use std::error::Error;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap};
-use hyper::{Request, Response, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Request, Uri};
 use portcullis_model::{Recorded, Refusal};
-use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
+use super::connections::Connections;
 use super::destination::{AddressRule, Destination};
 use super::headers::{ask_for_trailers, is_grpc, strip_for_host, strip_hop};
 use super::room::{Held, Room};
@@ -33,10 +25,6 @@ use super::websocket::{WebSocket, ask_for_websocket};
 const UNPACKED_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// How much is unpacked at once.
 const UNPACKED_STEP_BYTES: usize = 64 * 1024;
-/// How long an idle connection is kept. Short, so that a name that moves is followed.
-const IDLE_KEPT: Duration = Duration::from_secs(15);
-/// Idle connections kept to one host.
-const IDLE_KEPT_MAX: usize = 64;
 
 /// The destination of a request in absolute form.
 ///
@@ -120,14 +108,10 @@ fn unpack(mut packed: impl std::io::Read, room: &Room) -> Result<Option<Bytes>, 
     }
 }
 
-type Sender = Client<HttpsConnector<Dialer>, Upload>;
-
 /// Sends requests out, over connections that are kept.
 #[derive(Clone)]
 pub struct EgressClient {
-    any: Sender,
-    /// For WebSockets, which begin in HTTP/1.1.
-    first: Sender,
+    connections: Connections,
 }
 
 impl EgressClient {
@@ -139,28 +123,8 @@ impl EgressClient {
         rule: AddressRule,
         extra_authorities: Option<&std::path::Path>,
     ) -> Result<Self, Refusal> {
-        let dialer = Dialer(Arc::new(rule));
-        let tls = tls::client(extra_authorities)?;
-        let connector = || {
-            HttpsConnectorBuilder::new()
-                .with_tls_config(tls.clone())
-                .https_or_http()
-        };
-        let sender = |connector| {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE_KEPT)
-                .pool_max_idle_per_host(IDLE_KEPT_MAX)
-                .build(connector)
-        };
-        let any = connector()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(dialer.clone());
-        let first = connector().enable_http1().wrap_connector(dialer);
         Ok(Self {
-            any: sender(any),
-            first: sender(first),
+            connections: Connections::new(rule, tls::client(extra_authorities)?),
         })
     }
 
@@ -182,7 +146,9 @@ impl EgressClient {
         let began = Instant::now();
         let request = outgoing(destination, request)?;
         let bytes_out = request.body().counter();
-        let answer = ask(&self.any, destination, request, bounds.head_time).await?;
+        let answer = self.connections.send(destination, request);
+        let answer = tokio::time::timeout(bounds.head_time, answer).await;
+        let answer = in_time(destination, answer)?;
         let asked = Asked {
             began,
             model: None,
@@ -207,8 +173,9 @@ impl EgressClient {
         let _used = permit.spend();
         let mut request = outgoing(destination, request)?;
         ask_for_websocket(request.headers_mut())?;
-        let answer = ask(&self.first, destination, request, bounds.head_time).await?;
-        WebSocket::answered(answer)
+        let answer = self.connections.upgrade(request);
+        let answer = tokio::time::timeout(bounds.head_time, answer).await;
+        WebSocket::answered(in_time(destination, answer)?)
     }
 }
 
@@ -240,25 +207,22 @@ fn outgoing(
     Ok(Request::from_parts(head, body.into()))
 }
 
-async fn ask(
-    sender: &Sender,
+fn in_time<T>(
     destination: &Destination,
-    request: Request<Upload>,
-    patience: Duration,
-) -> Result<Response<Incoming>, Refusal> {
-    tokio::time::timeout(patience, sender.request(request))
-        .await
+    answer: Result<Result<T, Box<dyn Error + Send + Sync>>, Elapsed>,
+) -> Result<T, Refusal> {
+    answer
         .map_err(|_| {
             Refusal::unavailable(
                 "destination-timeout",
                 format!("{destination} did not answer in time"),
             )
         })?
-        .map_err(|error| failed(destination, &error))
+        .map_err(|error| failed(destination, error.as_ref()))
 }
 
 /// What went wrong, in words: our own refusal, a certificate, or the connection.
-fn failed(destination: &Destination, error: &legacy::Error) -> Refusal {
+fn failed(destination: &Destination, error: &(dyn Error + 'static)) -> Refusal {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     let mut last = error.to_string();
     while let Some(inner) = cause {
@@ -307,26 +271,4 @@ fn certificate(destination: &Destination, error: &rustls::Error) -> Refusal {
     .next(
         "whoever runs the host mends it; `extra_authorities` of portcullis.toml names further authorities",
     )
-}
-
-/// Connects, and holds each address against the rule as it does.
-#[derive(Clone)]
-struct Dialer(Arc<AddressRule>);
-
-impl tower_service::Service<Uri> for Dialer {
-    type Response = TokioIo<TcpStream>;
-    type Error = Box<dyn Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let rule = Arc::clone(&self.0);
-        Box::pin(async move {
-            let destination = destination_of(&uri)?;
-            Ok(TokioIo::new(destination.connect(&rule).await?))
-        })
-    }
 }

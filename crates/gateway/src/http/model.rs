@@ -21,6 +21,7 @@ use hyper_util::rt::TokioExecutor;
 use portcullis_model::{Digest, Recorded, Refusal};
 
 use super::answer::{self, Asked, Bounds, Forwarded, Stop};
+use super::connections::Coming;
 use super::headers::{foreign_credential, strip_for_model, strip_hop};
 use super::room::Room;
 use super::scan::MODEL_MAX_BYTES;
@@ -296,7 +297,7 @@ impl ModelClient {
                     ))
             })?
             .map_err(|error| unreachable(&error))?;
-        Ok(answer::forward(answer, asked, bounds, stop).await)
+        Ok(answer::forward(answer.map(Coming::from), asked, bounds, stop).await)
     }
 }
 

@@ -14,6 +14,7 @@ use portcullis_gateway::http::egress::{destination_of, readable};
 use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
 use portcullis_gateway::http::upload::{Begun, Upload, begin};
 use portcullis_gateway::http::{Bounds, Destination, Forwarded, foreign_credential};
+use portcullis_identity::session;
 use portcullis_model::event::{CallObserved, LeaseKind, TaintAdded};
 use portcullis_model::refusal::BY_LAUNCHERS;
 use portcullis_model::{EndpointId, Refusal, RefusalKind};
@@ -29,10 +30,12 @@ use crate::app::{App, now};
 use crate::facts;
 use crate::worker;
 
-/// Headers between launcher and server that go no further.
-const OURS: [HeaderName; 5] = [
+/// Headers between launcher and server that go no further, and are not looked at as what leaves: by
+/// chance, a proof can look like a credential.
+const OURS: [HeaderName; 6] = [
     header::AUTHORIZATION,
     HeaderName::from_static("dpop"),
+    HeaderName::from_static(session::HEADER),
     HeaderName::from_static("portcullis-target"),
     HeaderName::from_static("portcullis-target-authorization"),
     HeaderName::from_static("portcullis-refusal"),
@@ -106,7 +109,7 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
             facts,
             resource,
         };
-        return Ok(websocket::open(app, passing, opening).await?);
+        return Ok(Box::pin(websocket::open(app, passing, opening)).await?);
     }
     let (body, broken) = match rest {
         None => (Upload::from(body), BrokenOff::default()),
@@ -305,9 +308,13 @@ async fn look_at(
     facts: &mut NetConnect,
 ) -> Result<(), Refusal> {
     let plain = readable(headers, body, &app.rooms.of(caller.run.id))?;
-    let target = uri.path_and_query().map_or("", |both| both.as_str());
+    /// About what the first line and the headers of a request come to, in bytes.
+    const AROUND_BYTES: usize = 1024;
+    let mut around = String::with_capacity(AROUND_BYTES);
     // A method may be any word.
-    let mut around = format!("{} {target}", facts.method);
+    around.push_str(&facts.method);
+    around.push(' ');
+    around.push_str(uri.path_and_query().map_or("", |both| both.as_str()));
     for (name, value) in headers {
         around.push('\n');
         around.push_str(name.as_str());
