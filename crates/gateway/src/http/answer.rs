@@ -170,13 +170,13 @@ pub(crate) async fn forward(
             ending: Ending(Over::Already(Box::new(exchange.over(Ok(()))))),
         };
     }
-    let body = body.left();
+    let left = bounds
+        .total_time
+        .saturating_sub(exchange.asked.began.elapsed());
+    let body = body.left(left);
     let (sender, stream) = StreamBody::channel();
     let (done, later) = oneshot::channel();
     tokio::spawn(async move {
-        let left = bounds
-            .total_time
-            .saturating_sub(exchange.asked.began.elapsed());
         let result = tokio::select! {
             result = tokio::time::timeout(left, pump(first, body, &sender, &mut exchange, bounds)) => result
                 .unwrap_or_else(|_| Err("it took too long".to_owned())),

@@ -34,10 +34,17 @@ use super::destination::{AddressRule, Destination};
 use super::egress::destination_of;
 use super::upload::Upload;
 
+#[cfg(test)]
+mod tests;
+
 /// How long an idle connection is kept. Short, so that a name that moves is followed.
 const IDLE_KEPT: Duration = Duration::from_secs(15);
 /// Idle connections kept to one host.
 const IDLE_KEPT_MAX: usize = 64;
+/// Idle connections kept in all.
+const IDLE_KEPT_MAX_IN_ALL: usize = 1024;
+/// How long a request's body may go on once the whole answer is there.
+const LINGERS: Duration = Duration::from_secs(30);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -243,6 +250,7 @@ impl Kept {
         let open = places.open.get_mut(place)?;
         if let Some((sender, used)) = &mut open.shared
             && !sender.is_closed()
+            && used.elapsed() < IDLE_KEPT
         {
             *used = Instant::now();
             return Some(Way::Shared(sender.clone()));
@@ -258,8 +266,9 @@ impl Kept {
 
     fn put(&self, place: Place, line: Line) {
         let mut places = self.lock();
+        let in_all: usize = places.open.values().map(|open| open.idle.len()).sum();
         let open = places.open.entry(place).or_default();
-        if open.idle.len() < IDLE_KEPT_MAX {
+        if open.idle.len() < IDLE_KEPT_MAX && in_all < IDLE_KEPT_MAX_IN_ALL {
             open.idle.push((line, Instant::now()));
         }
         self.sweep(&mut places);
@@ -297,9 +306,7 @@ impl Kept {
 impl Places {
     fn close_idle(&mut self) {
         self.open.retain(|_, open| {
-            open.idle.retain_mut(|(line, since)| {
-                since.elapsed() < IDLE_KEPT && !line.sender.is_closed()
-            });
+            open.idle.retain(|(_, since)| since.elapsed() < IDLE_KEPT);
             open.shared
                 .take_if(|(sender, used)| used.elapsed() >= IDLE_KEPT || sender.is_closed());
             !open.idle.is_empty() || open.shared.is_some()
@@ -367,10 +374,11 @@ impl Back {
         self.kept.put(self.place, self.line);
     }
 
-    /// Drives it in a task until it can be put back.
-    fn drive_to_end(mut self) {
+    /// Drives it in a task until it can be put back, or closes it when the time is up.
+    fn drive_to_end(mut self, within: Duration) {
         tokio::spawn(async move {
-            if std::future::poll_fn(|context| self.line.poll_ready(context)).await {
+            let ready = std::future::poll_fn(|context| self.line.poll_ready(context));
+            if tokio::time::timeout(within, ready).await == Ok(true) {
                 self.put();
             }
         });
@@ -428,14 +436,15 @@ impl Coming {
         match ready.await {
             Poll::Ready(true) => back.put(),
             Poll::Ready(false) => {}
-            Poll::Pending => back.drive_to_end(),
+            Poll::Pending => back.drive_to_end(LINGERS),
         }
     }
 
-    /// What is left of it, for a reader who takes his time: the connection goes on in a task.
-    pub(super) fn left(mut self) -> Incoming {
+    /// What is left of it, for a reader who takes his time: the connection goes on in a task, at
+    /// most for `within`.
+    pub(super) fn left(mut self, within: Duration) -> Incoming {
         if let Some(back) = self.back.take() {
-            back.drive_to_end();
+            back.drive_to_end(within);
         }
         self.body
     }

@@ -28,7 +28,7 @@ use crate::app::App;
 const OUTCOME_WAIT: Duration = Duration::from_millis(100);
 /// How often whatever else is ready to run is let go before an entry is made. Without load, nothing
 /// is, and it costs nothing.
-const GATHER_TURNS: usize = 2;
+const GATHER_TURNS: usize = 8;
 /// Most outcomes of one run that wait while an entry is being written; more are lost, and said
 /// to be in the log.
 const OUTCOMES_MAX: usize = 64 * 1024;
@@ -156,14 +156,7 @@ pub(crate) async fn grant(
 
 /// Lets whatever is ready to run go first: requests among it share the next entry.
 async fn gather() {
-    static T: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    let t = *T.get_or_init(|| {
-        std::env::var("GT")
-            .ok()
-            .and_then(|x| x.parse().ok())
-            .unwrap_or(GATHER_TURNS)
-    });
-    for _ in 0..t {
+    for _ in 0..GATHER_TURNS {
         tokio::task::yield_now().await;
     }
 }
