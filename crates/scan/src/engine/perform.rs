@@ -1,5 +1,13 @@
 //! What an act does in a run: whether it may, what it reaches, which events follow.
 
+mod dispatch;
+mod labels;
+mod production;
+
+use dispatch::{dispatch, other_repository};
+use labels::{known_label, label_others, selected_before, set_by_bots, unknown_label};
+use production::{branch_fact, holds_registry, on_release_branch};
+
 use super::pushes::{push, tag};
 use super::rights::{permitted, token_writes};
 use super::run::{JobRun, Restriction, Run};
@@ -134,83 +142,6 @@ pub(super) fn one_act(
     }
 }
 
-/// Whether a job holds a credential that a registry may take: a secret that is not the forge's or
-/// a service's for reports, or the identity that trusted publishing asks for.
-fn holds_registry(run: &Run<'_>, job: &Job, names: &Names<'_>) -> bool {
-    if run.workflow.system != System::GitHub {
-        return true;
-    }
-    let permissions = job
-        .permissions
-        .as_ref()
-        .or(run.workflow.permissions.as_ref());
-    if permissions.is_some_and(|permissions| permissions.writes("id-token")) {
-        return true;
-    }
-    let counts = |value: &str| {
-        value.match_indices("secrets.").any(|(at, _)| {
-            let name: String = value
-                .get(at + 8..)
-                .unwrap_or_default()
-                .chars()
-                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-                .collect::<String>()
-                .to_ascii_uppercase();
-            ![
-                "GITHUB",
-                "GH_",
-                "_PAT",
-                "PAT_",
-                "CODECOV",
-                "SONAR",
-                "SLACK",
-                "DISCORD",
-                "_APP_",
-                "APP_",
-                "PRIVATE_KEY",
-                "BOT",
-            ]
-            .iter()
-            .any(|mark| name.contains(mark))
-                && name != "PAT"
-        })
-    };
-    let given = |test: &dyn Fn(&str) -> bool| {
-        names
-            .env
-            .iter()
-            .any(|layer| layer.iter().any(|(_, value)| test(value)))
-            || job.steps.iter().any(|step| {
-                step.env
-                    .iter()
-                    .chain(&step.with)
-                    .any(|(_, value)| test(value))
-                    || step.run.as_ref().is_some_and(|(text, _)| test(text))
-            })
-    };
-    // Where the files show no credential at all, it comes from elsewhere, whatever it is.
-    given(&counts) || !given(&|value| value.contains("secrets.") || value.contains("github.token"))
-}
-
-/// Whether a tool that releases from certain branches only would do so in this run.
-fn on_release_branch(run: &Run<'_>) -> bool {
-    if run.is_pull_request() {
-        return false;
-    }
-    match &run.event.reference {
-        Reference::Default => true,
-        Reference::Branch(name) => {
-            is_production_branch(name)
-                || matches!(
-                    name.as_str(),
-                    "next" | "next-major" | "beta" | "alpha" | "rc"
-                )
-                || name.ends_with(".x")
-        }
-        Reference::Other | Reference::Tag(_) => false,
-    }
-}
-
 fn flag(template: &str, names: &Names<'_>) -> Value {
     match expr::template(template, names) {
         Value::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
@@ -228,48 +159,6 @@ pub(super) fn sink_name(act: &Act, default: &str) -> String {
         default.to_owned()
     } else {
         act.what.clone()
-    }
-}
-
-/// A label that a script sets on pull requests of its own choice: those that bots opened here.
-fn label_others(
-    engine: &mut Engine<'_>,
-    run: &Run<'_>,
-    label: &str,
-    credential: &Credential,
-    way: &Way,
-) {
-    for bot in &run.subject.bots {
-        let crate::bots::Duty::Opens {
-            head,
-            labels,
-            base,
-            files,
-            ..
-        } = &bot.duty
-        else {
-            continue;
-        };
-        let pull = PullRequest {
-            author: Actor::Bot(bot.login.clone()),
-            head: Some((*head).to_owned()),
-            labels: labels.iter().cloned().chain([label.to_owned()]).collect(),
-            fork: false,
-            release: false,
-            base: base.clone(),
-            files: files.clone().map(Into::into),
-        };
-        let event = Event {
-            label: Some(label.to_owned()),
-            pull_request: Some(pull),
-            ..Event::new(
-                run.repository,
-                "pull_request",
-                "labeled",
-                credential.actor(),
-            )
-        };
-        engine.happens(event, way.clone());
     }
 }
 
@@ -636,157 +525,4 @@ fn perform(
         Op::Check(_) | Op::Local(_) => {}
     }
     Gate::Clear
-}
-
-/// The label by which a job that this one needs selected pull requests.
-fn selected_before<'r>(run: &Run<'r>, job: &Job) -> Option<&'r str> {
-    run.workflow
-        .jobs
-        .iter()
-        .find(|before| job.needs.contains(&before.id) && before.selects.is_some())
-        .and_then(|before| before.selects.as_deref())
-}
-
-/// The label that a command names, itself or by a variable of the environment
-/// (`--label "$LABEL"`); `None` where the files don't tell.
-fn known_label(text: &str, names: &Names<'_>) -> Option<String> {
-    let name = text.trim_start_matches('$').trim_matches(['{', '}']);
-    let text = names
-        .env
-        .iter()
-        .rev()
-        .find_map(|layer| layer.iter().find(|(key, _)| key == name))
-        .filter(|_| text.starts_with('$'))
-        .map_or(text, |(_, value)| value);
-    match expr::template(text, names) {
-        Value::Text(label) if !label.contains('$') => Some(label),
-        _ => None,
-    }
-}
-
-fn unknown_label(text: &str) -> Gate {
-    Gate::Fact(format!("whether a person sets the label {text}"))
-}
-
-/// Whether a bot that opens pull requests here sets a label on them.
-fn set_by_bots(run: &Run<'_>, label: &str) -> bool {
-    run.subject.bots.iter().any(|bot| {
-        matches!(&bot.duty, crate::bots::Duty::Opens { labels, .. }
-            if labels.iter().any(|known| known.eq_ignore_ascii_case(label)))
-    })
-}
-
-/// Which repository of this scan a name means; this one without a name.
-fn other_repository(engine: &Engine<'_>, run: &Run<'_>, name: Option<&str>) -> Option<usize> {
-    let Some(name) = name else {
-        return Some(run.repository);
-    };
-    engine.subjects.iter().position(|subject| {
-        subject.slug.as_deref().is_some_and(|slug| {
-            slug.eq_ignore_ascii_case(name)
-                || slug.strip_prefix("?/").is_some_and(|known| {
-                    name.rsplit('/')
-                        .next()
-                        .is_some_and(|last| last.eq_ignore_ascii_case(known))
-                })
-        })
-    })
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one act of one step; grouping would only hide the parts"
-)]
-fn dispatch(
-    engine: &mut Engine<'_>,
-    run: &Run<'_>,
-    job: &Job,
-    act: &Act,
-    names: &Names<'_>,
-    way: &Way,
-    credential: &Credential,
-    workflow: Option<&str>,
-    repository: Option<&str>,
-) {
-    if !permitted(engine, run, job, credential, &["actions"]) {
-        return;
-    }
-    let Some(target) = other_repository(engine, run, repository) else {
-        return;
-    };
-    let wanted = workflow.map(|name| match expr::template(name, names) {
-        Value::Text(text) => text,
-        _ => String::new(),
-    });
-    let step = PathStep {
-        file: act.file.clone(),
-        line: act.line,
-        actor: credential.actor().words(),
-        credential: credential.words(),
-        event: "workflow_dispatch".to_owned(),
-        why: act.what.clone(),
-    };
-    let way = engine.step(way, step, &Gate::Clear);
-    let Some(subject) = engine.subject(target) else {
-        return;
-    };
-    for (index, candidate) in subject.workflows.iter().enumerate() {
-        let hit = wanted.as_deref().is_none_or(|name| {
-            let file = candidate.file.rsplit('/').next().unwrap_or_default();
-            name == file || name == candidate.name || name == candidate.file
-        });
-        // A name that can't be read is no reason to start everything.
-        let named = wanted.is_some() || workflow.is_none() && candidate.system != System::GitHub;
-        if hit
-            && named
-            && candidate
-                .triggers
-                .iter()
-                .any(|trigger| trigger.event == "workflow_dispatch")
-        {
-            let event = Event {
-                workflow: Some(index),
-                ..Event::new(target, "workflow_dispatch", "", credential.actor())
-            };
-            engine.happens(event, way.clone());
-        }
-    }
-}
-
-/// A build of a branch that is not the default one may or may not be production.
-fn branch_fact(run: &Run<'_>, kind: SinkKind) -> Option<String> {
-    if run.event_name == "pull_request" && !run.event.merged {
-        return Some(format!(
-            "whether what a pull request's run {}es is production",
-            kind.word().trim_end_matches("es")
-        ));
-    }
-    match (&run.event.reference, run.event.name) {
-        (Reference::Branch(name), "push") if !is_production_branch(name) => Some(format!(
-            "whether what is made from the branch {name} is production"
-        )),
-        (Reference::Other, "push") => {
-            Some("whether what is made from any branch is production".to_owned())
-        }
-        _ => None,
-    }
-}
-
-fn is_production_branch(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    matches!(
-        lower.as_str(),
-        "main"
-            | "master"
-            | "production"
-            | "prod"
-            | "live"
-            | "release"
-            | "releases"
-            | "deploy"
-            | "stable"
-            | "trunk"
-            | "latest"
-    ) || lower.starts_with("release/")
-        || lower.starts_with("release-")
 }
