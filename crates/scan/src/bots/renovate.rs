@@ -1,5 +1,11 @@
 //! Renovate's configuration: what it opens, what it merges by itself, and which files that changes.
 
+mod json5;
+mod managers;
+
+use json5::plain_json;
+use managers::{is_known, manifests};
+
 use serde_json::{Map, Value};
 
 use super::{Authors, Bot, Duty, Need, line_of, merger, renovate_bot};
@@ -226,9 +232,7 @@ fn of_scopes(scopes: &[Scope], tree: &Tree, known: bool) -> Option<Vec<String>> 
             Scope::All => return None,
             Scope::Managers(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                let all = names
-                    .iter()
-                    .all(|name| MANAGERS.iter().any(|manager| manager.name == *name));
+                let all = names.iter().all(|name| is_known(name));
                 if !all || !known && names != ["github-actions"] {
                     return None;
                 }
@@ -271,236 +275,6 @@ fn known_files(text: &str, value: &Value) -> bool {
     .any(|mark| text.contains(mark))
         && !texts(value.get("extends"))
             .any(|preset| preset.contains('>') || preset.contains("regex"))
-}
-
-/// A manager of Renovate, with the ends of the paths that it reads and writes unless told otherwise.
-struct Manager {
-    name: &'static str,
-    /// Names of files, at any depth; those with `/` in front are whole paths, those with `.` alone
-    /// are ends of names.
-    files: &'static [&'static str],
-}
-
-const MANAGERS: &[Manager] = &[
-    Manager {
-        name: "npm",
-        files: &[
-            "package.json",
-            "package-lock.json",
-            "npm-shrinkwrap.json",
-            "yarn.lock",
-            "pnpm-lock.yaml",
-            "pnpm-workspace.yaml",
-            "bun.lock",
-            "bun.lockb",
-            ".yarnrc.yml",
-        ],
-    },
-    Manager {
-        name: "nvm",
-        files: &[".nvmrc", ".node-version"],
-    },
-    Manager {
-        name: "github-actions",
-        files: &["action.yml", "action.yaml", "/.github/workflows/"],
-    },
-    Manager {
-        name: "dockerfile",
-        files: &["Dockerfile", "Containerfile"],
-    },
-    Manager {
-        name: "docker-compose",
-        files: &[
-            "docker-compose.yml",
-            "docker-compose.yaml",
-            "compose.yml",
-            "compose.yaml",
-        ],
-    },
-    Manager {
-        name: "gomod",
-        files: &["go.mod", "go.sum"],
-    },
-    Manager {
-        name: "cargo",
-        files: &["Cargo.toml", "Cargo.lock", "rust-toolchain.toml"],
-    },
-    Manager {
-        name: "pip_requirements",
-        files: &["requirements.txt", "requirements-dev.txt"],
-    },
-    Manager {
-        name: "pep621",
-        files: &["pyproject.toml", "uv.lock", "pdm.lock"],
-    },
-    Manager {
-        name: "poetry",
-        files: &["pyproject.toml", "poetry.lock"],
-    },
-    Manager {
-        name: "pipenv",
-        files: &["Pipfile", "Pipfile.lock"],
-    },
-    Manager {
-        name: "pip_setup",
-        files: &["setup.py", "setup.cfg"],
-    },
-    Manager {
-        name: "maven",
-        files: &["pom.xml"],
-    },
-    Manager {
-        name: "gradle",
-        files: &[
-            "build.gradle",
-            "build.gradle.kts",
-            "settings.gradle",
-            "settings.gradle.kts",
-            "gradle.properties",
-            "libs.versions.toml",
-        ],
-    },
-    Manager {
-        name: "gradle-wrapper",
-        files: &["gradle-wrapper.properties", "gradle-wrapper.jar", "gradlew"],
-    },
-    Manager {
-        name: "bundler",
-        files: &["Gemfile", "Gemfile.lock"],
-    },
-    Manager {
-        name: "composer",
-        files: &["composer.json", "composer.lock"],
-    },
-    Manager {
-        name: "terraform",
-        files: &[".tf", ".terraform.lock.hcl"],
-    },
-    Manager {
-        name: "helmv3",
-        files: &["Chart.yaml", "Chart.lock"],
-    },
-    Manager {
-        name: "helm-values",
-        files: &["values.yaml", "values.yml"],
-    },
-    Manager {
-        name: "helmfile",
-        files: &["helmfile.yaml", "helmfile.yml"],
-    },
-    Manager {
-        name: "kustomize",
-        files: &["kustomization.yaml", "kustomization.yml"],
-    },
-    Manager {
-        name: "mix",
-        files: &["mix.exs", "mix.lock"],
-    },
-    Manager {
-        name: "pub",
-        files: &["pubspec.yaml", "pubspec.lock"],
-    },
-    Manager {
-        name: "nuget",
-        files: &[
-            ".csproj",
-            ".fsproj",
-            ".props",
-            "global.json",
-            "packages.lock.json",
-            "dotnet-tools.json",
-        ],
-    },
-    Manager {
-        name: "sbt",
-        files: &["build.sbt", "build.properties", "plugins.sbt"],
-    },
-    Manager {
-        name: "swift",
-        files: &["Package.swift", "Package.resolved"],
-    },
-    Manager {
-        name: "gitlabci",
-        files: &[".gitlab-ci.yml"],
-    },
-    Manager {
-        name: "circleci",
-        files: &["/.circleci/config.yml"],
-    },
-    Manager {
-        name: "azure-pipelines",
-        files: &["azure-pipelines.yml"],
-    },
-    Manager {
-        name: "bazel-module",
-        files: &["MODULE.bazel", "WORKSPACE"],
-    },
-    Manager {
-        name: "asdf",
-        files: &[".tool-versions"],
-    },
-    Manager {
-        name: "mise",
-        files: &["mise.toml", ".mise.toml"],
-    },
-    Manager {
-        name: "flux",
-        files: &["gotk-components.yaml"],
-    },
-    Manager {
-        name: "devcontainer",
-        files: &["devcontainer.json"],
-    },
-];
-
-impl Manager {
-    fn reads(&self, file: &str) -> bool {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        self.files.iter().any(|known| {
-            if let Some(path) = known.strip_prefix('/') {
-                file.starts_with(path)
-            } else if known.starts_with('.')
-                && known.matches('.').count() == 1
-                && !name.starts_with('.')
-            {
-                name.ends_with(known)
-            } else {
-                name == *known
-                    || self.name == "dockerfile" && name.contains(known)
-                    || self.name == "pip_requirements"
-                        && name.starts_with("requirements")
-                        && name.ends_with(".txt")
-            }
-        })
-    }
-}
-
-/// The manifests that are there, and those that a repository usually has at its root.
-fn manifests(tree: &Tree, managers: &[&str]) -> Vec<String> {
-    let chosen: Vec<&Manager> = MANAGERS
-        .iter()
-        .filter(|manager| managers.is_empty() || managers.contains(&manager.name))
-        .collect();
-    let mut out: Vec<String> = tree
-        .files()
-        .iter()
-        .filter(|file| chosen.iter().any(|manager| manager.reads(file)))
-        .cloned()
-        .collect();
-    for manager in chosen {
-        for name in manager.files {
-            match name.strip_prefix('/') {
-                Some(place) if place.ends_with('/') => out.push(format!("{place}ci.yml")),
-                Some(path) => out.push(path.to_owned()),
-                None if name.starts_with("action.")
-                    || name.matches('.').count() == 1 && name.starts_with('.') => {}
-                None => out.push((*name).to_owned()),
-            }
-        }
-    }
-    out.sort_unstable();
-    out.dedup();
-    out
 }
 
 /// Renovate that a workflow of the repository runs: what its environment and the file that it names
@@ -611,79 +385,6 @@ pub(crate) fn elsewhere(workflows: &[Workflow], tree: &Tree, bots: &mut [Bot]) {
             files.extend(places.iter().cloned());
         }
     }
-}
-
-/// JSON5 as JSON: comments, trailing commas, names without quotes, texts in single ones.
-fn plain_json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match (character, characters.peek()) {
-            ('"' | '\'', _) => {
-                out.push('"');
-                while let Some(inner) = characters.next() {
-                    match inner {
-                        '\\' => match characters.next() {
-                            Some('\'') => out.push('\''),
-                            // A line that goes on.
-                            Some('\n') | None => {}
-                            Some(escaped) => {
-                                out.push('\\');
-                                out.push(escaped);
-                            }
-                        },
-                        _ if inner == character => break,
-                        '"' => out.push_str("\\\""),
-                        _ => out.push(inner),
-                    }
-                }
-                out.push('"');
-            }
-            ('/', Some('/')) => {
-                for skipped in characters.by_ref() {
-                    if skipped == '\n' {
-                        out.push('\n');
-                        break;
-                    }
-                }
-            }
-            ('/', Some('*')) => {
-                let mut last = ' ';
-                for skipped in characters.by_ref() {
-                    if last == '*' && skipped == '/' {
-                        break;
-                    }
-                    last = skipped;
-                }
-            }
-            ('}' | ']', _) => {
-                while out.ends_with(char::is_whitespace) {
-                    out.pop();
-                }
-                if out.ends_with(',') {
-                    out.pop();
-                }
-                out.push(character);
-            }
-            (first, _) if first.is_alphabetic() || matches!(first, '_' | '$') => {
-                let mut word = first.to_string();
-                while let Some(next) =
-                    characters.next_if(|c| c.is_alphanumeric() || matches!(c, '_' | '$'))
-                {
-                    word.push(next);
-                }
-                if matches!(word.as_str(), "true" | "false" | "null") {
-                    out.push_str(&word);
-                } else {
-                    out.push('"');
-                    out.push_str(&word);
-                    out.push('"');
-                }
-            }
-            _ => out.push(character),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
