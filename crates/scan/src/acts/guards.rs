@@ -212,11 +212,7 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
         if !stops {
             continue;
         }
-        if let Some((list, member)) = condition
-            .strip_prefix('!')
-            .and_then(|rest| rest.split_once(".includes("))
-        {
-            let member = member.strip_suffix(')').unwrap_or(member);
+        if let Some((list, member)) = absent(condition) {
             let Some(path) = event_path(member, &names) else {
                 continue;
             };
@@ -265,6 +261,24 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
         }
     }
     (out, by_list)
+}
+
+/// The list that a condition asks for, and what it says is not on it: `!list.includes(x)`,
+/// `list.indexOf(x) === -1`, `list.indexOf(x) < 0`, `!~list.indexOf(x)`.
+fn absent(condition: &str) -> Option<(&str, &str)> {
+    if let Some((list, rest)) = condition
+        .strip_prefix('!')
+        .and_then(|rest| rest.split_once(".includes("))
+    {
+        return Some((list, rest.strip_suffix(')').unwrap_or(rest)));
+    }
+    let (list, rest) = condition.split_once(".indexOf(")?;
+    let (member, tail) = closed(rest)?;
+    let tail = tail.replace(' ', "");
+    match list.strip_prefix("!~") {
+        Some(list) => tail.is_empty().then_some((list, member)),
+        None => matches!(tail.as_str(), "===-1" | "==-1" | "<0").then_some((list, member)),
+    }
 }
 
 /// The condition that a text starts with, up to its closing bracket, and what follows.
@@ -346,6 +360,34 @@ mod tests {
         assert!(
             of_script("if [ \"$A\" != x ] || [ \"$B\" = y ]; then echo; fi\ngit push").is_empty()
         );
+    }
+
+    #[test]
+    fn a_place_on_a_list_is_asked_for_in_more_than_one_way() {
+        let by_list = |condition: &str| {
+            let text = format!("if ({condition}) {{\n  return;\n}}");
+            of_program(&text).1.is_some()
+        };
+        let login = "context.payload.comment.user.login";
+        for end in [" === -1", " == -1", " < 0", "<0", "===-1"] {
+            assert!(by_list(&format!("people.indexOf({login}){end}")), "{end}");
+        }
+        assert!(by_list(&format!("!~people.indexOf({login})")));
+        for end in [
+            " !== -1",
+            " >= 0",
+            " > -1",
+            " === 0",
+            "",
+            " === -1 && other",
+        ] {
+            assert!(!by_list(&format!("people.indexOf({login}){end}")), "{end}");
+        }
+        assert!(!by_list(
+            "people.indexOf(context.payload.comment.body) === -1"
+        ));
+        let (found, _) = of_program("if (['a'].indexOf(context.actor) === -1) return;");
+        assert_eq!(found, [("${{ github.actor == 'a' }}".to_owned(), 0)]);
     }
 
     #[test]
