@@ -591,6 +591,14 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
                 given => given,
             },
         )],
+        // Without this it opens a pull request and leaves the merge to someone else.
+        Claim::Update if with.says("auto_merge", "false") || with.says("auto-merge", "false") => {
+            forge(Op::CreatePr(NewPr {
+                head: with.first(&["head"]).map(str::to_owned),
+                base: with.first(&["base"]).map(str::to_owned),
+                ..NewPr::default()
+            }))
+        }
         Claim::Update => forge(Op::Push(
             with.first(&["branch", "target-branch", "target_branch"])
                 .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
