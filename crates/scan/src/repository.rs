@@ -247,15 +247,17 @@ fn read_pipeline(file: &str, tree: &Tree, library: &Library<'_>) -> FileRead {
         Ok(Ok(found)) => {
             let cut = found
                 .iter()
-                .any(|workflow| workflow.jobs.len() >= workflow.system.jobs_max());
-            let problems = if cut {
-                problem(
-                    0,
-                    "it has more jobs than are read; the rest was left out".to_owned(),
-                )
-                .1
-            } else {
-                Vec::new()
+                .map(|workflow| (workflow.jobs.len(), workflow.system.jobs_max()))
+                .find(|(jobs, most)| jobs >= most);
+            let problems = match cut {
+                Some((_, most)) => {
+                    problem(
+                        0,
+                        format!("only its first {most} jobs are read; any others were left out"),
+                    )
+                    .1
+                }
+                None => Vec::new(),
             };
             (found, problems)
         }

@@ -172,6 +172,104 @@ fn bombs_loops_and_monsters_end() {
 }
 
 #[test]
+fn long_conditions_calls_and_tests_end() {
+    let scripts = |script: &str| {
+        format!(
+            "on: {{schedule: [{{cron: '0 0 * * *'}}]}}\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: {script}\n"
+        )
+    };
+    let workflow = ".github/workflows/a.yml";
+    let calls = "  b\n".repeat(40_000);
+    let ask = "N=$(gh pr view 1 --json reviewDecision --jq .reviewDecision) # APPROVED\n";
+    let cases: Vec<Vec<(&str, String)>> = vec![
+        vec![(
+            "Jenkinsfile",
+            format!("when {{ expression {{ {}x }} }}\n", "x && ".repeat(150_000)),
+        )],
+        vec![(
+            "Jenkinsfile",
+            format!("when {{\n{}}}\n", "branch 'x'\n".repeat(80_000)),
+        )],
+        vec![("Jenkinsfile", "when {\n".repeat(100_000))],
+        vec![
+            (workflow, scripts("fastlane a")),
+            (
+                "fastlane/Fastfile",
+                format!("lane :a do\n{calls}end\nlane :b do\n  a\n{calls}end\n"),
+            ),
+        ],
+        vec![
+            (workflow, scripts("bash merge.sh")),
+            (
+                "merge.sh",
+                format!(
+                    "{ask}{}gh pr merge 1\n",
+                    "if [ $N = APPROVED ]; then\n".repeat(30_000)
+                ),
+            ),
+        ],
+        vec![
+            (workflow, scripts("bash merge.sh")),
+            (
+                "merge.sh",
+                format!(
+                    "{ask}{}\ngh pr merge 1\n",
+                    "[ $N = APPROVED ] || { :; ".repeat(30_000)
+                ),
+            ),
+        ],
+        vec![
+            (workflow, scripts("node merge.js")),
+            (
+                "merge.js",
+                format!(
+                    "listReviews\n{}octokit.rest.pulls.merge()\n",
+                    (0..40_000)
+                        .map(|at| format!("v{at} = APPROVED\n"))
+                        .collect::<String>()
+                ),
+            ),
+        ],
+    ];
+    for case in cases {
+        let files = case
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text))
+            .chain([(".github/workflows/good.yml".to_owned(), GOOD.to_owned())])
+            .collect();
+        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+        assert!(
+            report
+                .verdicts()
+                .any(|verdict| verdict.sink == "npm publish"),
+            "the rest was not read"
+        );
+    }
+}
+
+#[test]
+fn a_file_with_more_jobs_than_are_read_is_told() {
+    let file = ".github/workflows/x.yml";
+    let problems = |jobs: usize| {
+        let text = (0..jobs).fold("on: push\njobs:\n".to_owned(), |text, at| {
+            format!("{text}  j{at}:\n    runs-on: x\n    steps: [{{run: x}}]\n")
+        });
+        let files = [(file.to_owned(), text)].into();
+        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+        report.repositories[0].problems.clone()
+    };
+    assert!(problems(511).is_empty());
+    let told = problems(513);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].file, file);
+    assert!(
+        told[0].message.contains("first 512 jobs"),
+        "{}",
+        told[0].message
+    );
+}
+
+#[test]
 fn names_that_stand_for_names_are_followed_to_a_bound_that_is_told() {
     let list = (0..31).map(|at| format!("v{at}")).collect::<Vec<_>>();
     let list = list.join(", ");

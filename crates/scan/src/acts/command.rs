@@ -201,7 +201,6 @@ impl<'a> Reader<'a> {
                 self.nested_shell(command, file, line, depth);
             }
             "ssh" | "sshpass" => self.acts.extend(deploys::read(name, command)),
-            "fastlane" if self.lane(&words) => {}
             "npm" | "yarn" | "pnpm" | "bun" | "deno" | "make" | "just" | "task" | "node"
             | "tsx" | "ts-node" | "python" | "python3" | "ruby" | "zx" | "turbo" | "nx"
             | "julia" | "Rscript" => {
@@ -214,7 +213,7 @@ impl<'a> Reader<'a> {
         }
         self.task(name, command, depth);
         let before_publish = self.acts.len();
-        if name != "fastlane" || !self.has_lane(&words) {
+        if name != "fastlane" || !self.lane(&words) {
             self.acts.extend(publishes::read(name, command));
         }
         // Another configuration than the repository's says something else.

@@ -1,5 +1,7 @@
 //! Lanes of a Fastfile: what they upload, and the lanes that they call.
 
+use std::collections::BTreeMap;
+
 use super::Act;
 use super::command::Reader;
 
@@ -19,44 +21,50 @@ const UPLOADS: &[&str] = &[
     "pod_push",
     "huawei_appgallery_connect",
 ];
-/// Deepest chain of lanes that call lanes.
-const LANES_MAX: usize = 4;
+/// Most lanes of one Fastfile.
+const LANES_MAX: usize = 200;
 
 impl Reader<'_> {
-    /// Whether the repository's Fastfile has the lane that a command names.
-    pub(super) fn has_lane(&self, words: &[&str]) -> bool {
-        self.fastfile()
-            .is_some_and(|(_, text)| lane_of(words).is_some_and(|lane| body(&text, lane).is_some()))
-    }
-
     /// Reads the lane that a command names; false where there is none.
     pub(super) fn lane(&mut self, words: &[&str]) -> bool {
-        let (Some((file, text)), Some(lane)) = (self.fastfile(), lane_of(words)) else {
+        let Some(lane) = lane_of(words) else {
             return false;
         };
-        let Some(first) = body(&text, lane) else {
+        let place = self.shell.directory.clone().unwrap_or_default();
+        // A lane that is called again does nothing new, and a Fastfile is read anew for each.
+        let found = format!("{place}#a lane of fastlane: {lane}");
+        if self.followed.contains(&found) {
+            return true;
+        }
+        if !self.enter(&format!("{place}#fastlane {lane}")) {
+            return false;
+        }
+        let Some((file, text)) = self.fastfile() else {
             return false;
         };
-        let mut left = vec![(first, 0_usize)];
-        while let Some(((from, lines), depth)) = left.pop() {
+        let lanes = Lanes::of(&text);
+        if lanes.find(lane).is_none() {
+            return false;
+        }
+        self.followed.push(found);
+        let mut read: Vec<&str> = Vec::new();
+        let mut left = vec![lane];
+        while let Some(name) = left.pop() {
+            let Some((from, lines)) = lanes.find(name).filter(|_| !read.contains(&name)) else {
+                continue;
+            };
+            read.push(name);
             for (index, line) in lines.iter().enumerate() {
-                let word: String = line
-                    .trim()
-                    .chars()
-                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-                    .collect();
-                if UPLOADS.contains(&word.as_str()) {
+                let word = first_word(line);
+                if UPLOADS.contains(&word) {
                     let mut act = Act::publish(format!("fastlane {lane} ({word})"));
                     act.line = from + index;
                     file.clone_into(&mut act.file);
                     self.acts.push(act);
                     return true;
                 }
-                if depth < LANES_MAX
-                    && word != lane
-                    && let Some(next) = body(&text, &word)
-                {
-                    left.push((next, depth + 1));
+                if !read.contains(&word) && !left.contains(&word) && lanes.find(word).is_some() {
+                    left.push(word);
                 }
             }
         }
@@ -64,15 +72,12 @@ impl Reader<'_> {
     }
 
     fn fastfile(&self) -> Option<(String, String)> {
-        ["fastlane/Fastfile", "Fastfile"]
+        let here = self
+            .shell
+            .directory
             .iter()
-            .map(|name| self.within(None, name))
-            .chain(
-                self.shell
-                    .directory
-                    .iter()
-                    .map(|place| self.within(Some(place), "fastlane/Fastfile")),
-            )
+            .map(|place| self.within(Some(place), "fastlane/Fastfile"));
+        here.chain(["fastlane/Fastfile", "Fastfile"].map(str::to_owned))
             .find_map(|path| Some((path.clone(), self.tree.read(&path).ok()?.to_string())))
     }
 }
@@ -87,32 +92,50 @@ fn lane_of<'a>(words: &[&'a str]) -> Option<&'a str> {
         .copied()
 }
 
-/// The lines of a lane, with the number of the first.
-fn body<'t>(text: &'t str, lane: &str) -> Option<(usize, Vec<&'t str>)> {
-    let lines: Vec<&str> = text.lines().collect();
-    let start = lines.iter().position(|line| {
-        let line = line.trim();
-        ["lane ", "private_lane ", "override_lane "]
+fn first_word(line: &str) -> &str {
+    let line = line.trim();
+    let end = line
+        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .unwrap_or(line.len());
+    line.get(..end).unwrap_or_default()
+}
+
+/// The lanes of a Fastfile: each by its name, with the line that it starts on, from 0.
+struct Lanes<'t> {
+    lines: Vec<&'t str>,
+    starts: BTreeMap<&'t str, usize>,
+}
+
+impl<'t> Lanes<'t> {
+    fn of(text: &'t str) -> Self {
+        let lines: Vec<&str> = text.lines().collect();
+        let mut starts = BTreeMap::new();
+        for (index, line) in lines.iter().enumerate() {
+            let name = ["lane ", "private_lane ", "override_lane "]
+                .iter()
+                .find_map(|word| line.trim().strip_prefix(word))
+                .and_then(|rest| rest.trim_start().strip_prefix(':'))
+                .map(first_word);
+            if let Some(name) = name {
+                starts.entry(name).or_insert(index);
+            }
+            if starts.len() >= LANES_MAX {
+                break;
+            }
+        }
+        Self { lines, starts }
+    }
+
+    /// The lines of a lane, with the number of the first.
+    fn find(&self, lane: &str) -> Option<(usize, &[&'t str])> {
+        let start = *self.starts.get(lane)?;
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let at = indent(self.lines.get(start)?);
+        let inside = self.lines.get(start + 1..)?;
+        let end = inside
             .iter()
-            .any(|word| {
-                line.strip_prefix(word)
-                    .and_then(|rest| rest.trim_start().strip_prefix(':'))
-                    .is_some_and(|rest| {
-                        rest.strip_prefix(lane).is_some_and(|rest| {
-                            !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                        })
-                    })
-            })
-    })?;
-    let indent = |line: &str| line.len() - line.trim_start().len();
-    let at = indent(lines.get(start)?);
-    let inside: Vec<&str> = lines
-        .iter()
-        .skip(start + 1)
-        .take_while(|line| {
-            line.trim().is_empty() || indent(line) > at || !line.trim().starts_with("end")
-        })
-        .copied()
-        .collect();
-    Some((start + 2, inside))
+            .position(|line| indent(line) <= at && line.trim().starts_with("end"))
+            .unwrap_or(inside.len());
+        Some((start + 2, inside.get(..end)?))
+    }
 }

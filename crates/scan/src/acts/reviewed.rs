@@ -202,7 +202,7 @@ fn variables(text: &str) -> Vec<Variable> {
             if let Some((_, names)) = part.split_once("read ")
                 && !part.contains('=')
             {
-                for name in names.split_whitespace() {
+                for name in names.split_whitespace().take(VARIABLES_MAX) {
                     let lower = name.to_ascii_lowercase();
                     if ["decision", "review", "approv"]
                         .iter()
@@ -355,6 +355,9 @@ fn approval_names(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut out = Vec::new();
     for (index, line) in lines.iter().enumerate() {
+        if out.len() >= NAMES_MAX {
+            break;
+        }
         let plain = line.trim();
         if !plain.contains("APPROVED") || plain.starts_with("//") || plain.starts_with('#') {
             continue;

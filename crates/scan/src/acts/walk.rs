@@ -1,6 +1,9 @@
 //! What a shell script does only where a test holds: in its branch, or after a stop where it does
 //! not.
 
+/// Deepest nesting that is told apart; what stands deeper counts to the block that it stands in.
+const BLOCKS_MAX: usize = 64;
+
 /// A question that a script may ask.
 pub(super) struct Asks<'a> {
     /// Whether a test holds only where the answer is yes (`true`), or wherever it is no (`false`).
@@ -26,6 +29,8 @@ struct Block {
 /// Hands every command to `see` with whether it runs only where the answer is yes, and its line.
 pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, usize)) {
     let mut blocks = vec![Block::default()];
+    // Blocks that are open beyond the deepest that is told apart.
+    let mut deeper = 0_usize;
     let asked = |blocks: &[Block]| blocks.iter().any(|block| block.asked);
     for (index, line) in text.lines().map(str::trim).enumerate() {
         if line.starts_with('#') {
@@ -36,6 +41,7 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
         {
             block.asked = true;
         }
+        let line_stops = line.contains('{') && stops(line);
         for part in line.replace(";;", ";\u{1};").split(';').map(str::trim) {
             let part = part
                 .strip_prefix("then ")
@@ -51,6 +57,11 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
             let word = part.split_whitespace().next().unwrap_or_default();
             let test = (asks.test)(part);
             match word {
+                "if" | "case" | "for" | "while" | "until" if blocks.len() >= BLOCKS_MAX => {
+                    deeper += 1;
+                }
+                "else" | "elif" if deeper > 0 => {}
+                "fi" | "done" | "esac" if deeper > 0 => deeper -= 1,
                 "if" => blocks.push(Block {
                     asked: test == Some(true),
                     without: test == Some(false),
@@ -101,7 +112,12 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
             if word != "if" && word != "elif" && ends.starts_with("||") | ends.starts_with("&&") {
                 // `[[ … ]] || exit 0`, `[[ … ]] && gh pr merge`.
                 let wanted = ends.starts_with("||");
-                if test == Some(wanted) && stops(if ends.contains('{') { line } else { ends }) {
+                let ends_it = if ends.contains('{') {
+                    line_stops
+                } else {
+                    stops(ends)
+                };
+                if test == Some(wanted) && ends_it {
                     if let Some(block) = blocks.last_mut() {
                         block.asked = true;
                     }

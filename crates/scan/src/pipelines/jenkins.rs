@@ -25,6 +25,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
     let parameters = when::parameters(text);
     let variables = when::variables(text);
     draft.job.env.clone_from(&variables);
+    let all: Vec<&str> = text.lines().collect();
     let mut lines = text.lines().enumerate().peekable();
     let mut comment = false;
     while let Some((index, raw)) = lines.next() {
@@ -75,7 +76,10 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         }
         if (line.starts_with("when ") || line.starts_with("when{")) && draft.job.condition.is_none()
         {
-            let rest = text.lines().skip(index).collect::<Vec<_>>().join("\n");
+            let rest = all
+                .get(index..(index + when::LINES_MAX).min(all.len()))
+                .unwrap_or_default()
+                .join("\n");
             if let Some(expr) = when::read(&rest, &parameters) {
                 draft.only_if(Some(expr), line, at);
             }

@@ -5,6 +5,12 @@ use crate::expr::{Expr, Value};
 
 /// Deepest nesting of conditions.
 const DEPTH_MAX: usize = 8;
+/// Most conditions of one block, and most parts of one condition: what is beyond is unknown.
+const CONDITIONS_MAX: usize = 64;
+/// Most parameters and most variables of one file; every stage is given the variables.
+const NAMES_MAX: usize = 256;
+/// Longest `when` block, in lines.
+pub(super) const LINES_MAX: usize = 400;
 
 /// A parameter of the pipeline and what it is where nobody sets it.
 pub(super) type Parameters = Vec<(String, String)>;
@@ -13,6 +19,9 @@ pub(super) type Parameters = Vec<(String, String)>;
 pub(super) fn parameters(text: &str) -> Parameters {
     let mut out = Vec::new();
     for line in text.lines().map(str::trim) {
+        if out.len() >= NAMES_MAX {
+            break;
+        }
         let kind = ["booleanParam", "string(", "choice(", "text("]
             .iter()
             .find(|kind| line.contains(**kind));
@@ -39,6 +48,9 @@ pub(super) fn variables(text: &str) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut inside = false;
     for line in text.lines().map(str::trim) {
+        if out.len() >= NAMES_MAX {
+            break;
+        }
         if line.starts_with("environment") && line.ends_with('{') {
             inside = true;
         } else if inside && line.starts_with('}') {
@@ -107,7 +119,11 @@ fn list(body: &str, parameters: &Parameters, depth: usize) -> Vec<Expr> {
         return out;
     }
     let mut rest = body;
-    while !rest.trim().is_empty() {
+    while !rest.trim_start().is_empty() {
+        if out.len() >= CONDITIONS_MAX {
+            out.push(Expr::Literal(Value::Open));
+            break;
+        }
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';');
         let line_end = rest.find(['\n', ';']).unwrap_or(rest.len());
         let line = rest.get(..line_end).unwrap_or_default();
@@ -128,7 +144,7 @@ fn list(body: &str, parameters: &Parameters, depth: usize) -> Vec<Expr> {
                     .reduce(either),
                 "not" => all_of(inner, parameters, depth + 1).map(not),
                 "allOf" => all_of(inner, parameters, depth + 1),
-                _ => expression(inner, parameters),
+                _ => expression(inner, parameters, CONDITIONS_MAX),
             });
             rest = rest.get(open + inner.len() + 2..).unwrap_or_default();
             continue;
@@ -160,22 +176,26 @@ fn plain(word: &str, line: &str, parameters: &Parameters) -> Option<Expr> {
             };
             Some(equals("github.event_name", event))
         }
-        "environment" | "equals" => expression(line, parameters),
+        "environment" | "equals" => expression(line, parameters, CONDITIONS_MAX),
         "" | "beforeAgent" | "beforeInput" | "beforeOptions" => None,
         _ => Some(Expr::Literal(Value::Open)),
     }
 }
 
-/// A condition in Groovy, as far as it asks for the branch or for a parameter.
-fn expression(text: &str, parameters: &Parameters) -> Option<Expr> {
+/// A condition in Groovy, as far as it asks for the branch or for a parameter, and of its parts the
+/// first `parts`.
+fn expression(text: &str, parameters: &Parameters, parts: usize) -> Option<Expr> {
     let text = text.trim().trim_start_matches("return ").trim();
+    let open = Some(Expr::Literal(Value::Open));
+    let Some(left_over) = parts.checked_sub(1) else {
+        return open;
+    };
     if let Some((left, right)) = text.split_once("&&") {
-        return both_of(left, right, parameters, both);
+        return both_of(left, right, parameters, left_over, both);
     }
     if let Some((left, right)) = text.split_once("||") {
-        return both_of(left, right, parameters, either);
+        return both_of(left, right, parameters, left_over, either);
     }
-    let open = Some(Expr::Literal(Value::Open));
     if text.contains("BRANCH_NAME") || text.contains("GIT_BRANCH") {
         let Some(name) = quoted(text) else {
             return open;
@@ -215,9 +235,13 @@ fn both_of(
     left: &str,
     right: &str,
     parameters: &Parameters,
+    parts: usize,
     join: fn(Expr, Expr) -> Expr,
 ) -> Option<Expr> {
-    match (expression(left, parameters), expression(right, parameters)) {
+    match (
+        expression(left, parameters, parts),
+        expression(right, parameters, parts),
+    ) {
         (Some(left), Some(right)) => Some(join(left, right)),
         (left, right) => left.or(right),
     }
