@@ -454,6 +454,20 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_a_function_ends_nothing_else() {
+        let script = |stop: &str, after: &str| {
+            script_waits(&format!(
+                "check() {{\n  D=$(gh pr view 1 --json reviewDecision -q .reviewDecision)\n  [ \"$D\" = APPROVED ] || {stop}\n{after}"
+            ))
+        };
+        assert!(!script("return", "}\ngh pr merge 1"));
+        assert!(!script("{ echo no; return; }", "}\ngh pr merge 1"));
+        assert!(script("return", "  gh pr merge 1\n}\ncheck"));
+        assert!(script("{ echo no; return; }", "  gh pr merge 1\n}\ncheck"));
+        assert!(script("exit 0", "}\ncheck\ngh pr merge 1"));
+    }
+
+    #[test]
     fn a_choice_of_decisions_asks_in_its_arm() {
         let script = |arm: &str| {
             format!(

@@ -24,6 +24,11 @@ struct Block {
     /// A choice among words, one of which is asked for.
     choice: bool,
     chosen: bool,
+    /// The body of a function: what ends it ends nothing else, unless it exits.
+    function: bool,
+    exits: bool,
+    /// Groups of commands that are open in a function.
+    groups: usize,
 }
 
 /// Hands every command to `see` with whether it runs only where the answer is yes, and its line.
@@ -57,6 +62,25 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
             let word = part.split_whitespace().next().unwrap_or_default();
             let test = (asks.test)(part);
             match word {
+                "}" if deeper == 0 => {
+                    if let Some(block) = blocks.last_mut().filter(|block| block.function) {
+                        if block.groups > 0 {
+                            block.groups -= 1;
+                        } else {
+                            let exits = block.exits;
+                            blocks.pop();
+                            if let Some(outer) = blocks.last_mut() {
+                                outer.asked |= exits;
+                            }
+                        }
+                    }
+                }
+                _ if part.ends_with('{') && is_function(part) && blocks.len() < BLOCKS_MAX => {
+                    blocks.push(Block {
+                        function: true,
+                        ..Block::default()
+                    });
+                }
                 "if" | "case" | "for" | "while" | "until" if blocks.len() >= BLOCKS_MAX => {
                     deeper += 1;
                 }
@@ -92,7 +116,15 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
                 "fi" | "done" | "esac" if blocks.len() > 1 => {
                     blocks.pop();
                 }
-                _ => {}
+                _ => {
+                    let opens = part.ends_with('{')
+                        || part.contains("|| {")
+                        || part.contains("&& {")
+                        || word == "{";
+                    if let Some(block) = blocks.last_mut().filter(|block| block.function && opens) {
+                        block.groups += 1;
+                    }
+                }
             }
             if let Some(block) = blocks.last_mut().filter(|block| block.choice)
                 && let Some((arm, _)) = part.split_once(')')
@@ -120,6 +152,7 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
                 if test == Some(wanted) && ends_it {
                     if let Some(block) = blocks.last_mut() {
                         block.asked = true;
+                        block.exits |= line.contains("exit");
                     }
                 } else {
                     let led = test == Some(true) && ends.starts_with("&&");
@@ -134,16 +167,26 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
                 && let Some(outer) = blocks.get_mut(at)
             {
                 outer.asked = true;
+                outer.exits |= first == "exit";
             }
             see(rest.trim(), asked(&blocks), index);
         }
     }
 }
 
+/// Whether a text that ends with a brace begins a function: `name() {`, `function name {`.
+fn is_function(part: &str) -> bool {
+    part.starts_with("function ")
+        || part
+            .trim_end_matches(['{', ' '])
+            .strip_suffix("()")
+            .is_some_and(|name| !name.contains(['$', '=', '|', '"', '\'']))
+}
+
 fn stops(text: &str) -> bool {
     ["exit", "return", "continue"]
         .iter()
-        .any(|stop| text.split([' ', '}']).any(|word| word == *stop))
+        .any(|stop| text.split([' ', '}', ';']).any(|word| word == *stop))
 }
 
 /// What follows a test that stands alone: `|| exit 0`.
