@@ -13,6 +13,12 @@ use crate::glob;
 use crate::tree::Tree;
 use crate::workflow::Workflow;
 
+/// Most branches that one configuration opens pull requests against.
+const BASES_MAX: usize = 64;
+/// Most places that merge, and most patterns in them, whose files are looked up: beyond, any file
+/// may change.
+const SCOPES_MAX: usize = 256;
+
 /// Reads Renovate's configuration, comments and what else JSON5 allows included.
 pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Vec<Bot> {
     match serde_json::from_str::<Value>(&plain_json(text)) {
@@ -57,12 +63,16 @@ pub(super) fn of_value(file: &str, text: &str, value: &Value, tree: &Tree) -> Ve
     let enabled: Vec<&str> = texts(value.get("enabledManagers")).collect();
     let files = known.then(|| manifests(tree, &enabled));
     let mut bots = Vec::new();
+    let beyond = bases.len() > BASES_MAX;
     let bases: Vec<Option<String>> = if bases.is_empty() {
         vec![None]
     } else {
         bases
             .into_iter()
+            .take(BASES_MAX)
             .map(|name| (name != "$default").then_some(name))
+            // Among those beyond the bound may be the default branch.
+            .chain(beyond.then_some(None))
             .collect()
     };
     for base in bases {
@@ -226,6 +236,13 @@ fn scope(rule: &Map<String, Value>) -> Scope {
 }
 
 fn of_scopes(scopes: &[Scope], tree: &Tree, known: bool) -> Option<Vec<String>> {
+    let patterns = |scope: &Scope| match scope {
+        Scope::Files(patterns) => patterns.len(),
+        Scope::All | Scope::Managers(_) => 1,
+    };
+    if scopes.iter().map(patterns).sum::<usize>() > SCOPES_MAX {
+        return None;
+    }
     let mut out = Vec::new();
     for scope in scopes {
         match scope {
@@ -429,6 +446,20 @@ mod tests {
         assert!(merges(
             "{ lockFileMaintenance: { automerge: true, enabled: true } }"
         ));
+    }
+
+    #[test]
+    fn long_lists_end_in_what_may_be_any_file_or_branch() {
+        let names = (0..5_000).map(|at| format!("'b{at}'")).collect::<Vec<_>>();
+        let found = bots(&format!("{{ baseBranches: [{}] }}", names.join(",")));
+        assert_eq!(found.len(), BASES_MAX + 1);
+        assert!(matches!(
+            found.last().map(|bot| &bot.duty),
+            Some(Duty::Opens { base: None, .. })
+        ));
+        let rule = "{ matchManagers: ['github-actions'], automerge: true },";
+        let found = bots(&format!("{{ packageRules: [{}] }}", rule.repeat(5_000)));
+        assert!(matches!(&found[1].duty, Duty::Merges { files: None, .. }));
     }
 
     #[test]
