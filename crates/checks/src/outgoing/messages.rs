@@ -1,9 +1,10 @@
 //! What is said in messages, one after the other, as over a WebSocket.
 //!
 //! Each message is looked at whole before it leaves, once alone and once behind what was said just
-//! before, so that cutting a secret up into messages does not hide it: what leaves of it is all but
-//! its last part. As with a body that pauses, one that reaches back further than is read again may
-//! not be found.
+//! before, so that cutting a secret up into messages that follow one another does not hide it: what
+//! leaves of it is all but its last part. As with a body that pauses, one that reaches back further
+//! than is read again may not be found. However small a message is, what was said before is read
+//! again: a caller bounds how many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

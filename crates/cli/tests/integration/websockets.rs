@@ -69,6 +69,11 @@ const oneByOne = (...groups) => (socket) => {
     await talk('secret', oneByOne(['fine'], [`{"key":"${token}"}`, 'after']));
     await talk('parts', (socket) => { socket.send(token.slice(0, 9), { fin: false }); socket.send(token.slice(9), { fin: true }); });
     await talk('cut', oneByOne(['x ' + token.slice(0, 9)], [token.slice(9)]));
+    await talk('apart', (socket) => {
+        const next = [() => socket.ping('between'), () => socket.send(token.slice(9))];
+        socket.told = () => { if (next.length) next.shift()(); };
+        socket.send('x ' + token.slice(0, 9));
+    });
     await talk('ping', (socket) => socket.ping(token));
     await talk('kept', (socket) => socket.send(JSON.stringify({ file: plans })));
     await talk('lines', oneByOne(...plans.trim().split('\n').map((line) => [line])));
@@ -107,6 +112,7 @@ fn a_message_that_must_not_leave_does_not_and_the_program_hears_why() {
             "secret plain text:fine 1008 base-secret-leaves",
             "parts plain - 1008 base-secret-leaves",
             "cut plain text:x ghp_wWPw5 1008 base-secret-leaves",
+            "apart plain text:x ghp_wWPw5 pong:between 1008 base-secret-leaves",
             "ping plain - 1008 base-secret-leaves",
             "kept plain - 1008 base-kept-file",
             "lines plain text:28 text:24 1008 base-kept-file",
@@ -125,7 +131,7 @@ fn a_message_that_must_not_leave_does_not_and_the_program_hears_why() {
             "{asked:?}"
         );
     }
-    let mut expected = vec!["base-secret-leaves"; 4];
+    let mut expected = vec!["base-secret-leaves"; 5];
     expected.extend(["base-kept-file", "base-kept-file", "message-too-large"]);
     assert_eq!(codes(&house), expected);
 }

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use portcullis_model::{Refusal, RunId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::websocket::Pace;
+
 /// Most bytes that are held for all runs together (512 MiB).
 pub const ROOM_MAX_BYTES: usize = 512 * 1024 * 1024;
 /// Most of them for one run (128 MiB): a body of 8 MiB and what it becomes once it is unpacked.
@@ -34,6 +36,8 @@ struct Inner {
     share: usize,
     /// Of those that hold any.
     runs: Mutex<BTreeMap<RunId, Weak<Semaphore>>>,
+    /// The paces of those that have WebSockets.
+    paces: Mutex<BTreeMap<RunId, Weak<Pace>>>,
 }
 
 impl Default for Rooms {
@@ -48,6 +52,7 @@ impl Rooms {
             total: Arc::new(Semaphore::new(total / PIECE_BYTES)),
             share: share / PIECE_BYTES,
             runs: Mutex::default(),
+            paces: Mutex::default(),
         }))
     }
 
@@ -78,6 +83,22 @@ impl Room {
         let own = Arc::new(Semaphore::new(self.all.share));
         runs.insert(self.run, Arc::downgrade(&own));
         own
+    }
+
+    /// The pace that all WebSockets of the run share.
+    pub(super) fn pace(&self) -> Arc<Pace> {
+        let mut paces = self
+            .all
+            .paces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(pace) = paces.get(&self.run).and_then(Weak::upgrade) {
+            return pace;
+        }
+        paces.retain(|_, pace| pace.strong_count() > 0);
+        let pace = Arc::new(Pace::default());
+        paces.insert(self.run, Arc::downgrade(&pace));
+        pace
     }
 
     fn total(&self) -> Arc<Semaphore> {
@@ -303,6 +324,14 @@ mod tests {
         assert_eq!(refusal.kind, portcullis_model::RefusalKind::Unavailable);
         drop(held);
         assert_eq!(taken(&rooms), 0);
+    }
+
+    #[test]
+    fn the_sockets_of_a_run_share_one_pace() {
+        let rooms = rooms();
+        let (first, other) = (rooms.of(RunId(1)).pace(), rooms.of(RunId(2)).pace());
+        assert!(Arc::ptr_eq(&first, &rooms.of(RunId(1)).pace()));
+        assert!(!Arc::ptr_eq(&first, &other));
     }
 
     #[tokio::test]

@@ -3,12 +3,13 @@
 //!
 //! A message is held until it is whole and was looked at. What is not exactly RFC 6455, larger than
 //! is held, or must not leave ends the connection: the program gets a close frame with the reason,
-//! the host one without. No extension passes the handshake, since compressed messages could not be
+//! the host one without, unless it was the host whose frames are none. No extension passes the handshake, since compressed messages could not be
 //! looked at as they are. What the host says is read as well, so that a close frame of ours comes
 //! between two of its frames, and passes as it comes.
 
 mod frame;
 mod hear;
+mod pace;
 mod say;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use super::room::Room;
 use super::tunnel::{Ended, TunnelBounds, TunnelOutcome, idle};
 use super::upload::HELD_TIME;
 use frame::{CONTROL_MAX_BYTES, Head, Kind, Wrong};
+pub(super) use pace::Pace;
 
 /// The only version of the protocol (RFC 6455, 4.1); others frame differently.
 const VERSION: &str = "13";
@@ -56,13 +58,23 @@ impl Default for Patience {
     }
 }
 
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A whole message.
+    Message,
+    /// What a control frame carries. These stand between the parts of messages and belong to none.
+    Control,
+}
+
 /// Looks at what a run says before it leaves. The server does by policy; tests do otherwise.
 pub trait Looks: Send {
-    /// Looks at a message, or at what a control frame carries.
+    /// Looks at it.
     ///
     /// # Errors
     /// Why it must not leave. The denial is recorded by then.
-    fn look(&mut self, said: &[u8]) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn look(&mut self, what: Said, said: &[u8])
+    -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Records that the connection was refused for another reason than what was said.
     fn refused(&mut self, refusal: &Refusal) -> impl Future<Output = ()> + Send;
@@ -231,6 +243,7 @@ where
     O: AsyncRead + AsyncWrite,
 {
     let (out, back) = (AtomicU64::new(0), AtomicU64::new(0));
+    let pace = room.pace();
     let (inside_read, inside_write) = tokio::io::split(inside);
     let (outside_read, outside_write) = tokio::io::split(outside);
     let (tell, told) = watch::channel(None::<Close>);
@@ -240,6 +253,7 @@ where
         outside: outside_write,
         room,
         looks: &mut looks,
+        pace: &pace,
         patience,
         sent: &out,
         most: bounds.bytes_out,

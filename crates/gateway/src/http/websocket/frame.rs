@@ -137,8 +137,10 @@ pub(super) struct Frames {
     now: Option<Now>,
     /// A message began and has not ended.
     open: bool,
-    /// The last frame of this side was read.
+    /// The last frame of this side was begun.
     closed: bool,
+    /// What that carries.
+    goodbye: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Frames {
             now: None,
             open: false,
             closed: false,
+            goodbye: Vec::new(),
         }
     }
 
@@ -167,6 +170,11 @@ impl Frames {
     pub(super) fn is_control(&self) -> bool {
         let now = self.now.as_ref();
         now.is_some_and(|now| now.head.kind.is_control())
+    }
+
+    /// Whether the last frame of this side was begun.
+    pub(super) const fn is_closing(&self) -> bool {
+        self.closed
     }
 
     /// Whether the last frame of this side ended.
@@ -185,6 +193,9 @@ impl Frames {
         let left = now.head.length - now.read;
         if left == 0 {
             let head = now.head;
+            if head.kind == Kind::Close {
+                check_goodbye(&self.goodbye)?;
+            }
             self.now = None;
             return Ok(Event::End(head));
         }
@@ -195,6 +206,9 @@ impl Frames {
         let mut piece = bytes.split_to(count);
         if let Some(key) = now.mask {
             mask(&mut piece, key, now.read);
+        }
+        if now.head.kind == Kind::Close {
+            self.goodbye.extend_from_slice(&piece);
         }
         now.read = now
             .read
@@ -230,6 +244,27 @@ impl Frames {
             read: 0,
         });
         Ok(Event::Head(head))
+    }
+}
+
+/// What a close frame carries: nothing, or a code that may be said and a reason in UTF-8 (RFC 6455,
+/// 5.5.1 and 7.4, with the codes that were registered since).
+fn check_goodbye(said: &[u8]) -> Result<(), Wrong> {
+    let wrong = |expected, received| Err(Wrong { expected, received });
+    let (code, reason) = match said {
+        [] => return Ok(()),
+        [a, b, reason @ ..] => (u16::from_be_bytes([*a, *b]), reason),
+        [_] => return wrong("close frames with a whole code, or none", "half a code"),
+    };
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return wrong(
+            "close frames with a code that is given out",
+            "one that is not, or that nobody may say",
+        );
+    }
+    match std::str::from_utf8(reason) {
+        Ok(_) => Ok(()),
+        Err(_) => wrong("reasons of close frames in UTF-8", "other bytes"),
     }
 }
 
@@ -393,6 +428,30 @@ mod tests {
         assert!(wrong.unwrap().received.contains("within one"));
         let from_host = masked(&[0x81, 0x87]);
         assert!(events(&from_host, Side::Host, 5).1.is_some());
+    }
+
+    #[test]
+    fn a_goodbye_is_empty_or_a_code_that_is_given_out_and_words() {
+        let said = |payload: &[u8]| {
+            let length = u8::try_from(payload.len()).unwrap();
+            let bytes = [&[0x88, length], payload].concat();
+            let (one, whole) = (
+                events(&bytes, Side::Host, 1).1,
+                events(&bytes, Side::Host, 64).1,
+            );
+            assert_eq!(one, whole);
+            whole.map(|wrong| wrong.received)
+        };
+        assert_eq!(said(b""), None);
+        for code in [1000_u16, 1003, 1007, 1014, 3000, 4999] {
+            let with_words = [&code.to_be_bytes()[..], "grüße".as_bytes()].concat();
+            assert_eq!((said(&code.to_be_bytes()), said(&with_words)), (None, None));
+        }
+        for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
+            assert!(said(&code.to_be_bytes()).is_some(), "{code}");
+        }
+        assert_eq!(said(&[3]), Some("half a code"));
+        assert_eq!(said(&[3, 0xe8, 0xff]), Some("other bytes"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use portcullis_model::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use super::frame::{Event, Frames, Side, Wrong};
+use super::frame::{Event, Frames, Kind, Side, Wrong};
 use super::{Close, Ended};
 
 /// Most bytes that are written at once, unless one read brought more.
@@ -50,6 +50,8 @@ where
     pub(super) async fn run(mut self) -> Result<(), Over> {
         let mut frames = Frames::of(Side::Host);
         let mut bytes = BytesMut::new();
+        // The last frame, until it is known to be one.
+        let mut goodbye = Vec::new();
         loop {
             if frames.is_between() {
                 let close = self.told.borrow().clone();
@@ -65,9 +67,11 @@ where
                     self.close(&close).await?;
                     return Err(Over::Wrong(wrong));
                 }
+                Ok(Event::Head(head)) if head.kind == Kind::Close => goodbye = head.written(None),
                 Ok(Event::Head(head)) => self.gather(&head.written(None)).await?,
+                Ok(Event::Piece(piece)) if frames.is_closing() => goodbye.extend(piece),
                 Ok(Event::Piece(piece)) => self.gather(&piece).await?,
-                Ok(Event::End(_)) => {}
+                Ok(Event::End(_)) => self.gather(&std::mem::take(&mut goodbye)).await?,
                 Ok(Event::Hungry) => {
                     self.write().await?;
                     if frames.is_closed() || !self.read(&mut bytes, frames.is_between()).await? {

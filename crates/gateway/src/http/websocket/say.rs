@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::frame::{Event, Frames, Head, Kind, Side, mask};
-use super::{Close, Ended, Looks, Patience, fresh_mask, not_understood};
+use super::{Close, Ended, Looks, Pace, Patience, Said, fresh_mask, not_understood};
 use crate::http::room::{Held, Room};
 use crate::http::upload::HELD_MAX_BYTES;
 
-/// Most parts of one message: a part may be empty, and each is remembered.
-const PARTS_MAX: usize = 64 * 1024;
+/// Most parts of one message: a part may be empty, and each is remembered, beside the room that the
+/// message takes.
+const PARTS_MAX: usize = 1024;
 /// How much is written at once.
 const STEP_BYTES: usize = 64 * 1024;
 
@@ -25,6 +26,8 @@ pub(super) struct Saying<'a, R, W, L> {
     pub(super) outside: W,
     pub(super) room: &'a Room,
     pub(super) looks: &'a mut L,
+    /// How often the run may say something.
+    pub(super) pace: &'a Pace,
     pub(super) patience: Patience,
     /// Bytes that went to the host.
     pub(super) sent: &'a AtomicU64,
@@ -143,7 +146,7 @@ where
                     Some(_) | None => control.extend_from_slice(&piece),
                 },
                 Event::End(head) if head.kind.is_control() => {
-                    self.look(&control).await?;
+                    self.look(Said::Control, &control).await?;
                     self.say(head.kind, &control, &[control.len()]).await?;
                 }
                 Event::End(head) => {
@@ -160,15 +163,20 @@ where
         }
     }
 
-    /// Reads more; `false` at the end. `until`: when a message that was begun has to be whole.
+    /// Reads more; `false` at the end. `until`: when a message that was begun has to be whole, however
+    /// much else is said meanwhile.
     async fn read(&mut self, bytes: &mut BytesMut, until: Option<Instant>) -> Result<bool, Over> {
+        let late = || refused(Close::POLICY, too_slow(self.patience));
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Err(late());
+        }
         bytes.reserve(16 * 1024);
         let reading = self.inside.read_buf(bytes);
         let count = match until {
             None => reading.await,
             Some(until) => tokio::time::timeout_at(until, reading)
                 .await
-                .map_err(|_| refused(Close::POLICY, too_slow(self.patience)))?,
+                .map_err(|_| late())?,
         };
         Ok(count.map_err(|_| Ended::Broken)? > 0)
     }
@@ -188,13 +196,15 @@ where
             .next("send it as a message of bytes");
             return Err(refused(Close::NOT_TEXT, refusal));
         }
-        self.look(&said).await?;
+        self.look(Said::Message, &said).await?;
         let kind = if text { Kind::Text } else { Kind::Binary };
         Ok(self.say(kind, &said, &ends).await?)
     }
 
-    async fn look(&mut self, said: &[u8]) -> Result<(), Over> {
-        let looked = self.looks.look(said).await;
+    async fn look(&mut self, what: Said, said: &[u8]) -> Result<(), Over> {
+        // Nothing more is read meanwhile, so that who says too much waits.
+        tokio::time::sleep(self.pace.wait(Instant::now())).await;
+        let looked = self.looks.look(what, said).await;
         looked.map_err(|refusal| Over::Refused {
             code: match refusal.kind {
                 RefusalKind::Unavailable | RefusalKind::Internal => Close::TRY_AGAIN,

@@ -17,15 +17,22 @@ const MARK: &[u8] = b"MARK";
 #[derive(Clone, Default)]
 struct Notes {
     passed: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// What of that control frames carried.
+    control: Arc<Mutex<Vec<Vec<u8>>>>,
     refused: Arc<Mutex<Vec<String>>>,
 }
 
 impl Looks for Notes {
-    async fn look(&mut self, said: &[u8]) -> Result<(), Refusal> {
+    async fn look(&mut self, what: Said, said: &[u8]) -> Result<(), Refusal> {
         if said.windows(MARK.len()).any(|part| part == MARK) {
             return Err(Refusal::denied("marked", "it holds the mark"));
         }
         self.passed.lock().unwrap().push(said.to_vec());
+        let control = what == Said::Control;
+        self.control
+            .lock()
+            .unwrap()
+            .extend(control.then(|| said.to_vec()));
         Ok(())
     }
 
@@ -179,13 +186,15 @@ async fn messages_pass_in_their_parts_with_what_stands_between() {
         assert!(passed.host == expected, "{size}");
         assert_eq!(passed.program, [(0x81, b"hello".to_vec()), (0x88, vec![])]);
         assert_eq!(passed.outcome.ended, Ended::Closed);
+        let control = passed.notes.control.lock().unwrap().clone();
+        assert_eq!(control, [b"ping".to_vec(), vec![0x03, 0xe8]]);
         assert!(passed.notes.refused.lock().unwrap().is_empty());
     }
 }
 
 #[tokio::test]
 async fn what_must_not_leave_ends_it_with_the_reason_and_nothing_of_it_left() {
-    let cases: [(Vec<u8>, u16, &str); 9] = [
+    let cases: [(Vec<u8>, u16, &str); 10] = [
         (
             masked(0x81, b"it is MARK, yes"),
             1008,
@@ -200,6 +209,7 @@ async fn what_must_not_leave_ends_it_with_the_reason_and_nothing_of_it_left() {
         (masked(0x88, b"\x03\xe8MARK"), 1008, "marked"),
         (masked(0xc1, b"packed"), 1002, "not-understood"),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 1002, "not-understood"),
+        (masked(0x88, b"\x03"), 1002, "not-understood"),
         (masked(0x81, &[0xff]), 1007, "not-understood"),
         (
             [masked(0x02, &vec![7; 8 << 20]), masked(0x80, b"x")].concat(),
@@ -210,7 +220,7 @@ async fn what_must_not_leave_ends_it_with_the_reason_and_nothing_of_it_left() {
             masked(0x02, b"")
                 .repeat(1)
                 .into_iter()
-                .chain(masked(0x00, b"").repeat(70_000))
+                .chain(masked(0x00, b"").repeat(1024))
                 .collect(),
             1009,
             "message-too-large",
@@ -241,6 +251,7 @@ async fn a_host_that_says_no_frames_is_cut_off_with_a_word() {
     for heard in [
         &b"HTTP/1.1 200 OK\r\n\r\n"[..],
         &[0xc1, 1, 0],
+        &[0x88, 1, 3],
         &masked(0x81, b"x"),
     ] {
         let passed = talk(&[], 1, heard).await;
@@ -249,6 +260,8 @@ async fn a_host_that_says_no_frames_is_cut_off_with_a_word() {
             code == 1002 && reason.contains("the host"),
             "{code} {reason}"
         );
+        // Nothing of it reached the program, and no goodbye the host.
+        assert_eq!((passed.program.len(), passed.host.len()), (1, 0));
         assert_eq!(
             passed.notes.refused.lock().unwrap().as_slice(),
             ["not-understood"]
@@ -283,6 +296,32 @@ async fn a_message_that_does_not_end_and_a_host_that_does_not_move_are_given_up(
         host.read_to_end(&mut left).await.unwrap();
         assert_eq!(plainly_read(&left, true), [(0x88, vec![0x03, 0xe9])]);
     }
+}
+
+#[tokio::test]
+async fn pings_keep_no_message_open() {
+    let room = Rooms::default().of(portcullis_model::RunId(1));
+    let patience = Patience {
+        message: Duration::from_millis(50),
+        close: Duration::from_millis(50),
+    };
+    let (mut program, inside) = tokio::io::duplex(1 << 20);
+    let (mut host, outside) = tokio::io::duplex(1 << 20);
+    let talks = async move {
+        program.write_all(&masked(0x01, b"begun")).await.unwrap();
+        while program.write_all(&masked(0x89, b"p")).await.is_ok() {}
+    };
+    let passing = pass(
+        (inside, outside),
+        &room,
+        Notes::default(),
+        (TunnelBounds::default(), patience),
+        std::future::pending(),
+    );
+    let mut got = Vec::new();
+    let (outcome, (), _count) = tokio::join!(passing, talks, host.read_to_end(&mut got));
+    assert_eq!(outcome.ended, Ended::Refused);
+    assert!(!plainly_read(&got, true).contains(&(0x01, b"begun".to_vec())));
 }
 
 /// Whatever a program says: the host gets whole frames by the plainest reading, and nothing that was

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use portcullis_checks::outgoing::{Found, Messages};
 use portcullis_gateway::http::tunnel::TunnelBounds;
-use portcullis_gateway::http::websocket::Looks;
+use portcullis_gateway::http::websocket::{Looks, Said};
 use portcullis_gateway::http::{Bounds, Destination};
 use portcullis_model::event::LeaseKind;
 use portcullis_model::{Recorded, Refusal};
@@ -61,6 +61,7 @@ pub(super) async fn open(
             passing,
             lease: lease.clone(),
             messages: Messages::default(),
+            control: Messages::default(),
         };
         let room = app.rooms.of(caller.run.id);
         let bounds = TunnelBounds::default();
@@ -88,11 +89,18 @@ struct Look {
     passing: Passing,
     lease: LeaseKind,
     messages: Messages,
+    /// What control frames carry, which goes on from the last one: a ping between two messages does
+    /// not part them.
+    control: Messages,
 }
 
 impl Looks for Look {
-    async fn look(&mut self, said: &[u8]) -> Result<(), Refusal> {
-        match self.messages.look(&self.passing.kept, said) {
+    async fn look(&mut self, what: Said, said: &[u8]) -> Result<(), Refusal> {
+        let before = match what {
+            Said::Message => &mut self.messages,
+            Said::Control => &mut self.control,
+        };
+        match before.look(&self.passing.kept, said) {
             Ok(()) => Ok(()),
             Err(found) => self.decide(found).await,
         }
