@@ -52,7 +52,7 @@ pub struct Running {
     /// One question at a time.
     pub(crate) asking: Mutex<()>,
     /// Whether the supervisor owes an answer for too long. What it says later would be taken for the
-    /// answer to another question, so it is asked nothing more.
+    /// answer to another question, so it is asked nothing more until that came.
     pub(crate) silent: AtomicBool,
     /// Whether [`Self::kill`] was called.
     pub(crate) killed: AtomicBool,
@@ -282,7 +282,7 @@ impl Running {
     /// Whether the supervisor answers, or is about to report.
     fn listens(&self) -> bool {
         let _one = lock(&self.asking);
-        if self.silent.load(Ordering::Relaxed) {
+        if !self.owes_nothing(ANSWER_PATIENCE) {
             return false;
         }
         if wire::send(&self.control, &Control::Listening, &[]).is_err() {
@@ -290,8 +290,24 @@ impl Running {
         }
         let answer = wire::receive::<Result<u64, String>>(&self.control);
         let silent = answer.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        self.silent.fetch_or(silent, Ordering::Relaxed);
+        self.silent.store(silent, Ordering::Relaxed);
         !silent
+    }
+
+    /// Whether the supervisor answered all that it was asked, or does so within `patience`. What it
+    /// answers late is for nobody.
+    fn owes_nothing(&self, patience: Duration) -> bool {
+        use rustix::event::{PollFd, PollFlags, poll};
+        if !self.silent.load(Ordering::Relaxed) {
+            return true;
+        }
+        let patience = rustix::time::Timespec::try_from(patience).ok();
+        let mut ready = [PollFd::new(&*self.control, PollFlags::IN)];
+        let answered = poll(&mut ready, patience.as_ref()).is_ok_and(|count| count > 0)
+            && !wire::receive::<Result<u64, String>>(&self.control)
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.silent.store(!answered, Ordering::Relaxed);
+        answered
     }
 
     /// The outcome if it has ended.
@@ -328,8 +344,8 @@ impl Running {
     ///
     /// # Errors
     /// `run-ended` when there is nothing to freeze; `sandbox-freeze` when the kernel didn't;
-    /// `sandbox-supervisor` when the supervisor does not answer, which it does from then on to nobody:
-    /// [`Self::kill`] needs it not.
+    /// `sandbox-supervisor` when the supervisor does not answer; until it has, it is asked nothing
+    /// more. [`Self::kill`] needs it not.
     pub fn freeze(&self) -> Result<(), Refusal> {
         self.ask(Control::Freeze).map(drop)
     }
@@ -384,7 +400,7 @@ impl Running {
         let _one = lock(&self.asking);
         let control = &self.control;
         let ended = || Refusal::conflict("run-ended", "the run has ended");
-        if self.silent.load(Ordering::Relaxed) {
+        if !self.owes_nothing(Duration::ZERO) {
             return Err(silent());
         }
         wire::send(control, &order, &[]).map_err(|_| ended())?;

@@ -19,15 +19,19 @@ fn mark(name: &str) -> String {
     format!("mark-{name}-{}", std::process::id())
 }
 
+fn send(signal: &str, pid: i32) {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(sent.expect("kill").success());
+}
+
 /// Stops the supervisor of a run; its pid.
 fn stop_supervisor(running: &Running) -> i32 {
     let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("status");
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
     let supervisor: i32 = parent.expect("parent").trim().parse().expect("pid");
-    let stop = Command::new("kill")
-        .args(["-STOP", &supervisor.to_string()])
-        .status();
-    assert!(stop.expect("kill").success());
+    send("-STOP", supervisor);
     supervisor
 }
 
@@ -58,6 +62,25 @@ fn a_supervisor_that_does_nothing_holds_nobody_up() {
     assert!(running.try_wait().expect("known").is_none());
     running.kill();
     assert_eq!(running.wait().expect("outcome").ending, Ending::Killed);
+    nothing_is_left(&mark, supervisor);
+}
+
+#[test]
+fn a_supervisor_that_goes_on_is_asked_again_and_tells_how_it_ended() {
+    let workspace = workspace();
+    let mark = mark("again");
+    let script = format!("until [ -e /workspace/end ]; do sleep 0.05; done; exit 7; : {mark}");
+    let running = start(&shell(&workspace, &script));
+    let supervisor = stop_supervisor(&running);
+    let refusal = running.processes_started().expect_err("nobody answers");
+    assert_eq!(refusal.code, "sandbox-supervisor", "{refusal}");
+    send("-CONT", supervisor);
+    // What it answers late is not taken for the answer to this.
+    eventually("it answers", || running.thaw().is_ok());
+    assert!(running.processes_started().expect("a number") > 0);
+    fs::write(workspace.path().join("end"), "").expect("end");
+    let ending = running.wait().expect("outcome").ending;
+    assert_eq!(ending, Ending::Exited { code: 7 });
     nothing_is_left(&mark, supervisor);
 }
 

@@ -37,6 +37,8 @@ use host::Host;
 use lent::Lent;
 use prover::RunProver;
 
+/// What the server is told of a command that was killed with all of its run, as of one by a signal.
+const KILLED: u8 = 137;
 /// Time between asking a command to end and ending it.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -75,10 +77,12 @@ pub(crate) struct Run {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Ended {
     exit: u8,
     deadline: bool,
+    /// Why it is not known how the command ended, where the run was ended from here.
+    unknown: Option<Refusal>,
 }
 
 impl Run {
@@ -129,11 +133,11 @@ impl Run {
             toolchains,
         };
         let ended = self.inside(&client, credential, inside, &mut signals).await;
-        let told = ended.as_ref().copied().unwrap_or(Ended {
-            exit: prelude::NOT_STARTED,
-            deadline: false,
-        });
-        if let Err(refusal) = host.end(&client, lent.run, told.exit, told.deadline).await {
+        let (exit, deadline) = match &ended {
+            Ok(ended) => (ended.exit, ended.deadline),
+            Err(_) => (prelude::NOT_STARTED, false),
+        };
+        if let Err(refusal) = host.end(&client, lent.run, exit, deadline).await {
             tell(&format!(
                 "the server was not told that {} is over: {}",
                 lent.run, refusal.message
@@ -142,6 +146,12 @@ impl Run {
         let ended = ended?;
         if ended.deadline {
             tell("the deadline ended it, with everything that it had started");
+        }
+        if let Some(refusal) = ended.unknown {
+            tell(
+                "how the command ended is not known: it was ended from here, with everything that it had started",
+            );
+            return Err(refusal);
         }
         // Nothing is left to be dropped: the status is any byte, which `Exit` can't say.
         std::process::exit(i32::from(ended.exit));
@@ -204,11 +214,20 @@ impl Run {
         let outcome = signals.pass_on(&running, waiting).await;
         following.abort();
         drop(channel);
-        let outcome = outcome?;
-        Ok(Ended {
-            exit: outcome.exit_code(),
-            // The token ends with the run, so the server's word may come before the sandbox's own.
-            deadline: outcome.ending == Ending::Deadline || begun.elapsed() >= life,
+        // The token ends with the run, so the server's word may come before the sandbox's own.
+        let over = begun.elapsed() >= life;
+        Ok(match outcome {
+            Ok(outcome) => Ended {
+                exit: outcome.exit_code(),
+                deadline: outcome.ending == Ending::Deadline || over,
+                unknown: None,
+            },
+            // It did begin.
+            Err(refusal) => Ended {
+                exit: KILLED,
+                deadline: over,
+                unknown: Some(refusal),
+            },
         })
     }
 

@@ -276,6 +276,36 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
+/// The process that looks after a run's sandbox.
+fn supervisor_of(run: &Background) -> u32 {
+    let supervisors: Vec<u32> = children(run.id())
+        .into_iter()
+        .filter(|pid| !children(*pid).is_empty())
+        .collect();
+    assert_eq!(supervisors.len(), 1, "{supervisors:?}");
+    supervisors[0]
+}
+
+#[test]
+fn a_run_whose_supervisor_stalled_is_told_as_killed_and_not_as_never_begun() {
+    let house = House::solo();
+    let task = house.task("ada", &[]);
+    let run = house.start_run(&task, "echo begun; sleep 1000");
+    wait_until("it began", || run.out().contains("begun").then_some(()));
+    signal(supervisor_of(&run), rustix::process::Signal::STOP);
+    let done = run.wait(Duration::from_secs(60));
+    assert!(
+        done.err.contains("how the command ended is not known"),
+        "{done:?}"
+    );
+    assert!(done.err.contains("sandbox-supervisor"), "{done:?}");
+    let ended = house.await_entry("run.ended", |_| true);
+    assert_eq!(
+        ended.body["end"],
+        json!({ "reason": "exited", "status": 137 })
+    );
+}
+
 /// As on a host that swaps: those whom a run needs are there, and do nothing.
 #[test]
 fn a_server_that_stalls_holds_a_run_and_a_supervisor_that_stalls_ends_it() {
@@ -308,13 +338,9 @@ fn a_server_that_stalls_holds_a_run_and_a_supervisor_that_stalls_ends_it() {
     signal(server, Signal::CONT);
     goes_on(stood);
     // Now nobody is there who could freeze it: it must not go on all the same.
-    let supervisors: Vec<u32> = children(run.id())
-        .into_iter()
-        .filter(|pid| !children(*pid).is_empty())
-        .collect();
-    assert_eq!(supervisors.len(), 1, "{supervisors:?}");
-    let inside = children(supervisors[0]);
-    signal(supervisors[0], Signal::STOP);
+    let supervisor = supervisor_of(&run);
+    let inside = children(supervisor);
+    signal(supervisor, Signal::STOP);
     signal(server, Signal::STOP);
     wait_until("it is told its end and why", || {
         run.both()
