@@ -298,7 +298,7 @@ fn a_run_whose_supervisor_stalled_is_told_as_killed_and_not_as_never_begun() {
         done.err.contains("how the command ended is not known"),
         "{done:?}"
     );
-    assert!(done.err.contains("sandbox-supervisor"), "{done:?}");
+    assert!(done.err.contains("supervisor does not answer"), "{done:?}");
     let ended = house.await_entry("run.ended", |_| true);
     assert_eq!(
         ended.body["end"],
