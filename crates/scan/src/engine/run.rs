@@ -335,22 +335,12 @@ fn job_way(
     if let Some(call) = &job.call {
         return called(engine, run, job, call, &names, &base);
     }
-    let mut state = JobRun {
-        git: if run.workflow.system == System::GitHub {
-            Credential::Default
-        } else {
-            Credential::Secret("of the project".to_owned())
-        },
-        checkout: false,
-        agent: None,
-        pull: None,
-        spare: None,
-        refused: None,
-        aside: None,
-        moved: None,
-        ended: false,
-        condition: None,
+    let git = if run.workflow.system == System::GitHub {
+        Credential::Default
+    } else {
+        Credential::Secret("of the project".to_owned())
     };
+    let mut state = JobRun::begun(git, false);
     let mut way = base;
     for step in &job.steps {
         let names = Names {
@@ -410,6 +400,22 @@ pub(super) struct JobRun {
 }
 
 impl JobRun {
+    /// Nothing has happened yet.
+    pub(super) const fn begun(git: Credential, checkout: bool) -> Self {
+        Self {
+            git,
+            checkout,
+            agent: None,
+            pull: None,
+            spare: None,
+            refused: None,
+            aside: None,
+            moved: None,
+            ended: false,
+            condition: None,
+        }
+    }
+
     /// What a push that was refused before costs a step: it runs only if the push went through,
     /// or was left out, or if it runs in any case.
     pub(super) fn stopped(&self, condition: Option<&str>) -> Option<&Gate> {

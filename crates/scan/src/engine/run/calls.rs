@@ -164,18 +164,7 @@ fn unknown_call(
                 .then(|| value.clone())
                 .filter(|value| value.contains("secrets."))
         });
-        let mut state = JobRun {
-            git: Credential::Default,
-            checkout: true,
-            agent: None,
-            pull: None,
-            spare: None,
-            refused: None,
-            aside: None,
-            moved: None,
-            ended: false,
-            condition: None,
-        };
+        let mut state = JobRun::begun(Credential::Default, true);
         agent_step(engine, run, job, &agent, names, way, &mut state);
         return;
     }
