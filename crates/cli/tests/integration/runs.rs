@@ -322,7 +322,7 @@ fn nothing_is_written_where_the_host_executes_later_and_a_run_leaves_the_host_as
     both_kinds_of_user(|house| {
         let (home, checkout) = (house.path("callers-home"), house.path("callers-home/shop"));
         std::fs::create_dir_all(&home).unwrap();
-        house.give_away();
+        house.give_away(&home);
         let shop = house.shop();
         house
             .git(&home, &["clone", "--quiet", shop.to_str().unwrap(), "shop"])
@@ -335,7 +335,7 @@ fn nothing_is_written_where_the_host_executes_later_and_a_run_leaves_the_host_as
         ] {
             std::fs::write(folder.join(name), "# as it was\n").unwrap();
         }
-        house.give_away();
+        house.give_away(&home);
         let spots: Vec<String> = EXECUTED_LATER
             .iter()
             .map(|name| home.join(name))

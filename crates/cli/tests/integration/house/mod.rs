@@ -125,8 +125,8 @@ impl House {
         for person in plan.people {
             house.make_key(person);
         }
+        house.give_away(house.directory.path());
         house.make_repository("shop", &plan.files, plan.bare);
-        house.give_away();
         house.init(&plan);
         house
     }
@@ -279,19 +279,19 @@ impl House {
         let file = self.home.join("secrets").join(name);
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        self.give_away();
+        self.give_away(&file);
     }
 
     /// Makes a repository with one commit on `main`.
     pub(crate) fn make_repository(&self, name: &str, files: &[(&str, String)], bare: bool) {
         let path = self.path(name);
-        let tree = if bare {
-            self.path("work").join(name)
+        let (made, tree) = if bare {
+            (self.path("work"), self.path("work").join(name))
         } else {
-            path.clone()
+            (path.clone(), path.clone())
         };
         fs::create_dir_all(&tree).unwrap();
-        self.give_away();
+        self.give_away(&made);
         self.git(&tree, &["init", "--quiet", "--initial-branch=main", "."])
             .ok();
         for (file, text) in files {
@@ -299,7 +299,7 @@ impl House {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
-        self.give_away();
+        self.give_away(&made);
         self.git(&tree, &["add", "--all"]).ok();
         self.git(&tree, &["commit", "--quiet", "--message=Begin"])
             .ok();
@@ -435,14 +435,12 @@ impl House {
         }
     }
 
-    /// Everything belongs to the ordinary user, if this house is theirs.
-    pub(crate) fn give_away(&self) {
+    /// A path and all below it belong to the ordinary user, if this house is theirs. Name only what
+    /// the test itself wrote: `chown` fails where a running server takes a file away under it.
+    pub(crate) fn give_away(&self, path: &Path) {
         if self.ordinary {
             let owner = format!("{ORDINARY_USER}:{ORDINARY_USER}");
-            run(Command::new("chown")
-                .args(["-R", &owner])
-                .arg(self.directory.path()))
-            .ok();
+            run(Command::new("chown").args(["-R", &owner]).arg(path)).ok();
         }
     }
 
