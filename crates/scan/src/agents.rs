@@ -36,6 +36,58 @@ pub(crate) struct Agent {
     pub(crate) uses: Option<String>,
     /// Recognised only by what it is given: whether its model may run commands is unknown.
     pub(crate) generic: bool,
+    pub(crate) needs: Needs,
+}
+
+/// What an agent's action asks for before it starts its agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// The run's identity, to get a token of its app for where it is given none.
+    pub(crate) identity: bool,
+    /// The events that it takes; empty for any.
+    pub(crate) events: &'static [&'static str],
+    /// The events that bring it no task of their own, where nothing else gives it one.
+    pub(crate) idle: &'static [&'static str],
+}
+
+/// Events that carry an issue, a comment or a pull request to Claude Code's action.
+const CLAUDE_EVENTS: &[&str] = &[
+    "issues",
+    "issue_comment",
+    "pull_request",
+    "pull_request_target",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "workflow_dispatch",
+    "repository_dispatch",
+    "schedule",
+    "workflow_run",
+];
+const CLAUDE_IDLE: &[&str] = &[
+    "workflow_dispatch",
+    "repository_dispatch",
+    "schedule",
+    "workflow_run",
+];
+
+/// What opencode asks for (its `github run`).
+pub(crate) fn opencode_needs(prompted: bool) -> Needs {
+    Needs {
+        identity: true,
+        events: &[
+            "issues",
+            "issue_comment",
+            "pull_request",
+            "pull_request_review_comment",
+            "schedule",
+            "workflow_dispatch",
+        ],
+        idle: if prompted {
+            &[]
+        } else {
+            &["issues", "schedule", "workflow_dispatch"]
+        },
+    }
 }
 
 /// When an agent's action refuses accounts without write access.
@@ -109,6 +161,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         bots: Bots::All,
         uses: Some(uses.to_owned()),
         generic: false,
+        needs: Needs::default(),
     };
     for key in [
         "prompt",
@@ -151,6 +204,14 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
                     .get("allowed_non_write_users")
                     .is_some_and(|users| users.contains('*'));
             if !base {
+                let prompted = ["prompt", "direct_prompt", "override_prompt", "prompt_file"]
+                    .iter()
+                    .any(|name| with.get(name).is_some_and(|text| !text.trim().is_empty()));
+                agent.needs = Needs {
+                    identity: true,
+                    events: CLAUDE_EVENTS,
+                    idle: if prompted { &[] } else { CLAUDE_IDLE },
+                };
                 agent.bots = Bots::read(with.get("allowed_bots"));
                 if !open_to_all {
                     agent.checks = ActorCheck::OnEntities;
@@ -216,6 +277,11 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         "sst/opencode/github" | "anomalyco/opencode/github" | "opencode-ai/opencode" => {
             agent.name = "opencode";
             agent.own_app = (!with.says("use_github_token", "true")).then_some("opencode-agent");
+            agent.needs = opencode_needs(
+                with.get("prompt")
+                    .is_some_and(|text| !text.trim().is_empty()),
+            );
+            agent.needs.identity = agent.own_app.is_some();
             agent.checks = ActorCheck::OnEntities;
             agent.bots = Bots::Only(Vec::new());
             agent.shell = true;
@@ -261,6 +327,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         "factory-ai/droid-action" => {
             agent.name = "Droid";
             agent.own_app = Some("factory-droid");
+            agent.needs.identity = true;
             agent.shell = true;
             agent.checks = ActorCheck::OnEntities;
             agent.bots = Bots::read(with.get("allowed_bots"));

@@ -4,6 +4,7 @@
 
 mod actions;
 mod gates;
+mod refused;
 mod steps;
 mod unread;
 mod values;
@@ -286,6 +287,12 @@ pub(crate) fn read(
                 "no `if` here may ask for `{context}`; GitHub refuses such a workflow"
             ),
         });
+    }
+    // Other forges read the same files with other rules.
+    if file.starts_with(".github/")
+        && let Some(error) = refused::refusal(&root)
+    {
+        return Err(error);
     }
     let defaults = root
         .at(&["defaults", "run", "working-directory"])

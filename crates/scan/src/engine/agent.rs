@@ -25,10 +25,7 @@ pub(super) fn agent_step(
     }
     let way = here.clone();
     // It takes tasks only from people who may write: those runs are seen on their own.
-    if refuses(run, agent) {
-        return;
-    }
-    if lacks_identity(run, job, agent) {
+    if refuses(run, agent) || lacks_identity(run, job, agent) || has_no_task(run, agent) {
         return;
     }
     let credential = match (&agent.token, agent.own_app) {
@@ -167,18 +164,18 @@ pub(super) fn agent_step(
 }
 
 /// Whether the action gives up before it starts: without a token it asks its app for one, for which
-/// it needs the run's identity.
+/// it needs the run's identity, and no default gives that away.
 fn lacks_identity(run: &Run<'_>, job: &Job, agent: &Agent) -> bool {
-    let asks = agent.token.is_none()
-        && agent
-            .uses
-            .as_deref()
-            .is_some_and(|uses| uses.starts_with("anthropics/claude-code-action@"));
-    asks && job
-        .permissions
-        .as_ref()
-        .or(run.workflow.permissions.as_ref())
-        .is_some_and(|permissions| !permissions.writes("id-token"))
+    agent.needs.identity
+        && agent.token.is_none()
+        && token_writes(run, job, "id-token") != Some(true)
+}
+
+/// Whether the action ends because it does not know the event, or finds no task in it.
+fn has_no_task(run: &Run<'_>, agent: &Agent) -> bool {
+    let needs = &agent.needs;
+    !needs.events.is_empty() && !needs.events.contains(&run.event_name)
+        || needs.idle.contains(&run.event_name)
 }
 
 /// Whether the agent's action turns whoever started the run away.

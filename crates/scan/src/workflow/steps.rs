@@ -204,6 +204,7 @@ fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
         bots: agents::Bots::All,
         uses: None,
         generic: true,
+        needs: agents::Needs::default(),
     })
 }
 
@@ -287,12 +288,29 @@ pub(crate) fn script_step(
                 .is_none_or(|tools| agents::may_push(tools)),
             tools: call.tools,
             reviewer: false,
-            prompt: vec![(call.command, call.line)],
+            prompt: vec![(call.command.clone(), call.line)],
             checks: agents::ActorCheck::Never,
             bots: agents::Bots::All,
             uses: None,
             generic: false,
+            needs: agents::Needs::default(),
         };
+        let env = |name: &str| {
+            out.env
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.trim())
+                .filter(|value| !value.is_empty())
+        };
+        // What the action itself runs.
+        if agent.name == "opencode" && call.command.contains("github run") {
+            let own = env("USE_GITHUB_TOKEN").is_some_and(|value| value != "false");
+            agent.own_app = (!own).then_some("opencode-agent");
+            agent.checks = agents::ActorCheck::OnEntities;
+            agent.bots = agents::Bots::Only(Vec::new());
+            agent.needs = agents::opencode_needs(env("PROMPT").is_some());
+            agent.needs.identity = !own;
+        }
         if let Some(settings) = &settings {
             agents::by_project_settings(&mut agent, settings);
         }
