@@ -244,7 +244,7 @@ fn release(index: usize) -> String {
 
 fn agent(index: usize) -> String {
     format!(
-        "name: agent{index}\non:\n  issue_comment:\n    types: [created]\n  issues:\n    types: [opened, labeled]\njobs:\n  work:\n    if: contains(github.event.comment.body, '@claude') && contains(fromJSON('[\"OWNER\",\"MEMBER\"]'), github.event.comment.author_association)\n    runs-on: ubuntu-latest\n    permissions:\n      contents: write\n      pull-requests: write\n      issues: write\n    steps:\n      - uses: actions/checkout@v4\n      - uses: anthropics/claude-code-action@v1\n        with:\n          anthropic_api_key: ${{{{ secrets.ANTHROPIC_API_KEY }}}}\n          prompt: |\n            Mend what this says: ${{{{ github.event.issue.body }}}}\n          claude_args: --allowedTools \"Edit,Bash(git:*)\"\n"
+        "name: agent{index}\non:\n  issue_comment:\n    types: [created]\n  issues:\n    types: [opened, labeled]\njobs:\n  work:\n    if: contains(github.event.comment.body, '@claude') && contains(fromJSON('[\"OWNER\",\"MEMBER\"]'), github.event.comment.author_association)\n    runs-on: ubuntu-latest\n    permissions:\n      contents: write\n      pull-requests: write\n      issues: write\n      id-token: write\n    steps:\n      - uses: actions/checkout@v4\n      - uses: anthropics/claude-code-action@v1\n        with:\n          anthropic_api_key: ${{{{ secrets.ANTHROPIC_API_KEY }}}}\n          prompt: |\n            Mend what this says: ${{{{ github.event.issue.body }}}}\n          claude_args: --allowedTools \"Edit,Bash(git:*)\"\n"
     )
 }
 

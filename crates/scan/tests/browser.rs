@@ -61,7 +61,7 @@ fn sample() -> Report {
     for (name, text) in [
         (
             "<img src=x onerror=alert(1)>.yml",
-            "on:\n  schedule:\n    - cron: '0 3 * * *'\njobs:\n  \"</title><script>alert(1)</script>\":\n    runs-on: x\n    environment: \"<b>prod\"\n    steps:\n      - run: kubectl apply -f \"<script>alert(2)</script>\" # &amp; <style>*{display:none}</style>\n",
+            "on:\n  schedule:\n    - cron: '0 3 * * *'\njobs:\n  d:\n    name: \"</title><script>alert(1)</script>\"\n    runs-on: x\n    environment: \"<b>prod\"\n    steps:\n      - run: kubectl apply -f \"<script>alert(2)</script>\" # &amp; <style>*{display:none}</style>\n",
         ),
         (
             "automerge.yml",

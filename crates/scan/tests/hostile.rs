@@ -139,17 +139,17 @@ fn bombs_loops_and_monsters_end() {
     }
     let deep = format!("on: push\njobs: {}", "{a: ".repeat(5_000));
     let parens = format!(
-        "on: push\njobs:\n  a:\n    if: {}true\n    steps: []\n",
+        "on: push\njobs:\n  a:\n    runs-on: x\n    if: {}true\n    steps: []\n",
         "(".repeat(5_000)
     );
     let dollars = format!(
-        "on: push\njobs:\n  a:\n    steps:\n      - run: '{}'\n",
+        "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: '{}'\n",
         "$(".repeat(5_000)
     );
     let many_needs = (0..400)
         .map(|n| {
             format!(
-                "  j{n}:\n    needs: [j{}]\n    steps: [{{run: x}}]\n",
+                "  j{n}:\n    needs: [j{}]\n    runs-on: x\n    steps: [{{run: x}}]\n",
                 (n + 1) % 400
             )
         })
@@ -157,7 +157,7 @@ fn bombs_loops_and_monsters_end() {
     let loops = format!("on: push\njobs:\n{many_needs}");
     let calls = "on: [push, workflow_call]\njobs:\n  a:\n    uses: ./.github/workflows/x.yml\n  b:\n    uses: ./.github/workflows/x.yml\n".to_owned();
     let globs = format!(
-        "on:\n  push:\n    branches: ['{}']\njobs: {{a: {{steps: [{{run: x}}]}}}}\n",
+        "on:\n  push:\n    branches: ['{}']\njobs: {{a: {{runs-on: x, steps: [{{run: x}}]}}}}\n",
         "**a".repeat(200)
     );
     let many_calls = format!(
@@ -276,12 +276,12 @@ fn names_that_stand_for_names_are_followed_to_a_bound_that_is_told() {
     let mut steps = String::new();
     for _ in 0..20 {
         steps.push_str(
-            "      - run: make ${{ matrix.a }} ${{ matrix.b }} ${{ matrix.a }} ${{ matrix.c }}\n",
+            "      - run: make ${{ matrix.a }} ${{ matrix.b }} ${{ matrix.a }} ${{ env.C }}\n",
         );
     }
     let text = format!(
-        "on:\n  schedule:\n    - cron: '0 3 * * *'\njobs:\n  a:\n    strategy:\n      matrix:\n        \
-         a: [{list}]\n        b: [{list}]\n        c: ['${{{{ matrix.a }}}}', x]\n    steps:\n{steps}      - run: npm publish\n"
+        "on:\n  schedule:\n    - cron: '0 3 * * *'\njobs:\n  a:\n    runs-on: x\n    env:\n      C: ${{{{ matrix.a }}}}\n    strategy:\n      matrix:\n        \
+         a: [{list}]\n        b: [{list}]\n    steps:\n{steps}      - run: npm publish\n"
     );
     let files = [(".github/workflows/a.yml".to_owned(), text)].into();
     let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
