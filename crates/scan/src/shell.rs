@@ -4,6 +4,8 @@
 //! were set to plain text. It does know what is a command and what is not: comments, quoted text,
 //! here-documents and arguments of `echo` run nothing.
 
+mod wrappers;
+
 /// One simple command.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Command {
@@ -429,71 +431,6 @@ fn closing(text: &str) -> usize {
 }
 
 impl Command {
-    /// The command behind `sudo`, `env`, `npx`, `timeout 5` and the like.
-    pub(crate) fn unwrapped(&self) -> Self {
-        /// Most wrappers in front of one command.
-        const WRAPPERS_MAX: usize = 8;
-        let mut command = self.clone();
-        for _ in 0..WRAPPERS_MAX {
-            let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
-            let skip = match words.as_slice() {
-                [
-                    "sudo" | "env" | "nohup" | "exec" | "command" | "nice" | "xargs" | "npx"
-                    | "bunx" | "pnpx" | "uvx" | "retry" | "doas" | "stdbuf" | "xvfb-run" | "dotenv",
-                    rest @ ..,
-                ] => {
-                    1 + rest
-                        .iter()
-                        .take_while(|word| word.starts_with('-') || is_assignment(word))
-                        .count()
-                        // Options of `xargs` and `sudo` that take a value.
-                        + usize::from(matches!(rest, ["-I" | "-n" | "-L" | "-P" | "-u" | "-p" | "--package", _, ..]))
-                }
-                ["timeout", rest @ ..] => {
-                    2 + rest.iter().take_while(|word| word.starts_with('-')).count()
-                }
-                [
-                    "pnpm" | "yarn" | "npm" | "bun" | "vp",
-                    "dlx" | "exec" | "x",
-                    rest @ ..,
-                ] => 2 + rest.iter().take_while(|word| word.starts_with('-')).count(),
-                [
-                    "poetry" | "uv" | "pipx" | "pdm" | "hatch" | "rye" | "pipenv",
-                    "run",
-                    rest @ ..,
-                ] => {
-                    2 + rest.iter().take_while(|word| word.starts_with('-')).count()
-                        + usize::from(matches!(
-                            rest,
-                            ["--with" | "--python" | "--group" | "--extra", _, ..]
-                        ))
-                }
-                ["bundle", "exec", ..] => 2,
-                ["nix", "develop" | "shell", rest @ ..] => {
-                    match rest
-                        .iter()
-                        .position(|word| matches!(*word, "--command" | "-c"))
-                    {
-                        Some(at) => at + 3,
-                        None => return command,
-                    }
-                }
-                ["python" | "python3", "-m", ..] => 2,
-                _ => return command,
-            };
-            for word in words.iter().take(skip).filter(|word| is_assignment(word)) {
-                if let Some((name, value)) = word.split_once('=') {
-                    command.env.push((name.to_owned(), value.to_owned()));
-                }
-            }
-            command.words.drain(..skip.min(words.len()));
-            if command.words.is_empty() {
-                return command;
-            }
-        }
-        command
-    }
-
     pub(crate) fn has(&self, flag: &str) -> bool {
         self.words.iter().any(|word| {
             word == flag

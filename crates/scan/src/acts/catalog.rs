@@ -601,7 +601,8 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "csexton/release-asset-action"
         | "actions/upload-release-asset" => Vec::new(),
         _ => {
-            return super::known::acts_of(what, with)
+            return super::further::acts_of(what, with)
+                .or_else(|| super::known::acts_of(what, with))
                 .or_else(|| super::shipping::acts_of(what, with));
         }
     };

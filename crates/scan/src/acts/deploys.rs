@@ -27,7 +27,10 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
     if let Some(act) = pages(name, &plain, command, &what) {
         return vec![act];
     }
-    let found = deploys(name, &plain, command).or_else(|| tools::deploys(name, &plain, command));
+    let find = |plain: &[&str]| {
+        deploys(name, plain, command).or_else(|| tools::deploys(name, plain, command))
+    };
+    let found = find(&plain).or_else(|| find(&super::without_first_values(&words)?));
     let Some(preview) = found else {
         return Vec::new();
     };
@@ -100,7 +103,10 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
                 );
                 !looks && !prepares
             }),
-        ("helm", ["upgrade" | "install" | "rollback", ..])
+        (
+            "helm",
+            ["upgrade" | "install" | "rollback", ..] | ["secrets", "upgrade" | "install", ..],
+        )
         | ("helmfile", ["apply" | "sync" | "deploy", ..]) => yes,
         ("terraform" | "tofu" | "terragrunt" | "terramate", list)
             if list.iter().any(|word| matches!(*word, "apply" | "destroy")) =>
@@ -250,13 +256,14 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
         | ("shuttle", ["deploy", ..]) => yes,
         ("prisma", ["migrate", "deploy", ..]) => None,
         ("cargo", ["shuttle", "deploy", ..] | ["lambda", "deploy", ..]) => yes,
-        ("eas", ["submit", ..] | ["update", ..]) => yes,
-        ("eas", ["build", ..]) if command.has("--auto-submit") => yes,
+        ("eas", ["update", ..]) => yes,
         ("clasp", ["push" | "deploy", ..])
         | ("deployer", ["deploy", ..])
         | ("dokku", _)
         | ("caprover", ["deploy", ..]) => yes,
-        ("bundletool" | "xcrun", ["altool", ..]) => Some(!command.has("--upload-app")),
+        ("git", ["ftp", "push" | "init", ..]) => yes,
+        // Tasks that their authors named for what they do.
+        ("mina" | "fab", list) if list.contains(&"deploy") => yes,
         ("ssh" | "sshpass", _) => ssh(command),
         ("scp", list) | ("rsync", list) => list
             .last()

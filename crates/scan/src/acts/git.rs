@@ -151,9 +151,26 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
             | "clever"
             | "piku"
             | "production"
+            | "prod"
+            | "live"
+            | "azure"
+            | "wpengine"
+            | "pantheon"
+            | "acquia"
             | "space"
             | "hf"
     ) || remote.contains("git.heroku.com")
+        // A place where things run, by its name or address.
+        || remote.starts_with("dokku@")
+        || remote.starts_with("piku@")
+        || remote.contains("git.scalingo.com")
+        || remote.contains("git.clever-cloud.com")
+        || remote.contains("clever-cloud.com:")
+        || remote.contains(".scm.azurewebsites.net")
+        || remote.contains("git.gigalixir.com")
+        || remote.contains("git.wpengine.com")
+        || remote.contains(".drush.in")
+        || remote.contains("platform.sh:")
     {
         return vec![Act::deploy(what)];
     }

@@ -10,6 +10,7 @@ mod deploys;
 mod fastlane;
 mod forge;
 mod functions;
+mod further;
 mod git;
 pub(crate) mod goreleaser;
 mod guards;
@@ -22,6 +23,7 @@ mod publishes;
 pub(crate) mod reviewed;
 mod runners;
 mod shipping;
+mod table;
 mod tools;
 mod unlisted;
 mod walk;
@@ -112,6 +114,8 @@ pub(crate) enum Check {
     Actor(&'static str),
     /// A person must answer.
     Person(&'static str),
+    /// The pull request at hand must be one that may be merged.
+    Mergeable(&'static str),
     /// The job's token must have these rights: the step fails without them.
     Rights(&'static [&'static str]),
 }
@@ -271,6 +275,23 @@ pub(crate) fn is_rehearsal(name: &str) -> bool {
         && !lower.contains("prod")
         || lower.contains("nonprod")
         || lower.contains("non-prod")
+}
+
+/// The words of a command that are no options, without the values of those that stand before the
+/// first of them: `helmfile -e production sync`. `None` where no option stands there.
+fn without_first_values<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
+    let mut at = 1;
+    while let Some(word) = words.get(at).filter(|word| word.starts_with('-')) {
+        at += 1;
+        let value = words.get(at).is_some_and(|next| !next.starts_with('-'));
+        at += usize::from(value && !word.contains('='));
+    }
+    (at > 1).then(|| {
+        let rest = words.get(at..).unwrap_or_default().iter();
+        rest.copied()
+            .filter(|word| !word.starts_with('-'))
+            .collect()
+    })
 }
 
 /// A merge of the pull request at hand, at once or when its requirements are met.

@@ -10,6 +10,19 @@ const TEST_INDEX: &str = "a test index is not production";
 
 /// Reads one command; nothing for what publishes nothing.
 pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
+    let acts = read_words(name, command, None);
+    if !acts.is_empty() {
+        return acts;
+    }
+    let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    match super::without_first_values(&words) {
+        Some(plain) => read_words(name, command, Some(plain)),
+        None => acts,
+    }
+}
+
+/// The same with the words that are neither options nor their values, where those are known.
+fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Act> {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
     let rest = words.get(1..).unwrap_or_default();
     let what = shorten(&command.text());
@@ -39,13 +52,15 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         "mvn" | "mvnw" => &["-pl", "--projects"],
         _ => &[],
     };
-    let plain: Vec<&str> = words
-        .windows(2)
-        .filter_map(|pair| match pair {
-            [before, word] if !word.starts_with('-') && !valued.contains(before) => Some(*word),
-            _ => None,
-        })
-        .collect();
+    let plain: Vec<&str> = known.unwrap_or_else(|| {
+        words
+            .windows(2)
+            .filter_map(|pair| match pair {
+                [before, word] if !word.starts_with('-') && !valued.contains(before) => Some(*word),
+                _ => None,
+            })
+            .collect()
+    });
     let is_help = command.has("--help") || command.has("--version");
     if is_help {
         return Vec::new();
@@ -245,6 +260,16 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
         )],
         ("huggingface-cli" | "hf", ["upload" | "upload-large-folder", ..]) => publish(),
         ("web-ext", ["sign", ..]) | ("chrome-webstore-upload", _) => publish(),
+        ("eas", ["submit", ..]) => publish(),
+        ("eas", ["build", ..]) if command.has("--auto-submit") => publish(),
+        ("xcrun", ["altool", ..])
+            if command.has("--upload-app") || command.has("--upload-package") =>
+        {
+            publish()
+        }
+        ("pack", ["build", ..]) if command.has("--publish") => publish(),
+        ("devcontainer", ["build", ..]) if command.has("--push") => publish(),
+        ("ray" | "raycast", ["publish", ..]) => publish(),
         ("Publish-Module" | "Publish-PSResource" | "Publish-Script", _) => publish(),
         ("pulp" | "jfrog" | "jf", ["rt", "upload" | "u" | "dp" | "docker-push", ..]) => publish(),
         _ => Vec::new(),
@@ -390,6 +415,7 @@ fn is_gradle_publish(word: &str) -> bool {
                 | "dockerPush"
                 | "bootBuildImage"
                 | "jreleaserFullRelease"
+                | "uploadBundle"
                 | "uploadCrashlyticsMappingFileRelease"
         ) && task != "bootBuildImage"
 }

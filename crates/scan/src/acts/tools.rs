@@ -1,124 +1,12 @@
-//! Further commands that publish or deploy, known by their first words. What makes one a dry run, a
-//! preview or local is decided by the readers that look here (`publishes` and `deploys`).
+//! Further commands that publish or deploy, known by their first words ([`table`]).
 
-use super::{API_ENV, Act, Op, Token, programs};
+use super::{API_ENV, Act, Op, Token, programs, table};
 use crate::shell::Command;
-
-/// Programs and first words that put something into a registry.
-const PUBLISHES: &[(&str, &[&str])] = &[
-    ("cloudsmith", &["push"]),
-    ("cloudsmith", &["upload"]),
-    ("package_cloud", &["push"]),
-    ("fury", &["push"]),
-    ("gemfury", &["push"]),
-    ("lein", &["deploy"]),
-    ("rush", &["publish"]),
-    ("wasm-pack", &["publish"]),
-    ("wasmer", &["publish"]),
-    ("elm", &["publish"]),
-    ("nimble", &["publish"]),
-    ("rebar3", &["hex", "publish"]),
-    ("buf", &["push"]),
-    ("rover", &["subgraph", "publish"]),
-    ("rover", &["graph", "publish"]),
-    ("copr-cli", &["build"]),
-    ("fedpkg", &["build"]),
-    ("dput", &[]),
-    ("butler", &["push"]),
-    ("cog", &["push"]),
-    ("spin", &["registry", "push"]),
-    ("flux", &["push", "artifact"]),
-    ("crossplane", &["xpkg", "push"]),
-    ("appcenter", &["distribute", "release"]),
-    ("firebase", &["appdistribution:distribute"]),
-    ("code-push", &["release"]),
-    ("expo", &["publish"]),
-    ("gcloud", &["builds", "submit"]),
-    ("heroku", &["container:push"]),
-    ("octo", &["create-release"]),
-    ("octopus", &["release", "create"]),
-    ("octopus", &["package", "upload"]),
-    ("paket", &["push"]),
-    ("choco", &["push"]),
-    ("winget", &["submit"]),
-    ("wingetcreate", &["submit"]),
-    ("komac", &["update"]),
-];
-
-/// Programs and first words that make something run or be served.
-const DEPLOYS: &[(&str, &[&str])] = &[
-    ("ng", &["deploy"]),
-    ("hexo", &["deploy"]),
-    ("hexo", &["d"]),
-    ("hugo", &["deploy"]),
-    ("ibmcloud", &["ce", "app", "update"]),
-    ("ibmcloud", &["ce", "application", "update"]),
-    ("ibmcloud", &["cf", "push"]),
-    ("pm2", &["deploy"]),
-    ("octo", &["deploy-release"]),
-    ("octopus", &["release", "deploy"]),
-    ("werf", &["converge"]),
-    ("devspace", &["deploy"]),
-    ("okteto", &["deploy"]),
-    ("garden", &["deploy"]),
-    ("waypoint", &["up"]),
-    ("waypoint", &["deploy"]),
-    ("spin", &["deploy"]),
-    ("spin", &["cloud", "deploy"]),
-    ("rsconnect", &["deploy"]),
-    ("databricks", &["bundle", "deploy"]),
-    ("sf", &["project", "deploy", "start"]),
-    ("sfdx", &["force:source:deploy"]),
-    ("sfdx", &["force:mdapi:deploy"]),
-    ("shopify", &["theme", "push"]),
-    ("shopify", &["app", "deploy"]),
-    ("shopify", &["hydrogen", "deploy"]),
-    ("theme", &["deploy"]),
-    ("terminus", &["env:deploy"]),
-    ("platform", &["push"]),
-    ("upsun", &["push"]),
-    ("hasura", &["deploy"]),
-    ("hasura", &["metadata", "apply"]),
-    ("amplify", &["publish"]),
-    ("amplify", &["push"]),
-    ("ecs-deploy", &[]),
-    ("ecs-cli", &["compose", "service", "up"]),
-    ("ecspresso", &["deploy"]),
-    ("lambroll", &["deploy"]),
-    ("koyeb", &["service", "redeploy"]),
-    ("koyeb", &["service", "update"]),
-    ("scw", &["container", "container", "deploy"]),
-    ("cloudron", &["update"]),
-    ("truss", &["push"]),
-    ("bentoml", &["deploy"]),
-    ("up", &["deploy"]),
-    ("gigalixir", &["deploy"]),
-    ("clever", &["deploy"]),
-    ("scalingo", &["deploy"]),
-    ("zcli", &["push"]),
-    ("northflank", &["deploy"]),
-    ("vapor", &["deploy"]),
-    ("forge", &["deploy"]),
-    ("envoy", &["run", "deploy"]),
-    ("mina", &["deploy"]),
-    ("mup", &["deploy"]),
-    ("jekyll", &["deploy"]),
-    ("quarto", &["publish"]),
-    ("dfx", &["deploy"]),
-    ("pac", &["solution", "import"]),
-];
 
 /// A step of SAP's Piper with its flags.
 pub(super) fn piper(step: &str, flags: &str, what: String) -> Vec<Act> {
     match step {
-        "githubPublishRelease" => vec![Act::new(
-            Op::Release {
-                draft: None,
-                tag: None,
-            },
-            what,
-            Token::Env(API_ENV),
-        )],
+        "githubPublishRelease" => release(what),
         "containerPushToRegistry" | "nexusUpload" | "kanikoExecute" | "helmExecute" => {
             vec![Act::publish(what)]
         }
@@ -139,6 +27,17 @@ pub(super) fn piper(step: &str, flags: &str, what: String) -> Vec<Act> {
     }
 }
 
+fn release(what: String) -> Vec<Act> {
+    vec![Act::new(
+        Op::Release {
+            draft: None,
+            tag: None,
+        },
+        what,
+        Token::Env(API_ENV),
+    )]
+}
+
 fn known(table: &[(&str, &[&str])], name: &str, plain: &[&str]) -> bool {
     table
         .iter()
@@ -157,18 +56,14 @@ pub(super) fn publishes(name: &str, plain: &[&str], command: &Command) -> bool {
         && plain.first() == Some(&"setup.py")
         && plain.contains(&"upload");
     let steam = name == "steamcmd" && plain.contains(&"+run_app_build");
-    known(PUBLISHES, name, plain)
-        || known(programs::PUBLISHES, name, plain)
-        || built
-        || uploaded
-        || steam
+    known(table::PUBLISHES, name, plain) || built || uploaded || steam
 }
 
 /// `Some(true)` for a preview, `Some(false)` for a deployment.
 pub(super) fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
     let sftp = name == "sftp" && command.words.iter().any(|word| word.contains('@'));
     let helmsman = name == "helmsman" && (command.has("--apply") || command.has("-apply"));
-    if !(known(DEPLOYS, name, plain) || known(programs::DEPLOYS, name, plain) || sftp || helmsman) {
+    if !(known(table::DEPLOYS, name, plain) || sftp || helmsman) {
         return None;
     }
     if programs::is_download(name, plain) {
@@ -201,21 +96,22 @@ pub(super) fn stays_here(name: &str, command: &Command) -> bool {
 pub(super) fn by_step(name: &str, plain: &[&str], command: &Command, what: String) -> Vec<Act> {
     match (name, plain) {
         ("piper", [step, ..]) => piper(step, &command.text(), what),
-        ("release-cli", ["create", ..]) => vec![Act::new(
-            Op::Release {
-                draft: None,
-                tag: None,
-            },
-            what,
-            Token::Env(API_ENV),
-        )],
+        ("release-cli", ["create", ..]) => release(what),
+        _ if known(table::RELEASES, name, plain) => {
+            let mut acts = release(what.clone());
+            // It goes the whole way to the index.
+            if name == "fullrelease" {
+                acts.push(Act::publish(what));
+            }
+            acts
+        }
         // A build tool runs a target that its author named for what it does.
         ("bazel" | "bazelisk", ["run", target, ..]) => {
             let target = target.to_ascii_lowercase();
             let last = target.rsplit([':', '/']).next().unwrap_or_default();
             if last.contains("publish") || last.ends_with("push") {
                 vec![Act::publish(what)]
-            } else if last.contains("deploy") {
+            } else if last.contains("deploy") || last.ends_with(".apply") {
                 vec![Act::deploy(what)]
             } else {
                 Vec::new()

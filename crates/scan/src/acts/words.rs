@@ -248,6 +248,12 @@ const REGISTRIES: &[&str] = &[
     "packages",
     "zenodo",
     "wordpress",
+    "helm",
+    "galaxy",
+    "thunderstore",
+    "webstore",
+    "apk",
+    "ipa",
 ];
 
 const PLACES: &[&str] = &[
@@ -287,6 +293,8 @@ const PLACES: &[&str] = &[
     "oss",
     "cos",
     "r2",
+    "storage",
+    "spaces",
     "neocities",
     "website",
     "site",

@@ -12,7 +12,10 @@ use super::pushes::{push, tag};
 use super::rights::{permitted, token_writes};
 use super::run::{JobRun, Restriction, Run};
 use super::scope::Names;
-use super::{Actor, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Way, merge};
+use super::{
+    Actor, Assumption, Credential, Engine, Event, Gate, PathStep, PullRequest, Reference, Way,
+    merge,
+};
 use crate::acts::{Act, Check, Op, SinkKind, Target, Token, is_rehearsal};
 use crate::expr::{self, Truth, Value};
 use crate::workflow::{Job, System};
@@ -66,6 +69,13 @@ pub(super) fn one_act(
     if let Op::Check(check) = &act.op {
         let gate = match check {
             Check::Person(text) => Gate::Human((*text).to_owned()),
+            Check::Mergeable(text) => match engine.assumption {
+                Assumption::Unprotected => Gate::Clear,
+                Assumption::Protected => Gate::Human((*text).to_owned()),
+                Assumption::Settings => {
+                    Gate::Fact("whether the pull request may be merged without a review".to_owned())
+                }
+            },
             Check::Actor(text) if run.event.actor == Actor::Anyone => {
                 Gate::Human((*text).to_owned())
             }

@@ -489,8 +489,14 @@ fn what_it_does(
     };
     // A hint and a credential somewhere in reach leave it open; a registry's own, or a login, does not.
     sure &= match claim {
-        Claim::Publish => plain || login || held.registry || wide.registry,
-        Claim::Deploy => plain,
+        Claim::Publish => plain || login || held.registry || wide.registry || held.other,
+        Claim::Deploy => {
+            // A way to a machine is not yet something that is done there.
+            let opens = ["tunnel", "proxy", "vpn", "forward", "mount"]
+                .iter()
+                .any(|word| unread.name.to_ascii_lowercase().contains(word));
+            plain || !opens && (held.place || held.other)
+        }
         _ => true,
     };
     // What is not there can't be believed on its name.
