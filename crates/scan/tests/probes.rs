@@ -1,5 +1,6 @@
 //! Single steps of a nightly job, and the kinds of sinks that each reaches where nothing is
-//! protected: `tests/probes`, one a line (`KINDS`, a tab, a command or `ACTION {inputs}`).
+//! protected: `tests/probes`, one a line (`KINDS`, a tab, a command, whose lines `\n` parts, or
+//! `ACTION {inputs}`).
 
 #![allow(
     clippy::unwrap_used,
@@ -49,6 +50,7 @@ fn wrong(probes: &str, step: impl Fn(&str) -> String) -> (usize, String) {
 #[test]
 fn commands() {
     let (count, wrong) = wrong(include_str!("probes/commands.tsv"), |text| {
+        let text = text.replace("\\n", "\n          ");
         format!("      - run: |\n          {text}\n")
     });
     assert!(count >= 400, "only {count} probes");

@@ -53,14 +53,22 @@ fn guarded(text: &str, file: &str, line: usize, acts: &mut Vec<Act>, before: usi
         return;
     }
     let (conditions, by_list) = super::guards::of_program(text);
-    for (condition, from) in conditions {
+    for (condition, lines) in conditions {
         for act in acts.iter_mut().skip(before) {
-            if act.file == file && act.line > line + from && act.only_if.len() < ONLY_IF_MAX {
+            let behind =
+                act.line > line + lines.start && act.line <= line.saturating_add(lines.end);
+            if act.file == file && behind && act.only_if.len() < ONLY_IF_MAX {
                 act.only_if.push(condition.clone());
             }
         }
     }
-    if let Some(from) = by_list {
+    let stops_any = |lines: &std::ops::Range<usize>| {
+        acts.iter()
+            .skip(before)
+            .any(|act| act.line > line + lines.start && act.line <= line.saturating_add(lines.end))
+    };
+    if let Some(lines) = by_list.filter(stops_any) {
+        let from = lines.start;
         let why = "the script stops unless the account is on its list";
         let mut check = Act::new(Op::Check(Check::Actor(why)), why, Token::Outside);
         check.line = line + from;

@@ -10,6 +10,21 @@ pub(super) const PERMISSION_LOOKUP: &str = "the script looks up the actor's perm
 
 /// Reads a `gh` command.
 pub(super) fn gh(command: &Command, shell: &mut Shell) -> Vec<Act> {
+    // `gh -R owner/name release create`: the same as behind the words.
+    if let Some(option) = command
+        .words
+        .get(1)
+        .filter(|word| matches!(word.as_str(), "-R" | "--repo") || word.starts_with("--repo="))
+    {
+        let mut moved = command.clone();
+        let taken = if option.contains('=') { 1 } else { 2 };
+        let end = moved.words.len().min(1 + taken);
+        let options: Vec<String> = moved.words.drain(1..end).collect();
+        moved.words.extend(options);
+        if moved.words.get(1) != command.words.get(1) {
+            return gh(&moved, shell);
+        }
+    }
     if matches!(command.words.get(1..3), Some([pr, list]) if pr == "pr" && list == "list") {
         shell.selected = command
             .option(&["--label", "-l"])

@@ -1,6 +1,9 @@
 //! Tests of a script on what the event tells, as conditions of what stands behind them: who opened
 //! the pull request, from which repository, which event it is.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::reviewed;
 use super::walk::{Asks, walk};
 
@@ -160,12 +163,16 @@ fn side(text: &str) -> Option<String> {
     plain.then(|| format!("'{literal}'"))
 }
 
+/// A template, and the lines (from 0) between which it counts.
+pub(super) type Condition = (String, Range<usize>);
+
 /// What a program does only under conditions, by the stops at its beginning: templates, with the
-/// line (from 0) from which they count. Lists that are not written out are told apart.
-pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
+/// lines (from 0) between which they count. Lists that are not written out are told apart.
+pub(super) fn of_program(text: &str) -> (Vec<Condition>, Option<Range<usize>>) {
     let lines: Vec<&str> = text.lines().collect();
-    let mut names: Vec<(String, String)> = Vec::new();
-    let mut lists: Vec<(String, Vec<String>)> = Vec::new();
+    let mut names: HashMap<String, String> = HashMap::new();
+    let mut lists: HashMap<String, Vec<String>> = HashMap::new();
+    let mut functions: Option<Functions> = None;
     let mut out = Vec::new();
     let mut by_list = None;
     for (index, line) in lines.iter().enumerate() {
@@ -175,9 +182,9 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
         {
             let value = value.trim().trim_end_matches(';');
             if let Some(path) = event_path(value, &names) {
-                names.push((name.clone(), path));
+                names.entry(name.clone()).or_insert(path);
             } else if value.starts_with('[') && value.ends_with(']') {
-                lists.push((name, texts_of(value)));
+                lists.entry(name).or_insert_with(|| texts_of(value));
             }
             continue;
         }
@@ -212,6 +219,17 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
         if !stops {
             continue;
         }
+        // A function that returns ends itself alone.
+        let end = if reviewed::words_of(&body)
+            .iter()
+            .any(|word| word == "return")
+        {
+            functions
+                .get_or_insert_with(|| Functions::of(&lines))
+                .end(index, text)
+        } else {
+            usize::MAX
+        };
         if let Some((list, member)) = absent(condition) {
             let Some(path) = event_path(member, &names) else {
                 continue;
@@ -219,10 +237,7 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
             let known = if list.trim().starts_with('[') {
                 Some(texts_of(list))
             } else {
-                lists
-                    .iter()
-                    .find(|(name, _)| name == list.trim())
-                    .map(|(_, texts)| texts.clone())
+                lists.get(list.trim()).cloned()
             };
             match known.filter(|texts| !texts.is_empty()) {
                 Some(texts) => {
@@ -230,10 +245,10 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
                         .iter()
                         .map(|text| format!("{path} == '{text}'"))
                         .collect();
-                    out.push((format!("${{{{ {} }}}}", any.join(" || ")), index));
+                    out.push((format!("${{{{ {} }}}}", any.join(" || ")), index..end));
                 }
                 None if path.ends_with(".login") || path.ends_with(".actor") => {
-                    by_list = by_list.or(Some(index));
+                    by_list = by_list.or(Some(index..end));
                 }
                 None => {}
             }
@@ -257,10 +272,105 @@ pub(super) fn of_program(text: &str) -> (Vec<(String, usize)>, Option<usize>) {
             && !literal.trim_matches(['\'', '"']).contains(['\'', '"']);
         if let (Some(path), true) = (event_path(left, &names), quoted) {
             let literal = literal.trim_matches(['\'', '"']);
-            out.push((format!("${{{{ {path} {operator} '{literal}' }}}}"), index));
+            out.push((
+                format!("${{{{ {path} {operator} '{literal}' }}}}"),
+                index..end,
+            ));
         }
     }
     (out, by_list)
+}
+
+/// Where the functions of a program end.
+struct Functions {
+    /// The innermost function that each line begins in.
+    of_line: Vec<Option<usize>>,
+    /// The last line of each, and its name where it has one.
+    found: Vec<(usize, Option<String>)>,
+}
+
+impl Functions {
+    fn of(lines: &[&str]) -> Self {
+        let mut of_line = Vec::with_capacity(lines.len());
+        let mut found: Vec<(usize, Option<String>)> = Vec::new();
+        // Every open bracket, with the function that it opens.
+        let mut open: Vec<Option<usize>> = Vec::new();
+        let mut inside: Vec<usize> = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            of_line.push(inside.last().copied());
+            let mut quote = None;
+            for (at, c) in line.char_indices() {
+                match (quote, c) {
+                    (Some(open), c) if open == c => quote = None,
+                    (Some(_), _) => {}
+                    (None, '\'' | '"') => quote = Some(c),
+                    (None, '{') => {
+                        let before = line.get(..at).unwrap_or_default().trim_end();
+                        let function = opens_function(before).then(|| {
+                            found.push((usize::MAX, function_name(before)));
+                            found.len() - 1
+                        });
+                        inside.extend(function);
+                        open.push(function);
+                    }
+                    (None, '}') => {
+                        if let Some(Some(function)) = open.pop() {
+                            inside.pop();
+                            if let Some(known) = found.get_mut(function) {
+                                known.0 = index;
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Self { of_line, found }
+    }
+
+    /// The last line that a `return` on this line keeps from being run.
+    fn end(&self, line: usize, text: &str) -> usize {
+        let function = self.of_line.get(line).copied().flatten();
+        let Some((end, name)) = function.and_then(|function| self.found.get(function)) else {
+            return usize::MAX;
+        };
+        // What it answers is asked for elsewhere.
+        let asked = name.as_ref().is_some_and(|name| {
+            [
+                format!("!{name}("),
+                format!("!(await {name}("),
+                format!("!await {name}("),
+            ]
+            .iter()
+            .any(|mark| text.contains(mark.as_str()))
+        });
+        if asked { usize::MAX } else { *end }
+    }
+}
+
+/// Whether the bracket behind this text opens a function.
+fn opens_function(before: &str) -> bool {
+    let statement = before.rsplit(['{', '}', ';']).next().unwrap_or(before);
+    before.ends_with("=>") || before.ends_with(')') && statement.contains("function")
+}
+
+/// The name in `function name(…)` or `const name = (…) =>`.
+fn function_name(before: &str) -> Option<String> {
+    let rest = match before.rsplit_once("function ") {
+        Some((_, rest)) => rest,
+        None => {
+            let (_, rest) = before
+                .rsplit_once("const ")
+                .or_else(|| before.rsplit_once("let "))?;
+            rest
+        }
+    };
+    let name: String = rest
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'))
+        .collect();
+    (!name.is_empty()).then_some(name)
 }
 
 /// The list that a condition asks for, and what it says is not on it: `!list.includes(x)`,
@@ -300,7 +410,7 @@ fn closed(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The property of the event that a JavaScript expression reads.
-fn event_path(text: &str, names: &[(String, String)]) -> Option<String> {
+fn event_path(text: &str, names: &HashMap<String, String>) -> Option<String> {
     let text = text.trim().replace("?.", ".");
     let text = text
         .trim_end_matches(".toLowerCase()")
@@ -312,7 +422,7 @@ fn event_path(text: &str, names: &[(String, String)]) -> Option<String> {
         return None;
     }
     let (first, rest) = text.split_once('.').unwrap_or((text, ""));
-    if let Some((_, path)) = names.iter().find(|(name, _)| name == first) {
+    if let Some(path) = names.get(first) {
         return Some(if rest.is_empty() {
             path.clone()
         } else {
@@ -387,7 +497,34 @@ mod tests {
             "people.indexOf(context.payload.comment.body) === -1"
         ));
         let (found, _) = of_program("if (['a'].indexOf(context.actor) === -1) return;");
-        assert_eq!(found, [("${{ github.actor == 'a' }}".to_owned(), 0)]);
+        assert_eq!(
+            found,
+            [("${{ github.actor == 'a' }}".to_owned(), 0..usize::MAX)]
+        );
+    }
+
+    #[test]
+    fn a_return_guards_its_function_alone() {
+        let ends = |text: &str| of_program(text).0.first().map(|(_, lines)| lines.clone());
+        let stop = "if (context.actor !== 'a') return false;";
+        for (text, expected) in [
+            (format!("function ok() {{\n{stop}\n}}\nmerge();"), 1..2),
+            (
+                format!("prs.forEach(pr => {{\n{stop}\n}});\nmerge();"),
+                1..2,
+            ),
+            (format!("{{\n{stop}\n}}\nmerge();"), 1..usize::MAX),
+            (
+                format!("function ok() {{\n{stop}\n}}\nif (!ok()) return;\nmerge();"),
+                1..usize::MAX,
+            ),
+            (
+                "const f = async () => {\nif (context.actor !== 'a') throw 1;\n}\nf();".to_owned(),
+                1..usize::MAX,
+            ),
+        ] {
+            assert_eq!(ends(&text), Some(expected), "{text}");
+        }
     }
 
     #[test]
@@ -400,15 +537,15 @@ mod tests {
             [
                 (
                     "${{ github.event.comment.user.login == 'a' || github.event.comment.user.login == 'b' }}".to_owned(),
-                    1
+                    1..usize::MAX
                 ),
-                ("${{ github.event_name == 'push' }}".to_owned(), 4)
+                ("${{ github.event_name == 'push' }}".to_owned(), 4..usize::MAX)
             ]
         );
         assert_eq!(by_list, None);
         let (_, by_list) = of_program(
             "if (!approvers.includes(context.payload.comment.user.login.toLowerCase())) {\n  await say();\n  return;\n}",
         );
-        assert_eq!(by_list, Some(0));
+        assert_eq!(by_list, Some(0..usize::MAX));
     }
 }

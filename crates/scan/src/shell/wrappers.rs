@@ -208,6 +208,28 @@ fn behind(words: &[&str]) -> Option<Vec<String>> {
             Some(owned(package, rest.get(at + 1..).unwrap_or_default()))
         }
         ["cargo", toolchain, rest @ ..] if toolchain.starts_with('+') => Some(owned("cargo", rest)),
+        ["find", ..] => {
+            let rest = after("-exec").or_else(|| after("-execdir"))?;
+            let end = rest
+                .iter()
+                .position(|word| matches!(*word, ";" | "\\;" | "+"))
+                .unwrap_or(rest.len());
+            let (first, rest) = rest.get(..end)?.split_first()?;
+            Some(owned(first, rest))
+        }
+        ["parallel", rest @ ..] => {
+            let at = rest.iter().position(|word| !word.starts_with('-'))?;
+            let end = rest
+                .iter()
+                .position(|word| word.starts_with(":::"))
+                .unwrap_or(rest.len());
+            let (first, rest) = rest.get(at..end)?.split_first()?;
+            Some(owned(first, rest))
+        }
+        ["retry", count, first, rest @ ..] if count.chars().all(|c| c.is_ascii_digit()) => {
+            Some(owned(first, rest))
+        }
+        ["pipx", "run", "--spec", _, first, rest @ ..] => Some(owned(first, rest)),
         ["su", .., "-c", text] => Some(owned("bash", &["-c", text])),
         [lender, ..] if LENDERS.contains(lender) => {
             // These run tasks and programs of a project, too, and hand them what stands behind.
@@ -346,6 +368,10 @@ mod tests {
             ("cargo +nightly publish", "cargo publish"),
             ("deno run -A npm:wrangler@3 deploy", "wrangler@3 deploy"),
             ("npx -y -p a -p b c --d", "c --d"),
+            ("find . -name x -exec npm publish {} +", "npm publish {}"),
+            ("parallel -j2 npm publish ::: a b", "npm publish"),
+            ("retry 3 npm publish", "npm publish"),
+            ("pipx run --spec a twine upload b", "twine upload b"),
             ("env -u A B=c npm publish", "npm publish"),
             ("conda run -n x twine upload y", "twine upload y"),
             ("php vendor/bin/dep deploy", "vendor/bin/dep deploy"),
