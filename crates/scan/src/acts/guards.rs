@@ -4,163 +4,151 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::questions::{self, Question};
 use super::reviewed;
+use super::tidy::{Tidy, tidy};
 use super::walk::{Asks, walk};
 
 /// Most questions of one script that are followed.
 const QUESTIONS_MAX: usize = 8;
 
-/// A comparison in a shell's test: both sides as expressions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Question {
-    left: String,
-    right: String,
-}
-
 /// What a script does only under conditions: templates, each with the lines (from 0) of what it is
 /// about.
 pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
-    if !text.contains(']') || text.len() > 128 * 1024 {
+    let tests = text.contains(']') || text.contains("test ") || text.contains("grep ");
+    if !(tests || text.contains("case ")) || text.len() > 128 * 1024 {
         return Vec::new();
     }
-    let mut questions: Vec<Question> = Vec::new();
-    for line in text.lines() {
-        for part in line.split(';') {
-            if let Some((question, _)) = question(part)
-                && !questions.contains(&question)
-                && questions.len() < QUESTIONS_MAX
-                && !is_set(text, &question)
-            {
-                questions.push(question);
-            }
+    let tidy = tidy(text);
+    let set = |name: &str| is_set(text, name);
+    let mut questions: Vec<(&str, Question)> = Vec::new();
+    for part in tidy.lines.iter().flat_map(|(line, _)| parts(line)) {
+        if questions.len() < QUESTIONS_MAX
+            && !questions.iter().any(|(known, _)| *known == part)
+            && let Some(question) = questions::question(part, &set)
+        {
+            questions.push((part, question));
         }
     }
-    questions
-        .into_iter()
-        .flat_map(|asked| [(asked.clone(), true), (asked, false)])
-        .filter_map(|(asked, same)| {
-            let test = |part: &str| {
-                let (found, equal) = question(part)?;
-                (found == asked).then_some(equal == same)
+    let mut out: Vec<(String, Vec<usize>)> = Vec::new();
+    for (asked, question) in &questions {
+        for (condition, holds) in [(&question.yes, true), (&question.no, false)] {
+            let Some(condition) = condition else {
+                continue;
             };
-            let mut lines = Vec::new();
             let asks = Asks {
-                test: &test,
+                test: &|part: &str| (part == *asked).then_some(holds),
                 selected: &|_| false,
                 chooses: &|_| false,
                 arm: "",
             };
+            let mut lines = Vec::new();
             walk(text, &asks, |_, yes, line| {
                 if yes {
                     lines.push(line);
                 }
             });
-            let operator = if same { "==" } else { "!=" };
-            let condition = format!("${{{{ {} {operator} {} }}}}", asked.left, asked.right);
-            (!lines.is_empty()).then_some((condition, lines))
-        })
-        .collect()
+            if !lines.is_empty() {
+                out.push((format!("${{{{ {condition} }}}}"), lines));
+            }
+        }
+    }
+    out.extend(cases(&tidy, &set));
+    out
 }
 
-/// Whether a script sets what a question is about by itself.
-fn is_set(text: &str, question: &Question) -> bool {
-    [&question.left, &question.right].iter().any(|side| {
-        let Some(name) = side.strip_prefix("env.") else {
-            return false;
-        };
-        text.lines().any(|line| {
-            let line = line.trim();
-            line.contains(&format!("{name}="))
-                || line.starts_with("read ")
-                || line.contains(" read ")
-                    && reviewed::words_of(line).iter().any(|word| word == name)
-                || line.starts_with("for ") && line.contains(&format!("for {name} "))
-        })
+/// The commands of a line as the walk hands them on.
+fn parts(line: &str) -> impl Iterator<Item = &str> {
+    line.split(';').map(|part| {
+        let part = part.trim();
+        part.strip_prefix("then ")
+            .or_else(|| part.strip_prefix("do "))
+            .unwrap_or(part)
     })
 }
 
-/// A comparison that stands alone in a test, and whether the test holds where both are the same.
-fn question(part: &str) -> Option<(Question, bool)> {
-    let start = part.find('[')?;
-    let before = part.get(..start)?.trim();
-    let negated = before.ends_with('!');
-    if !matches!(
-        before.trim_end_matches('!').trim(),
-        "" | "if" | "elif" | "then" | "do" | "else"
-    ) {
-        return None;
+/// What stands in the arms of a `case` over what the event tells, and behind one whose last arm
+/// stops.
+fn cases(tidy: &Tidy, set: &dyn Fn(&str) -> bool) -> Vec<(String, Vec<usize>)> {
+    /// One arm: what holds in it, its lines, and whether it stops.
+    struct Arm {
+        holds: Option<String>,
+        any: bool,
+        lines: Vec<usize>,
+        stops: bool,
     }
-    let test = part.get(start..)?.trim_start_matches('[');
-    let end = test.find("]]").or_else(|| test.find(" ]"))?;
-    let (test, rest) = (test.get(..end)?.trim(), test.get(end + 2..)?);
-    // A branch that another test opens too.
-    let branch = before.starts_with("if") || before.starts_with("elif");
-    if branch && (rest.contains("||") || rest.contains("&&")) || rest.contains(" [") {
-        return None;
+    let mut out: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut choice: Option<(String, Vec<Arm>)> = None;
+    let mut line_number = 0;
+    let last: usize = tidy.lines.iter().map(|(_, span)| span).sum();
+    for (line, span) in &tidy.lines {
+        let index = line_number;
+        line_number += span;
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix("case ")
+            && let Some((subject, _)) = rest.split_once(" in")
+        {
+            choice = Some((subject.trim().to_owned(), Vec::new()));
+            continue;
+        }
+        let Some((subject, arms)) = &mut choice else {
+            continue;
+        };
+        if line.starts_with("esac") {
+            let open = arms.iter().filter(|arm| !arm.stops);
+            let all: Option<Vec<String>> = open.map(|arm| arm.holds.clone()).collect();
+            let ends = arms.iter().any(|arm| arm.any && arm.stops);
+            if let Some(all) = all.filter(|all| ends && !all.is_empty()) {
+                let any: Vec<String> = all.iter().map(|one| format!("({one})")).collect();
+                let lines = (index + 1..last).collect();
+                out.push((format!("${{{{ {} }}}}", any.join(" || ")), lines));
+            }
+            for arm in arms.iter().filter(|arm| !arm.lines.is_empty()) {
+                if let Some(holds) = &arm.holds {
+                    out.push((format!("${{{{ {holds} }}}}"), arm.lines.clone()));
+                }
+            }
+            choice = None;
+            continue;
+        }
+        let fresh = arms
+            .last()
+            .is_none_or(|arm| arm.lines.is_empty() && arm.stops);
+        let mut body = line;
+        let begins = arms.is_empty() || fresh || line.contains(')') && !line.contains("$(");
+        if begins
+            && let Some((patterns, rest)) = line.split_once(')')
+            && !patterns.contains(['(', '$', ' ']) | patterns.contains('|')
+            && !patterns.contains('$')
+        {
+            let any = patterns.trim().trim_start_matches('(') == "*";
+            arms.push(Arm {
+                holds: questions::arm(subject, patterns, set),
+                any,
+                lines: Vec::new(),
+                stops: false,
+            });
+            body = rest;
+        }
+        if let Some(arm) = arms.last_mut() {
+            arm.lines.extend(index..line_number);
+            arm.stops |= body
+                .split(';')
+                .any(|part| matches!(part.split_whitespace().next(), Some("exit" | "return")));
+        }
     }
-    if test.contains("&&") || test.contains("||") || test.contains(" -a ") || test.contains(" -o ")
-    {
-        return None;
-    }
-    let (left, right, equal) = if let Some((left, right)) = test.split_once("!=") {
-        (left, right, false)
-    } else if let Some((left, right)) = test.split_once("==") {
-        (left, right, true)
-    } else {
-        let (left, right) = test.split_once(" = ")?;
-        (left, right, true)
-    };
-    let question = Question {
-        left: side(left)?,
-        right: side(right)?,
-    };
-    // Two texts, or patterns, tell nothing.
-    let tells = question.left.starts_with("github.") || question.left.starts_with("env.");
-    tells.then_some((question, equal != negated))
+    out
 }
 
-/// One side of a comparison as an expression.
-fn side(text: &str) -> Option<String> {
-    let text = text.trim();
-    let bare = text.trim_matches('"');
-    if let Some(inner) = bare
-        .strip_prefix("${{")
-        .and_then(|rest| rest.strip_suffix("}}"))
-    {
-        let inner = inner.trim();
-        let plain = inner.starts_with("github.")
-            && inner
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-        return plain.then(|| inner.to_owned());
-    }
-    if let Some(name) = bare.strip_prefix('$') {
-        let name = name
-            .strip_prefix('{')
-            .and_then(|inner| inner.strip_suffix('}'))
-            .unwrap_or(name);
-        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !plain {
-            return None;
-        }
-        let known = match name {
-            "GITHUB_ACTOR" => "github.actor",
-            "GITHUB_REPOSITORY" => "github.repository",
-            "GITHUB_REPOSITORY_OWNER" => "github.repository_owner",
-            "GITHUB_EVENT_NAME" => "github.event_name",
-            "GITHUB_REF" => "github.ref",
-            "GITHUB_REF_NAME" => "github.ref_name",
-            "GITHUB_HEAD_REF" => "github.head_ref",
-            "GITHUB_BASE_REF" => "github.base_ref",
-            other => return Some(format!("env.{other}")),
-        };
-        return Some(known.to_owned());
-    }
-    let literal = text.trim_matches(['"', '\'']);
-    let plain = !literal.is_empty()
-        && !literal.contains(['$', '*', '?', '\'', '`', '(', '"', '\\'])
-        && !literal.contains(char::is_whitespace);
-    plain.then(|| format!("'{literal}'"))
+/// Whether a script sets a variable by itself.
+fn is_set(text: &str, name: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim();
+        line.contains(&format!("{name}="))
+            || line.starts_with("read ")
+            || line.contains(" read ") && reviewed::words_of(line).iter().any(|word| word == name)
+            || line.starts_with("for ") && line.contains(&format!("for {name} "))
+    })
 }
 
 /// A template, and the lines (from 0) between which it counts.
@@ -467,8 +455,18 @@ mod tests {
         );
         let found = of_script("[[ \"${{ github.actor }}\" == 'bob' ]] || exit 1\ngh pr merge 1");
         assert_eq!(found[0].0, "${{ github.actor == 'bob' }}");
+        let found = of_script("if [ \"$A\" != x ] || [ \"$B\" = y ]; then echo; fi\ngit push");
         assert!(
-            of_script("if [ \"$A\" != x ] || [ \"$B\" = y ]; then echo; fi\ngit push").is_empty()
+            found.iter().all(|(_, lines)| !lines.contains(&1)),
+            "{found:?}"
+        );
+        let found = of_script("case \"$A\" in\n  x|y) echo ;;\n  *) exit 0 ;;\nesac\ngit push");
+        assert!(
+            found.contains(&(
+                "${{ ((env.A == 'x') || (env.A == 'y')) }}".to_owned(),
+                vec![4]
+            )),
+            "{found:?}"
         );
     }
 

@@ -32,12 +32,20 @@ struct Block {
 }
 
 /// Hands every command to `see` with whether it runs only where the answer is yes, and its line.
-pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, usize)) {
+pub(super) fn walk(text: &str, asks: &Asks<'_>, mut take: impl FnMut(&str, bool, usize)) {
+    let last = std::cell::Cell::new(false);
+    let mut see = |part: &str, yes: bool, line: usize| {
+        last.set(yes);
+        take(part, yes, line);
+    };
     let mut blocks = vec![Block::default()];
     // Blocks that are open beyond the deepest that is told apart.
     let mut deeper = 0_usize;
     let asked = |blocks: &[Block]| blocks.iter().any(|block| block.asked);
-    for (index, line) in text.lines().map(str::trim).enumerate() {
+    let mut next = 0;
+    for (line, span) in &super::tidy::tidy(text).lines {
+        let (index, line) = (next, line.trim());
+        next += span;
         if line.starts_with('#') {
             continue;
         }
@@ -171,6 +179,10 @@ pub(super) fn walk(text: &str, asks: &Asks<'_>, mut see: impl FnMut(&str, bool, 
             }
             see(rest.trim(), asked(&blocks), index);
         }
+        // The lines that this one goes on in.
+        for more in index + 1..next {
+            see("", last.get(), more);
+        }
     }
 }
 
@@ -189,8 +201,21 @@ fn stops(text: &str) -> bool {
         .any(|stop| text.split([' ', '}', ';']).any(|word| word == *stop))
 }
 
-/// What follows a test that stands alone: `|| exit 0`.
+/// What follows the tests that stand in front of a command: `|| exit 0`.
 fn after_test(part: &str) -> &str {
+    let mut rest = after_first_test(part);
+    while let Some(next) = rest
+        .strip_prefix("||")
+        .or_else(|| rest.strip_prefix("&&"))
+        .map(|next| next.trim_start().trim_start_matches("! "))
+        .filter(|next| next.starts_with("[ ") || next.starts_with("[[ "))
+    {
+        rest = after_first_test(next);
+    }
+    rest
+}
+
+fn after_first_test(part: &str) -> &str {
     let found = part
         .split_once("]]")
         .or_else(|| part.split_once(" ]"))
