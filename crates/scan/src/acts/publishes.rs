@@ -66,7 +66,23 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         return Vec::new();
     }
     let acts = match (name, plain.as_slice()) {
-        ("npm" | "yarn" | "pnpm" | "bun" | "lerna" | "deno", list)
+        ("lerna" | "yarn" | "npm" | "pnpm", list)
+            if (name == "lerna" || list.first() == Some(&"lerna")) && list.contains(&"publish") =>
+        {
+            // It makes the version first, unless told what was made before.
+            let versions = !list.iter().any(|word| word.starts_with("from-"))
+                && ["--canary", "-c", "--no-push", "--no-git-tag-version"]
+                    .iter()
+                    .all(|flag| !command.has(flag));
+            let mut acts = if versions && !dry {
+                at_once(&what, command)
+            } else {
+                Vec::new()
+            };
+            acts.extend(publish());
+            acts
+        }
+        ("npm" | "yarn" | "pnpm" | "bun" | "deno", list)
             if list.contains(&"publish")
                 && !list.contains(&"run")
                 && !matches!(
@@ -81,7 +97,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         ("lerna", ["version", ..]) | ("yarn" | "npm" | "pnpm", ["lerna", "version", ..])
             if !command.has("--no-push") && !command.has("--no-git-tag-version") =>
         {
-            pushes(&what)
+            at_once(&what, command)
         }
         ("bumpp", _) if !command.has("--no-push") => pushes(&what),
         ("changelogen", _) if command.has("--release") && command.has("--push") => pushes(&what),
@@ -423,6 +439,13 @@ fn is_gradle_publish(word: &str) -> bool {
 /// A tool that commits a version, tags it and pushes both.
 fn pushes(what: &str) -> Vec<Act> {
     vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git)]
+}
+
+/// The same in one push of both, so that a branch that refuses it gets no tag either.
+fn at_once(what: &str, command: &Command) -> Vec<Act> {
+    let mut commit = Act::new(Op::Push(Target::Current), what, Token::Git);
+    commit.must = !command.guarded;
+    vec![commit, Act::new(Op::Tag(None), what, Token::Git)]
 }
 
 /// Whether a registry or host of the job itself is meant.
