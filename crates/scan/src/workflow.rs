@@ -4,6 +4,7 @@
 
 mod actions;
 mod gates;
+mod logins;
 mod refused;
 mod steps;
 mod unread;
@@ -519,6 +520,14 @@ fn job(
     }
     if steps.iter().any(asks_for_silence) {
         silence(&mut steps);
+    }
+    let hosted = node.get("container").is_none()
+        && node
+            .get("runs-on")
+            .and_then(Node::text)
+            .is_some_and(logins::is_hosted);
+    if hosted {
+        logins::judge(&mut steps);
     }
     Job {
         id: entry.key.clone(),

@@ -405,8 +405,9 @@ pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &
     }
 }
 
-/// A comment that tells bors or Tide to merge, written by automation.
-pub(super) fn commanded(engine: &mut Engine<'_>, event: &Event, place: (&str, usize), way: &Way) {
+/// A comment that tells bors or Tide to merge, written by automation. Dependabot obeys no such
+/// command since January 2026.
+pub(super) fn commanded(engine: &mut Engine<'_>, event: &Event, way: &Way) {
     let (Some(pull), Some(subject), Some(text)) = (
         &event.pull_request,
         engine.subject(event.repository),
@@ -416,30 +417,6 @@ pub(super) fn commanded(engine: &mut Engine<'_>, event: &Event, place: (&str, us
     };
     if pull.author == event.actor {
         return;
-    }
-    // Dependabot merges its own, for whoever may push.
-    if text.contains("@dependabot")
-        && text.contains("merge")
-        && !text.contains("cancel")
-        && pull.author == Actor::Bot("dependabot[bot]".to_owned())
-    {
-        let manner = Manner {
-            auto: true,
-            admin: false,
-            selects: false,
-        };
-        let credential = Credential::App("dependabot".to_owned());
-        let why = "Dependabot merges as it is told";
-        merge(
-            engine,
-            event.repository,
-            Some(pull),
-            &credential,
-            manner,
-            place,
-            why,
-            way,
-        );
     }
     for bot in &subject.bots {
         let told = match bot.product {

@@ -474,7 +474,7 @@ fn perform(
                     credential.actor(),
                 )
             };
-            merge::commanded(engine, &event, place, &way);
+            merge::commanded(engine, &event, &way);
             engine.happens(event, way);
         }
         Op::Issue => {

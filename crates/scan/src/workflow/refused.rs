@@ -236,11 +236,6 @@ fn events(on: &Node) -> Refused {
                     &["description", "type", "required", "default"],
                     &["string", "boolean", "number"],
                 ),
-                "schedule" => entry
-                    .value
-                    .items()
-                    .iter()
-                    .find_map(|item| unknown_key(item, &["cron", "timezone"], "on.schedule")),
                 _ => None,
             })
     })
