@@ -145,7 +145,8 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
                 acts.extend(forge(Op::Approve));
             }
             if what == "ahmadnassri/action-dependabot-auto-merge" {
-                acts = comment_command(with);
+                // The command that it writes in a comment does nothing any more.
+                acts.clear();
                 if !with.says("approve", "false") {
                     acts.extend(forge(Op::Approve));
                 }
@@ -652,13 +653,4 @@ fn associations_only(with: &With<'_>) -> Option<String> {
         .map(|word| format!("github.event.pull_request.author_association == '{word}'"))
         .collect();
     (!each.is_empty()).then(|| format!("${{{{ {} }}}}", each.join(" || ")))
-}
-
-/// `@dependabot merge` as a comment: Dependabot merges if the commenter may push.
-fn comment_command(with: &With<'_>) -> Vec<Act> {
-    vec![Act::new(
-        super::forge::merge(false),
-        "@dependabot merge",
-        with.token(),
-    )]
 }

@@ -155,6 +155,7 @@ pub(super) fn agent_step(
                 auto: false,
                 admin: false,
                 selects: run.event.pull_request.is_none(),
+                approved: false,
             },
             (&agent.file, agent.line),
             &format!("{} can merge with {}", agent.name, credential.words()),

@@ -16,6 +16,8 @@ pub(super) struct Manner {
     pub(super) admin: bool,
     /// The act chooses among open pull requests.
     pub(super) selects: bool,
+    /// The same job approved what it chose.
+    pub(super) approved: bool,
 }
 
 /// What is special about a push.
@@ -342,6 +344,16 @@ pub(super) fn new_pull_request(
             },
             way.clone(),
         );
+        // It asks whoever gave it the task for a review when it is done.
+        if pull.author == Actor::Bot("Copilot".to_owned()) {
+            engine.happens(
+                Event {
+                    activity: "review_requested",
+                    ..opened.clone()
+                },
+                way.clone(),
+            );
+        }
         for label in &pull.labels {
             let labeled = Event {
                 activity: "labeled",
@@ -520,6 +532,7 @@ fn bot_merges(
         auto: true,
         admin: false,
         selects: false,
+        approved: false,
     };
     let file = bot.file.clone();
     if bot.product == "Mergify"

@@ -373,6 +373,7 @@ fn perform(
                 auto: *auto,
                 admin: *admin,
                 selects: pull.is_none() && *any,
+                approved: pull.is_none() && state.approved,
             };
             return merge::merge(
                 engine,
@@ -399,6 +400,7 @@ fn perform(
                 return Gate::Clear;
             }
             let pull = run.event.pull_request.as_ref().or(state.pull.as_ref());
+            state.approved |= pull.is_none() && way.level == super::Level::Clear;
             merge::approve(
                 engine,
                 run.repository,

@@ -393,6 +393,8 @@ pub(super) struct JobRun {
     pub(super) aside: Option<Credential>,
     /// The branch that the pull request at hand was moved to.
     pub(super) moved: Option<String>,
+    /// It approved pull requests of its own choice.
+    pub(super) approved: bool,
     /// A step failed for want of rights.
     pub(super) ended: bool,
     /// The condition of the step at hand.
@@ -411,6 +413,7 @@ impl JobRun {
             refused: None,
             aside: None,
             moved: None,
+            approved: false,
             ended: false,
             condition: None,
         }

@@ -7,19 +7,19 @@ use super::Manner;
 pub(super) fn review_gate(engine: &Engine<'_>, repository: usize, author: Option<&Actor>) -> Gate {
     let approved = author.and_then(|author| engine.approvals.get(&(repository, author.clone())));
     let human = Gate::Human("a person's approving review of the pull request".to_owned());
-    let owners = engine
-        .subject(repository)
-        .and_then(|subject| subject.codeowners.clone());
     match approved {
-        Some((Level::Clear, _)) => match owners {
-            Some(file) => Gate::Fact(format!(
-                "whether the branch rule also demands a review by code owners ({file})"
-            )),
-            None => Gate::Clear,
-        },
+        Some((Level::Clear, _)) => by_owners(engine, repository).unwrap_or(Gate::Clear),
         Some((Level::Fact, fact)) => Gate::Fact(fact.clone()),
         Some((Level::Human, _)) | None => human,
     }
+}
+
+/// What a review that code owners may have to give costs beside one that automation gave.
+fn by_owners(engine: &Engine<'_>, repository: usize) -> Option<Gate> {
+    let file = engine.subject(repository)?.codeowners.clone()?;
+    Some(Gate::Fact(format!(
+        "whether the branch rule also demands a review by code owners ({file})"
+    )))
 }
 
 /// What landing on the default branch by pull request costs.
@@ -37,7 +37,12 @@ pub(super) fn merge_gate(
         }
         Assumption::Protected => {
             engine.assume("the default branch takes only pull requests with one approving review");
-            let review = review_gate(engine, repository, author);
+            let review = match review_gate(engine, repository, author) {
+                Gate::Human(_) if manner.approved => {
+                    by_owners(engine, repository).unwrap_or(Gate::Clear)
+                }
+                other => other,
+            };
             if review != Gate::Clear && manner.admin && credential.fires() {
                 return Gate::Fact(format!(
                     "whether {} may step over the branch's protection",
