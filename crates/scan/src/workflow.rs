@@ -310,6 +310,7 @@ pub(crate) fn read(
         .collect();
     unread::judge(&mut jobs, permissions.as_ref(), &env);
     gates::by_outputs(&mut jobs, file);
+    gates::by_names(&mut jobs);
     Ok(Some(Workflow {
         system: System::GitHub,
         file: file.to_owned(),

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::questions::{self, Question};
 use super::reviewed;
 use super::tidy::{Tidy, tidy};
+use super::told;
 use super::walk::{Asks, walk};
 
 /// Most questions of one script that are followed.
@@ -21,11 +22,13 @@ pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
     }
     let tidy = tidy(text);
     let set = |name: &str| is_set(text, name);
+    let authors = told::authors(text);
     let mut questions: Vec<(&str, Question)> = Vec::new();
     for part in tidy.lines.iter().flat_map(|(line, _)| parts(line)) {
         if questions.len() < QUESTIONS_MAX
             && !questions.iter().any(|(known, _)| *known == part)
-            && let Some(question) = questions::question(part, &set)
+            && let Some(question) =
+                told::question(part, &authors).or_else(|| questions::question(part, &set))
         {
             questions.push((part, question));
         }

@@ -26,6 +26,7 @@ mod runners;
 mod shipping;
 mod table;
 mod tidy;
+pub(crate) mod told;
 mod tools;
 mod unlisted;
 mod walk;

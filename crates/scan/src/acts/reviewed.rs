@@ -328,7 +328,7 @@ fn counted_test(test: &str) -> Option<bool> {
 }
 
 /// `echo "name=value" >> "$GITHUB_OUTPUT"`.
-fn output(part: &str) -> Option<(String, String)> {
+pub(super) fn output(part: &str) -> Option<(String, String)> {
     let text = part.trim();
     if let Some((_, rest)) = text.split_once("set-output name=") {
         let (name, value) = rest.split_once("::")?;

@@ -1,7 +1,7 @@
 //! What earlier steps and jobs let later ones do.
 
 use super::Job;
-use crate::acts::reviewed;
+use crate::acts::{reviewed, told};
 
 /// Steps and jobs that ask for an output which says that a review approved wait for that review.
 pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
@@ -50,6 +50,59 @@ pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
             first.acts.insert(0, reviewed::check(file, condition.line));
         }
     }
+}
+
+/// Steps and jobs that ask for an output which is never written so do nothing.
+pub(super) fn by_names(jobs: &mut [Job]) {
+    let mut of_jobs: Vec<(String, String)> = Vec::new();
+    for job in jobs.iter_mut() {
+        let mut never: Vec<(String, String)> = Vec::new();
+        for step in &mut job.steps {
+            let asks = step
+                .condition
+                .as_ref()
+                .is_some_and(|condition| wants(&condition.text, &never));
+            if asks {
+                for act in &mut step.acts {
+                    act.only_if.push(told::NEVER.to_owned());
+                }
+            }
+            if let (Some(id), Some((text, _))) = (&step.id, &step.run) {
+                never.extend(
+                    told::never_written(text)
+                        .into_iter()
+                        .map(|(name, value)| (format!("steps.{id}.outputs.{name}"), value)),
+                );
+            }
+        }
+        for (output, text) in &job.outputs {
+            for (name, value) in &never {
+                if text.contains(name.as_str()) {
+                    of_jobs.push((format!("needs.{}.outputs.{output}", job.id), value.clone()));
+                }
+            }
+        }
+    }
+    for job in jobs {
+        let asks = job
+            .condition
+            .as_ref()
+            .is_some_and(|condition| wants(&condition.text, &of_jobs));
+        if asks {
+            for act in job.steps.iter_mut().flat_map(|step| &mut step.acts) {
+                act.only_if.push(told::NEVER.to_owned());
+            }
+        }
+    }
+}
+
+/// Whether a condition needs an output to be what it never is.
+fn wants(condition: &str, never: &[(String, String)]) -> bool {
+    !condition.contains("||")
+        && never.iter().any(|(name, value)| {
+            condition.contains(&format!("{name} == '{value}'"))
+                && !condition.contains(&format!("!({name}"))
+        })
 }
 
 /// Whether a condition holds only where an output says yes.
