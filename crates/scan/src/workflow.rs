@@ -311,6 +311,14 @@ pub(crate) fn read(
     unread::judge(&mut jobs, permissions.as_ref(), &env);
     gates::by_outputs(&mut jobs, file);
     gates::by_names(&mut jobs);
+    for job in &mut jobs {
+        let node = root.at(&["jobs", job.id.as_str()]);
+        let hosted = node.is_some_and(|node| {
+            let runs_on = node.get("runs-on").and_then(Node::text);
+            node.get("container").is_none() && runs_on.is_some_and(logins::is_hosted)
+        });
+        logins::judge(&mut job.steps, &[&job.env, &env], hosted);
+    }
     Ok(Some(Workflow {
         system: System::GitHub,
         file: file.to_owned(),
@@ -521,14 +529,6 @@ fn job(
     }
     if steps.iter().any(asks_for_silence) {
         silence(&mut steps);
-    }
-    let hosted = node.get("container").is_none()
-        && node
-            .get("runs-on")
-            .and_then(Node::text)
-            .is_some_and(logins::is_hosted);
-    if hosted {
-        logins::judge(&mut steps);
     }
     Job {
         id: entry.key.clone(),

@@ -60,6 +60,8 @@ pub(crate) struct Act {
     pub(crate) must: bool,
     /// A publish that needs a registry's credential, which the job may not have.
     pub(crate) needs_registry: bool,
+    /// The right that the job's own token needs for it.
+    pub(crate) needs_right: Option<&'static str>,
     /// It takes the place of what users get by name (`:latest`), from whichever branch it is made.
     pub(crate) latest: bool,
     /// The fact on which it is done at all, where its text does not say so.
@@ -208,6 +210,7 @@ impl Act {
             silent: false,
             must: false,
             needs_registry: false,
+            needs_right: None,
             latest: false,
             unsure: None,
         }

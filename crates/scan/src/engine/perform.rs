@@ -119,6 +119,12 @@ pub(super) fn one_act(
     if act.needs_registry && !holds_registry(run, job, names) {
         return;
     }
+    if act
+        .needs_right
+        .is_some_and(|scope| token_writes(run, job, scope) == Some(false))
+    {
+        return;
+    }
     let credential = names.credential(&act.token, &state.git);
     // `secrets.A || github.token`: the second acts for sure, the first if it is there.
     let spare = match &act.token {
