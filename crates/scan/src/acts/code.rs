@@ -52,8 +52,8 @@ fn guarded(text: &str, file: &str, line: usize, acts: &mut Vec<Act>, before: usi
     if acts.len() == before {
         return;
     }
-    let (conditions, by_list) = super::guards::of_program(text);
-    for (condition, lines) in conditions {
+    let found = super::guards::of_program(text);
+    for (condition, lines) in found.conditions {
         for act in acts.iter_mut().skip(before) {
             let behind =
                 act.line > line + lines.start && act.line <= line.saturating_add(lines.end);
@@ -62,12 +62,24 @@ fn guarded(text: &str, file: &str, line: usize, acts: &mut Vec<Act>, before: usi
             }
         }
     }
+    for (wanted, lines) in found.labels {
+        for act in acts.iter_mut().skip(before) {
+            let behind =
+                act.line > line + lines.start && act.line <= line.saturating_add(lines.end);
+            if let Op::Merge { label, .. } = &mut act.op
+                && act.file == file
+                && behind
+            {
+                label.get_or_insert_with(|| wanted.clone());
+            }
+        }
+    }
     let stops_any = |lines: &std::ops::Range<usize>| {
         acts.iter()
             .skip(before)
             .any(|act| act.line > line + lines.start && act.line <= line.saturating_add(lines.end))
     };
-    if let Some(lines) = by_list.filter(stops_any) {
+    if let Some(lines) = found.by_list.filter(stops_any) {
         let from = lines.start;
         let why = "the script stops unless the account is on its list";
         let mut check = Act::new(Op::Check(Check::Actor(why)), why, Token::Outside);

@@ -1,10 +1,10 @@
 //! Tests of a script on what the event tells, as conditions of what stands behind them: who opened
 //! the pull request, from which repository, which event it is.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
-use super::questions::{self, Question};
+use super::branches::{self, Names};
+use super::questions::{self, Question, Test};
 use super::reviewed;
 use super::tidy::{Tidy, tidy};
 use super::told;
@@ -157,119 +157,77 @@ fn is_set(text: &str, name: &str) -> bool {
 /// A template, and the lines (from 0) between which it counts.
 pub(super) type Condition = (String, Range<usize>);
 
-/// What a program does only under conditions, by the stops at its beginning: templates, with the
-/// lines (from 0) between which they count. Lists that are not written out are told apart.
-pub(super) fn of_program(text: &str) -> (Vec<Condition>, Option<Range<usize>>) {
+/// What a program does only under conditions.
+#[derive(Default)]
+pub(super) struct Program {
+    /// By what the event tells.
+    pub(super) conditions: Vec<Condition>,
+    /// Labels of the pull requests that it chooses.
+    pub(super) labels: Vec<Condition>,
+    /// Where an account has a place on a list that is not written out.
+    pub(super) by_list: Option<Range<usize>>,
+}
+
+/// Reads the branches of a program, and its stops.
+pub(super) fn of_program(text: &str) -> Program {
+    let mut out = Program::default();
+    for (label, from) in branches::chosen(text) {
+        out.labels.push((label, from..usize::MAX));
+    }
+    if !text.contains("if (") || text.len() > 256 * 1024 {
+        return out;
+    }
     let lines: Vec<&str> = text.lines().collect();
-    let mut names: HashMap<String, String> = HashMap::new();
-    let mut lists: HashMap<String, Vec<String>> = HashMap::new();
+    let names = Names::of(text);
     let mut functions: Option<Functions> = None;
-    let mut out = Vec::new();
-    let mut by_list = None;
-    for (index, line) in lines.iter().enumerate() {
-        let plain = line.trim();
-        if let Some(name) = reviewed::assigned(plain)
-            && let Some((_, value)) = plain.split_once('=')
-        {
-            let value = value.trim().trim_end_matches(';');
-            if let Some(path) = event_path(value, &names) {
-                names.entry(name.clone()).or_insert(path);
-            } else if value.starts_with('[') && value.ends_with(']') {
-                lists.entry(name).or_insert_with(|| texts_of(value));
+    let mut loops: Option<Functions> = None;
+    for branch in branches::branches(text) {
+        let test = names.test(branch.condition);
+        let leaves = branches::leaves(branch.text);
+        let mut add = |holds: bool, lines: Range<usize>| {
+            if let Some(label) = test.label(holds) {
+                out.labels.push((label.to_owned(), lines.clone()));
             }
-            continue;
-        }
-        let Some(rest) = plain.strip_prefix("if (") else {
-            continue;
-        };
-        let Some((condition, tail)) = closed(rest) else {
-            continue;
-        };
-        let body = format!(
-            "{tail} {}",
-            lines
-                .get(index + 1..(index + 6).min(lines.len()))
-                .unwrap_or_default()
-                .iter()
-                .take_while(|line| !line.trim().starts_with('}'))
-                .copied()
-                .collect::<Vec<_>>()
-                .join(" ")
-        );
-        let body = if tail.trim().starts_with('{') {
-            body
-        } else {
-            tail.to_owned()
-        };
-        let stops = ["return", "throw ", "process.exit("].iter().any(|word| {
-            reviewed::words_of(&body)
-                .iter()
-                .any(|found| word.starts_with(found.as_str()) && !found.is_empty())
-                && body.contains(word.trim_end_matches('('))
-        });
-        if !stops {
-            continue;
-        }
-        // A function that returns ends itself alone.
-        let end = if reviewed::words_of(&body)
-            .iter()
-            .any(|word| word == "return")
-        {
-            functions
-                .get_or_insert_with(|| Functions::of(&lines))
-                .end(index, text)
-        } else {
-            usize::MAX
-        };
-        if let Some((list, member)) = absent(condition) {
-            let Some(path) = event_path(member, &names) else {
-                continue;
-            };
-            let known = if list.trim().starts_with('[') {
-                Some(texts_of(list))
-            } else {
-                lists.get(list.trim()).cloned()
-            };
-            match known.filter(|texts| !texts.is_empty()) {
-                Some(texts) => {
-                    let any: Vec<String> = texts
-                        .iter()
-                        .map(|text| format!("{path} == '{text}'"))
-                        .collect();
-                    out.push((format!("${{{{ {} }}}}", any.join(" || ")), index..end));
-                }
-                None if path.ends_with(".login") || path.ends_with(".actor") => {
-                    by_list = by_list.or(Some(index..end));
-                }
-                None => {}
+            if let Some(template) = branches::template(&test, holds) {
+                out.conditions.push((template, lines));
             }
-            continue;
+        };
+        // A line alone holds its condition and its body.
+        let first = branch.body.start.max(branch.line);
+        if leaves.is_none() {
+            add(
+                true,
+                first.saturating_sub(usize::from(first == branch.body.end))..branch.body.end,
+            );
         }
-        if condition.contains("&&") || condition.contains("||") {
-            continue;
+        if let Some(other) = &branch.other {
+            add(false, other.clone());
         }
-        let comparison = condition
-            .split_once("!==")
-            .or_else(|| condition.split_once("!="))
-            .map(|sides| (sides, "=="))
-            .or_else(|| condition.split_once("===").map(|sides| (sides, "!=")));
-        let Some(((left, right), operator)) = comparison else {
+        let Some(word) = leaves else {
             continue;
         };
-        let literal = right.trim();
-        let quoted = literal.len() > 2
-            && literal.starts_with(['\'', '"'])
-            && literal.ends_with(['\'', '"'])
-            && !literal.trim_matches(['\'', '"']).contains(['\'', '"']);
-        if let (Some(path), true) = (event_path(left, &names), quoted) {
-            let literal = literal.trim_matches(['\'', '"']);
-            out.push((
-                format!("${{{{ {path} {operator} '{literal}' }}}}"),
-                index..end,
-            ));
+        // A function that returns ends itself alone; so does a turn of a loop.
+        let end = match word {
+            "return" => functions
+                .get_or_insert_with(|| Functions::of(&lines, opens_function))
+                .end(branch.line, text),
+            "continue" | "break" => loops
+                .get_or_insert_with(|| Functions::of(&lines, opens_loop))
+                .end(branch.line, ""),
+            _ => usize::MAX,
+        };
+        let after = branch.body.end..end;
+        add(false, after.clone());
+        if let Some((list, member)) = absent(branch.condition)
+            && (test == Test::Not(Box::new(Test::Unknown)) || test == Test::Unknown)
+            && !list.trim().starts_with('[')
+            && let Some(path) = names.path(member)
+            && (path.ends_with(".login") || path.ends_with(".actor"))
+        {
+            out.by_list = out.by_list.or(Some(after));
         }
     }
-    (out, by_list)
+    out
 }
 
 /// Where the functions of a program end.
@@ -281,7 +239,7 @@ struct Functions {
 }
 
 impl Functions {
-    fn of(lines: &[&str]) -> Self {
+    fn of(lines: &[&str], opens: fn(&str) -> bool) -> Self {
         let mut of_line = Vec::with_capacity(lines.len());
         let mut found: Vec<(usize, Option<String>)> = Vec::new();
         // Every open bracket, with the function that it opens.
@@ -297,7 +255,7 @@ impl Functions {
                     (None, '\'' | '"') => quote = Some(c),
                     (None, '{') => {
                         let before = line.get(..at).unwrap_or_default().trim_end();
-                        let function = opens_function(before).then(|| {
+                        let function = opens(before).then(|| {
                             found.push((usize::MAX, function_name(before)));
                             found.len() - 1
                         });
@@ -345,6 +303,17 @@ fn opens_function(before: &str) -> bool {
     before.ends_with("=>") || before.ends_with(')') && statement.contains("function")
 }
 
+/// Whether the bracket behind this text opens what is done more than once.
+fn opens_loop(before: &str) -> bool {
+    let statement = before.rsplit(['{', '}', ';']).next().unwrap_or(before);
+    let statement = if before.contains("for (") || before.contains("for await (") {
+        before
+    } else {
+        statement
+    };
+    before.ends_with(')') && (statement.contains("for ") || statement.contains("while "))
+}
+
 /// The name in `function name(…)` or `const name = (…) =>`.
 fn function_name(before: &str) -> Option<String> {
     let rest = match before.rsplit_once("function ") {
@@ -374,72 +343,12 @@ fn absent(condition: &str) -> Option<(&str, &str)> {
         return Some((list, rest.strip_suffix(')').unwrap_or(rest)));
     }
     let (list, rest) = condition.split_once(".indexOf(")?;
-    let (member, tail) = closed(rest)?;
+    let (member, tail) = branches::closed(rest)?;
     let tail = tail.replace(' ', "");
     match list.strip_prefix("!~") {
         Some(list) => tail.is_empty().then_some((list, member)),
         None => matches!(tail.as_str(), "===-1" | "==-1" | "<0").then_some((list, member)),
     }
-}
-
-/// The condition that a text starts with, up to its closing bracket, and what follows.
-fn closed(text: &str) -> Option<(&str, &str)> {
-    let mut depth = 1_usize;
-    for (index, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some((text.get(..index)?.trim(), text.get(index + 1..)?));
-                }
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// The property of the event that a JavaScript expression reads.
-fn event_path(text: &str, names: &HashMap<String, String>) -> Option<String> {
-    let text = text.trim().replace("?.", ".");
-    let text = text
-        .trim_end_matches(".toLowerCase()")
-        .trim_end_matches(".trim()");
-    if !text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'))
-    {
-        return None;
-    }
-    let (first, rest) = text.split_once('.').unwrap_or((text, ""));
-    if let Some(path) = names.get(first) {
-        return Some(if rest.is_empty() {
-            path.clone()
-        } else {
-            format!("{path}.{rest}")
-        });
-    }
-    match text {
-        "context.actor" => Some("github.actor".to_owned()),
-        "context.eventName" => Some("github.event_name".to_owned()),
-        "context.ref" => Some("github.ref".to_owned()),
-        _ => text
-            .strip_prefix("context.payload.")
-            .map(|rest| format!("github.event.{rest}"))
-            .or_else(|| {
-                text.strip_prefix("process.env.")
-                    .map(|name| format!("env.{name}"))
-            }),
-    }
-}
-
-fn texts_of(list: &str) -> Vec<String> {
-    list.split(['\'', '"'])
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
 }
 
 #[cfg(test)]
@@ -477,7 +386,7 @@ mod tests {
     fn a_place_on_a_list_is_asked_for_in_more_than_one_way() {
         let by_list = |condition: &str| {
             let text = format!("if ({condition}) {{\n  return;\n}}");
-            of_program(&text).1.is_some()
+            of_program(&text).by_list.is_some()
         };
         let login = "context.payload.comment.user.login";
         for end in [" === -1", " == -1", " < 0", "<0", "===-1"] {
@@ -497,16 +406,19 @@ mod tests {
         assert!(!by_list(
             "people.indexOf(context.payload.comment.body) === -1"
         ));
-        let (found, _) = of_program("if (['a'].indexOf(context.actor) === -1) return;");
+        let found = of_program("if (['a'].indexOf(context.actor) === -1) return;");
         assert_eq!(
-            found,
+            found.conditions,
             [("${{ github.actor == 'a' }}".to_owned(), 0..usize::MAX)]
         );
     }
 
     #[test]
     fn a_return_guards_its_function_alone() {
-        let ends = |text: &str| of_program(text).0.first().map(|(_, lines)| lines.clone());
+        let ends = |text: &str| {
+            let found = of_program(text);
+            found.conditions.first().map(|(_, lines)| lines.clone())
+        };
         let stop = "if (context.actor !== 'a') return false;";
         for (text, expected) in [
             (format!("function ok() {{\n{stop}\n}}\nmerge();"), 1..2),
@@ -530,23 +442,23 @@ mod tests {
 
     #[test]
     fn lists_of_accounts_are_conditions_where_they_are_written_out() {
-        let (found, by_list) = of_program(
+        let found = of_program(
             "const who = context.payload.comment.user.login;\nif (!['a', 'b'].includes(who)) {\n  return;\n}\nif (context.eventName !== 'push') return;",
         );
         assert_eq!(
-            found,
+            found.conditions,
             [
                 (
-                    "${{ github.event.comment.user.login == 'a' || github.event.comment.user.login == 'b' }}".to_owned(),
-                    1..usize::MAX
+                    "${{ (github.event.comment.user.login == 'a') || (github.event.comment.user.login == 'b') }}".to_owned(),
+                    3..usize::MAX
                 ),
                 ("${{ github.event_name == 'push' }}".to_owned(), 4..usize::MAX)
             ]
         );
-        assert_eq!(by_list, None);
-        let (_, by_list) = of_program(
+        assert_eq!(found.by_list, None);
+        let found = of_program(
             "if (!approvers.includes(context.payload.comment.user.login.toLowerCase())) {\n  await say();\n  return;\n}",
         );
-        assert_eq!(by_list, Some(0..usize::MAX));
+        assert_eq!(found.by_list, Some(3..usize::MAX));
     }
 }

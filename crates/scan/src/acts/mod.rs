@@ -3,6 +3,7 @@
 //! An [`Act`] is found once, when a file is read; whether it can happen in a run (which branch,
 //! which credential, which condition) is decided later, for each event.
 
+mod branches;
 pub(crate) mod catalog;
 pub(crate) mod code;
 pub(crate) mod command;

@@ -2,13 +2,28 @@
 
 /// A test, as far as it is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Test {
+pub(super) enum Test {
     /// An expression of the forge's that says the same.
     Known(String),
     Not(Box<Test>),
     Both(Box<Test>, Box<Test>),
     Either(Box<Test>, Box<Test>),
+    /// What a program chose by itself has this label.
+    Chosen(String),
     Unknown,
+}
+
+impl Test {
+    /// The label that must be there where the test holds, or does not.
+    pub(super) fn label(&self, holds: bool) -> Option<&str> {
+        match self {
+            Self::Chosen(label) => holds.then_some(label),
+            Self::Not(inner) => inner.label(!holds),
+            Self::Both(left, right) if holds => left.label(holds).or_else(|| right.label(holds)),
+            Self::Either(left, right) if !holds => left.label(holds).or_else(|| right.label(holds)),
+            _ => None,
+        }
+    }
 }
 
 /// What holds where a test holds, and where it does not; `None` where nothing is known.
@@ -54,7 +69,7 @@ pub(super) fn question(part: &str, set: &dyn Fn(&str) -> bool) -> Option<Questio
 }
 
 /// What is known where a test holds, or where it does not.
-fn implied(test: &Test, holds: bool) -> Option<String> {
+pub(super) fn implied(test: &Test, holds: bool) -> Option<String> {
     match test {
         Test::Known(text) if holds => Some(text.clone()),
         Test::Known(text) => Some(format!("!({text})")),
@@ -68,7 +83,7 @@ fn implied(test: &Test, holds: bool) -> Option<String> {
                 _ => None,
             }
         }
-        Test::Unknown => None,
+        Test::Chosen(_) | Test::Unknown => None,
     }
 }
 
