@@ -360,3 +360,31 @@ fn a_push_to_main_counts_where_master_is_checked_out_and_no_remote_names_the_def
         merges()
     );
 }
+
+/// Nothing tells what the repository is called, and still only a fork is another one.
+#[test]
+fn a_fork_is_told_apart_where_no_remote_names_the_repository() {
+    let merges = |condition: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        std::fs::create_dir_all(path.join(".github/workflows")).unwrap();
+        let workflow = format!(
+            "on: pull_request_target\njobs:\n  m:\n    if: {condition}\n    runs-on: x\n    steps:\n      - run: gh pr merge 1\n        env: {{GH_TOKEN: '${{{{ secrets.PAT }}}}'}}\n"
+        );
+        std::fs::write(path.join(".github/workflows/merge.yml"), workflow).unwrap();
+        read(path)
+            .verdicts()
+            .any(|verdict| verdict.verdict == portcullis_scan::report::Decision::Reachable)
+    };
+    for own in [
+        "github.repository",
+        "github.event.pull_request.base.repo.full_name",
+    ] {
+        let head = "github.event.pull_request.head.repo.full_name";
+        assert!(!merges(&format!("{head} == {own}")), "{own}");
+        assert!(merges(&format!("{head} != {own}")), "{own}");
+    }
+    assert!(!merges(
+        "github.event.pull_request.head.repo.owner.login == github.repository_owner"
+    ));
+}
