@@ -19,6 +19,8 @@ pub(crate) enum Value {
     Login,
     /// The login of an app whose token a workflow makes: some `…[bot]`, but none of the public ones.
     App,
+    /// The title that a bot of updates gives its pull request: never marked as an agent's.
+    UpdateTitle,
     /// Whoever starts the run chooses it, or it is computed in the run: either outcome can happen.
     Open,
     /// A setting outside the files decides it; the text names the fact.
@@ -237,7 +239,7 @@ pub(crate) fn truth_of(value: &Value) -> Truth {
         Value::Bool(yes) => *yes,
         Value::Number(number) => *number != 0.0 && !number.is_nan(),
         Value::Text(text) => !text.is_empty(),
-        Value::Login | Value::App => true,
+        Value::Login | Value::App | Value::UpdateTitle => true,
         Value::Open => return Truth::Can,
         Value::Fact(fact) => return Truth::Depends(fact.clone()),
     };
@@ -390,7 +392,10 @@ fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
             (Some(Value::App), Some(Value::Text(part))) if is_public_bot(part) => {
                 return Value::Bool(false);
             }
-            (Some(Value::Login | Value::App), _) => return Value::Open,
+            (Some(Value::UpdateTitle), Some(Value::Text(part))) if is_agents_mark(part) => {
+                return Value::Bool(false);
+            }
+            (Some(Value::Login | Value::App | Value::UpdateTitle), _) => return Value::Open,
             _ => {}
         }
     }
@@ -452,9 +457,28 @@ fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
             None => Value::Open,
         },
         "tojson" => values.into_iter().next().unwrap_or(Value::Open),
-        "join" | "hashfiles" => Value::Open,
+        // A list that is known stands as one text already.
+        "join" => match values.first() {
+            Some(Value::Text(list)) => {
+                let between = values.get(1).and_then(text_of);
+                Value::Text(list.replace('\n', &between.unwrap_or_else(|| ",".to_owned())))
+            }
+            _ => Value::Open,
+        },
+        "hashfiles" => Value::Open,
         other => scope.status(other),
     }
+}
+
+/// `[claude]`, `[codex] `: a title that says which agent it is by.
+fn is_agents_mark(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    [
+        "claude", "codex", "copilot", "jules", "devin", "cursor", "gemini", "opencode", "agent",
+        "ai]",
+    ]
+    .iter()
+    .any(|name| lower.contains('[') && lower.contains(name))
 }
 
 fn compare(left: &Value, comparison: Comparison, right: &Value) -> Value {
@@ -480,6 +504,7 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Value {
             | Value::Number(_)
             | Value::Login
             | Value::App
+            | Value::UpdateTitle
             | Value::Open
             | Value::Fact(_) => false,
         };
@@ -489,7 +514,10 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Value {
             _ => Value::Open,
         };
     }
-    if matches!(left, Value::Open) || matches!(right, Value::Open) {
+    if [left, right]
+        .iter()
+        .any(|side| matches!(side, Value::Open | Value::UpdateTitle))
+    {
         return Value::Open;
     }
     match comparison {
@@ -581,7 +609,7 @@ fn number_of(value: &Value) -> Option<f64> {
         Value::Number(number) => Some(*number),
         Value::Text(text) if text.trim().is_empty() => Some(0.0),
         Value::Text(text) => text.trim().parse().ok(),
-        Value::Login | Value::App | Value::Open | Value::Fact(_) => None,
+        Value::Login | Value::App | Value::UpdateTitle | Value::Open | Value::Fact(_) => None,
     }
 }
 
@@ -638,7 +666,7 @@ pub(crate) fn text_of(value: &Value) -> Option<String> {
         Value::Bool(yes) => Some(yes.to_string()),
         Value::Number(number) => Some(number.to_string()),
         Value::Text(text) => Some(text.clone()),
-        Value::Login | Value::App | Value::Open | Value::Fact(_) => None,
+        Value::Login | Value::App | Value::UpdateTitle | Value::Open | Value::Fact(_) => None,
     }
 }
 

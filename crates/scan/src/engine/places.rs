@@ -63,6 +63,7 @@ impl Names<'_> {
                 | Value::Number(_)
                 | Value::Login
                 | Value::App
+                | Value::UpdateTitle
                 | Value::Open
                 | Value::Fact(_) => {
                     let lower = name.to_lowercase();

@@ -314,6 +314,7 @@ fn job_way(
             | Value::Number(_)
             | Value::Login
             | Value::App
+            | Value::UpdateTitle
             | Value::Open
             | Value::Fact(_) => template.clone(),
         };

@@ -442,6 +442,14 @@ impl Names<'_> {
         match field {
             "user.login" => Self::login(&pull.author),
             "user.type" => Self::kind_of(&pull.author),
+            "title" => match &pull.author {
+                Actor::Bot(login)
+                    if matches!(login.as_str(), "dependabot[bot]" | "renovate[bot]") =>
+                {
+                    Value::UpdateTitle
+                }
+                _ => Value::Open,
+            },
             "merged" => Value::Bool(event.merged),
             "merged_by.login" => Self::login(&event.actor),
             "head.ref" => pull.head.as_deref().map_or(Value::Open, text),
