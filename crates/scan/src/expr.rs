@@ -457,9 +457,12 @@ fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
             None => Value::Open,
         },
         "tojson" => values.into_iter().next().unwrap_or(Value::Open),
-        // A list that is known stands as one text already.
-        "join" => match values.first() {
-            Some(Value::Text(list)) => {
+        // The labels of an update stand as one text already; other bots may set more.
+        "join" => match (
+            values.first(),
+            scope.value("github.event.pull_request.title"),
+        ) {
+            (Some(Value::Text(list)), Value::UpdateTitle) => {
                 let between = values.get(1).and_then(text_of);
                 Value::Text(list.replace('\n', &between.unwrap_or_else(|| ",".to_owned())))
             }
