@@ -88,6 +88,7 @@ impl<'a> Reader<'a> {
             return;
         }
         for (condition, lines) in guards::of_script(text) {
+            let condition = self.spelled_out(condition);
             for act in self.acts.iter_mut().skip(before) {
                 let inside = act.file == file
                     && act
@@ -99,6 +100,48 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+    }
+
+    /// A condition with the properties of the event in the place of variables that hold them.
+    fn spelled_out(&self, condition: String) -> String {
+        let mut out = condition;
+        for (name, value) in self.known.map(|(_, env)| env).into_iter().flatten() {
+            let path = value
+                .trim()
+                .strip_prefix("${{")
+                .and_then(|rest| rest.strip_suffix("}}"))
+                .map(str::trim)
+                .filter(|path| {
+                    path.starts_with("github.")
+                        && path
+                            .chars()
+                            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+                });
+            // However they are put together, labels are asked for by name.
+            let path = if value.contains("github.event.pull_request.labels") {
+                Some("github.event.pull_request.labels.*.name")
+            } else {
+                path
+            };
+            let Some(path) = path.filter(|path| path.len() < 200) else {
+                continue;
+            };
+            if [".fork", ".draft", ".merged"]
+                .iter()
+                .any(|end| path.ends_with(end))
+            {
+                for word in ["true", "false"] {
+                    out = out.replace(
+                        &format!("env.{name} == '{word}'"),
+                        &format!("{path} == {word}"),
+                    );
+                }
+            }
+            for end in [" ", ",", ")"] {
+                out = out.replace(&format!("env.{name}{end}"), &format!("{path}{end}"));
+            }
+        }
+        out
     }
 
     /// Reads a command without what stands in front of it.

@@ -312,6 +312,10 @@ fn searched(text: &str, set: &dyn Fn(&str) -> bool) -> Option<Test> {
     let wanted = search
         .split_whitespace()
         .rfind(|word| !word.starts_with('-') && !word.starts_with(['>', '2', '&']))?;
+    if let Some(list) = asks(list, set) {
+        let word = literal(wanted.trim_matches(['"', '\'']))?;
+        return Some(Test::Known(format!("contains({list}, '{word}')")));
+    }
     let wanted = wanted.replace(['^', '"'], "");
     let wanted = wanted
         .strip_suffix('$')
@@ -401,6 +405,11 @@ mod tests {
                 "if echo \"x y\" | grep -qw \"$A\"",
                 "(env.A == 'x') || (env.A == 'y')",
                 "(!(env.A == 'x')) && (!(env.A == 'y'))",
+            ),
+            (
+                "if echo \"$A\" | grep -q go",
+                "contains(env.A, 'go')",
+                "!(contains(env.A, 'go'))",
             ),
             ("if [ \"$OWN\" = x ]", "", ""),
             ("if [ x = y ]", "", ""),
