@@ -201,7 +201,12 @@ fn perform(
         } else {
             format!("the run of {}", run.workflow.system.word())
         },
-        credential: credential.words(),
+        // Pages take the run's own identity and nothing that the job was given.
+        credential: if act.what.starts_with("GitHub Pages (") {
+            Credential::Default.words()
+        } else {
+            credential.words()
+        },
         event,
         why: why.to_owned(),
     };
