@@ -4,9 +4,15 @@
 //! of yet others that whoever starts the run chooses them (a comment's text). So a condition has
 //! four answers, not two: see [`Truth`].
 
+mod forks;
+mod functions;
 mod grammar;
+mod wishes;
 
+use forks::same_repository;
+use functions::call;
 use grammar::{Reader, tokens};
+pub(crate) use wishes::{literals, pairs, paths};
 
 /// What an expression's value is.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,87 +146,6 @@ pub(crate) fn template(text: &str, scope: &dyn Scope) -> Value {
     Value::Text(out)
 }
 
-/// Every path that an expression names, lower-cased.
-pub(crate) fn paths<'a>(expr: &'a Expr, into: &mut Vec<&'a str>) {
-    match expr {
-        Expr::Literal(_) => {}
-        Expr::Path(path) => into.push(path),
-        Expr::Call(_, arguments) => arguments.iter().for_each(|part| paths(part, into)),
-        Expr::Not(inner) => paths(inner, into),
-        Expr::Both(left, right) | Expr::Either(left, right) | Expr::Compare(left, _, right) => {
-            paths(left, into);
-            paths(right, into);
-        }
-    }
-}
-
-/// Every text literal in an expression.
-pub(crate) fn literals<'a>(expr: &'a Expr, into: &mut Vec<&'a str>) {
-    match expr {
-        Expr::Literal(Value::Text(text)) => into.push(text),
-        Expr::Literal(_) | Expr::Path(_) => {}
-        Expr::Call(_, arguments) => arguments.iter().for_each(|part| literals(part, into)),
-        Expr::Not(inner) => literals(inner, into),
-        Expr::Both(left, right) | Expr::Either(left, right) | Expr::Compare(left, _, right) => {
-            literals(left, into);
-            literals(right, into);
-        }
-    }
-}
-
-/// Texts that an expression wants two paths to be at once, of which each has several names:
-/// `github.actor == 'x' && github.event.label.name == 'y'`.
-pub(crate) fn pairs<'a>(
-    expr: &'a Expr,
-    first: &[&str],
-    second: &[&str],
-) -> Vec<(&'a str, &'a str)> {
-    wishes(expr, first, second).pairs
-}
-
-#[derive(Default)]
-struct Wishes<'a> {
-    first: Vec<&'a str>,
-    second: Vec<&'a str>,
-    pairs: Vec<(&'a str, &'a str)>,
-}
-
-fn wishes<'a>(expr: &'a Expr, first: &[&str], second: &[&str]) -> Wishes<'a> {
-    let mut out = Wishes::default();
-    match expr {
-        Expr::Both(left, right) | Expr::Either(left, right) => {
-            let (left, right) = (wishes(left, first, second), wishes(right, first, second));
-            if matches!(expr, Expr::Both(..)) {
-                for (one, other) in [(&left, &right), (&right, &left)] {
-                    for name in &one.first {
-                        out.pairs
-                            .extend(other.second.iter().map(|value| (*name, *value)));
-                    }
-                }
-            }
-            for mut side in [left, right] {
-                out.first.append(&mut side.first);
-                out.second.append(&mut side.second);
-                out.pairs.append(&mut side.pairs);
-            }
-        }
-        Expr::Compare(left, Comparison::Equal, right) => {
-            if let (Expr::Path(path), Expr::Literal(Value::Text(text)))
-            | (Expr::Literal(Value::Text(text)), Expr::Path(path)) = (&**left, &**right)
-            {
-                if first.contains(&path.as_str()) {
-                    out.first.push(text);
-                }
-                if second.contains(&path.as_str()) {
-                    out.second.push(text);
-                }
-            }
-        }
-        Expr::Literal(_) | Expr::Path(_) | Expr::Call(..) | Expr::Not(_) | Expr::Compare(..) => {}
-    }
-    out
-}
-
 /// Whether an expression holds.
 pub(crate) fn truth(expr: &Expr, scope: &dyn Scope) -> Truth {
     match expr {
@@ -320,156 +245,12 @@ pub(crate) fn value(expr: &Expr, scope: &dyn Scope) -> Value {
     }
 }
 
-/// Whether two names, of where a pull request comes from and of this repository, are of one
-/// repository: known whatever they are, as only a fork is another one.
-fn same_repository(left: &Expr, right: &Expr, scope: &dyn Scope) -> Option<bool> {
-    /// Where a change comes from, and what says whether that is a fork.
-    const HEADS: &[(&str, &str)] = &[
-        ("github.event.pull_request.head.repo.", "full_name"),
-        ("github.event.pull_request.head.repo.", "owner.login"),
-        ("github.event.pull_request.head.repo.", "owner.id"),
-        ("github.event.pull_request.head.repo.", "id"),
-        ("github.event.workflow_run.head_repository.", "full_name"),
-        ("github.event.workflow_run.head_repository.", "owner.login"),
-        ("github.event.workflow_run.head_repository.", "id"),
-    ];
-    const OWN: &[&str] = &[
-        "github.repository",
-        "github.repository_owner",
-        "github.repository_id",
-        "github.repository_owner_id",
-        "github.event.repository.full_name",
-        "github.event.repository.owner.login",
-        "github.event.repository.id",
-        "github.event.pull_request.base.repo.full_name",
-        "github.event.pull_request.base.repo.owner.login",
-        "github.event.pull_request.base.repo.id",
-    ];
-    let (Expr::Path(left), Expr::Path(right)) = (left, right) else {
-        return None;
-    };
-    let own = |path: &str| OWN.contains(&path);
-    let head = match (own(left), own(right)) {
-        (true, false) => right,
-        (false, true) => left,
-        _ => return None,
-    };
-    let (place, _) = HEADS
-        .iter()
-        .find(|(place, property)| head.strip_prefix(place) == Some(*property))?;
-    match scope.value(&format!("{place}fork")) {
-        Value::Bool(fork) => Some(!fork),
-        _ => None,
-    }
-}
-
 fn of_truth(truth: Truth) -> Value {
     match truth {
         Truth::No => Value::Bool(false),
         Truth::Yes => Value::Bool(true),
         Truth::Can => Value::Open,
         Truth::Depends(fact) => Value::Fact(fact),
-    }
-}
-
-fn call(name: &str, arguments: &[Expr], scope: &dyn Scope) -> Value {
-    let values: Vec<Value> = arguments.iter().map(|part| value(part, scope)).collect();
-    let unknown = || {
-        values
-            .iter()
-            .find(|part| matches!(part, Value::Fact(_)))
-            .cloned()
-            .unwrap_or(Value::Open)
-    };
-    if matches!(name, "contains" | "startswith" | "endswith") {
-        match (values.first(), values.get(1)) {
-            (Some(Value::Login), Some(Value::Text(part))) if is_bot_login(part) => {
-                return Value::Bool(false);
-            }
-            (Some(Value::App), Some(Value::Text(part))) if part.eq_ignore_ascii_case("[bot]") => {
-                return Value::Bool(true);
-            }
-            (Some(Value::App), Some(Value::Text(part))) if is_public_bot(part) => {
-                return Value::Bool(false);
-            }
-            (Some(Value::UpdateTitle), Some(Value::Text(part))) if is_agents_mark(part) => {
-                return Value::Bool(false);
-            }
-            (Some(Value::Login | Value::App | Value::UpdateTitle), _) => return Value::Open,
-            _ => {}
-        }
-    }
-    let pair = || match values.as_slice() {
-        [first, second] => Some((
-            text_of(first)?.to_lowercase(),
-            text_of(second)?.to_lowercase(),
-        )),
-        _ => None,
-    };
-    match name {
-        "contains" => {
-            // A list literal made by fromJSON is compared by element.
-            if let Some(Expr::Call(inner, inner_arguments)) = arguments.first()
-                && inner == "fromjson"
-                && let Some(Expr::Literal(Value::Text(json))) = inner_arguments.first()
-                && let Ok(list) = serde_json::from_str::<Vec<String>>(json)
-            {
-                return match values.get(1) {
-                    Some(Value::Text(wanted)) => {
-                        Value::Bool(list.iter().any(|item| item.eq_ignore_ascii_case(wanted)))
-                    }
-                    Some(Value::Login) if list.iter().all(|item| is_bot_login(item)) => {
-                        Value::Bool(false)
-                    }
-                    Some(Value::App) if list.iter().all(|item| is_not_an_own_app(item)) => {
-                        Value::Bool(false)
-                    }
-                    _ => unknown(),
-                };
-            }
-            pair().map_or_else(unknown, |(text, part)| Value::Bool(text.contains(&part)))
-        }
-        "startswith" => {
-            pair().map_or_else(unknown, |(text, part)| Value::Bool(text.starts_with(&part)))
-        }
-        "endswith" => {
-            pair().map_or_else(unknown, |(text, part)| Value::Bool(text.ends_with(&part)))
-        }
-        "format" => {
-            let mut parts = values.iter().map(text_of);
-            let Some(Some(mut text)) = parts.next() else {
-                return unknown();
-            };
-            for (index, part) in parts.enumerate() {
-                let Some(part) = part else { return unknown() };
-                text = text.replace(&format!("{{{index}}}"), &part);
-            }
-            Value::Text(text)
-        }
-        "fromjson" => match values.first() {
-            Some(Value::Text(text)) => match text.as_str() {
-                "true" => Value::Bool(true),
-                "false" => Value::Bool(false),
-                "null" => Value::Null,
-                other => other.parse().map_or(Value::Open, Value::Number),
-            },
-            Some(other) => other.clone(),
-            None => Value::Open,
-        },
-        "tojson" => values.into_iter().next().unwrap_or(Value::Open),
-        // The labels of an update stand as one text already; other bots may set more.
-        "join" => match (
-            values.first(),
-            scope.value("github.event.pull_request.title"),
-        ) {
-            (Some(Value::Text(list)), Value::UpdateTitle) => {
-                let between = values.get(1).and_then(text_of);
-                Value::Text(list.replace('\n', &between.unwrap_or_else(|| ",".to_owned())))
-            }
-            _ => Value::Open,
-        },
-        "hashfiles" => Value::Open,
-        other => scope.status(other),
     }
 }
 

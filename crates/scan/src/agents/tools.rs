@@ -305,22 +305,24 @@ pub(super) fn without_templates(text: &str) -> String {
     out
 }
 
+/// Whether a tool, lower-cased, lets its agent run any command, or any of this program.
+fn runs(tool: &str, program: &str) -> bool {
+    if matches!(tool, "bash" | "bash(*)" | "bash(*:*)" | "*" | "shell") {
+        return true;
+    }
+    ["bash(", "shell("].iter().any(|shell| {
+        tool.strip_prefix(shell)
+            .and_then(|rest| rest.strip_prefix(program))
+            .is_some_and(|rest| matches!(rest, ":*)" | " *)" | ")"))
+    })
+}
+
 /// Whether a tool list lets its agent push commits.
 pub(crate) fn may_push(tools: &[String]) -> bool {
     tools.iter().any(|tool| {
         let lower = tool.to_ascii_lowercase();
-        matches!(
-            lower.as_str(),
-            "bash"
-                | "bash(*)"
-                | "bash(*:*)"
-                | "*"
-                | "shell"
-                | "bash(git:*)"
-                | "bash(git *)"
-                | "bash(git)"
-                | "shell(git:*)"
-        ) || lower.starts_with("bash(git push")
+        runs(&lower, "git")
+            || lower.starts_with("bash(git push")
             || lower.starts_with("shell(git push")
             || lower.contains("mcp__github__push_files")
             || lower.contains("mcp__github__create_or_update_file")
@@ -332,20 +334,13 @@ pub(crate) fn may_push(tools: &[String]) -> bool {
 pub(crate) fn may_merge(tools: &[String]) -> bool {
     tools.iter().any(|tool| {
         let lower = tool.to_ascii_lowercase();
-        matches!(
-            lower.as_str(),
-            "bash"
-                | "bash(*)"
-                | "bash(*:*)"
-                | "*"
-                | "shell"
-                | "bash(gh:*)"
-                | "bash(gh *)"
-                | "bash(gh)"
-                | "bash(gh pr:*)"
-                | "bash(gh pr *)"
-                | "bash(gh api:*)"
-        ) || lower.starts_with("bash(gh pr merge")
+        runs(&lower, "gh")
+            || matches!(
+                lower.as_str(),
+                "bash(gh pr:*)" | "bash(gh pr *)" | "bash(gh api:*)" | "bash(gh api *)"
+            )
+            || lower.starts_with("bash(gh pr merge")
+            || lower.starts_with("shell(gh pr merge")
             || lower.contains("merge_pull_request")
     })
 }
