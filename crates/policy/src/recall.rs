@@ -10,12 +10,12 @@
 
 use std::collections::VecDeque;
 
-use portcullis_model::{Digest, LedgerIndex, Mode, Timestamp};
+use portcullis_model::{Digest, LedgerIndex, Mode};
 use serde_json::Value;
 
-use crate::action::Action;
+use crate::action::{Action, NetConnect};
 use crate::decision::{Basis, Permit, Standing};
-use crate::request::{Actor, AgentActor, Request};
+use crate::request::{Actor, AgentActor, Circumstances, Request};
 use crate::rule::RuleRef;
 use crate::set::PolicySet;
 
@@ -29,7 +29,6 @@ pub struct Recall(VecDeque<Given>);
 #[derive(Debug)]
 struct Given {
     policy: Digest,
-    /// Without the facts that no rule reads.
     question: Request,
     request: Digest,
     rules: Vec<RuleRef>,
@@ -40,11 +39,11 @@ impl Recall {
     /// The permit that [`decide`](crate::decide) would give at `at`, if it gave one to an equal
     /// question before. Its request digest is that of the question that was decided then.
     pub fn permit(&self, set: &PolicySet, request: &Request, at: LedgerIndex) -> Option<Permit> {
-        let question = question(set, request)?;
+        let reads = recallable(set, request)?;
         let given = self
             .0
             .iter()
-            .find(|given| given.policy == set.digest() && given.question == question)?;
+            .find(|given| given.policy == set.digest() && alike(&given.question, request, reads))?;
         let basis = Basis {
             at,
             policy: given.policy,
@@ -63,15 +62,15 @@ impl Recall {
         if permit.standing() != Standing::Permitted || permit.policy() != set.digest() {
             return;
         }
-        let Some(question) = question(set, request) else {
+        if recallable(set, request).is_none() {
             return;
-        };
+        }
         if self.0.len() >= QUESTIONS_MAX {
             self.0.pop_back();
         }
         self.0.push_front(Given {
             policy: permit.policy(),
-            question,
+            question: request.clone(),
             request: permit.request(),
             rules: permit.rules().to_vec(),
             reason: permit.summary().reason,
@@ -79,9 +78,9 @@ impl Recall {
     }
 }
 
-/// The request without the facts that no rule about it reads; `None` for what is always decided
-/// anew.
-fn question(set: &PolicySet, request: &Request) -> Option<Request> {
+/// What the rules about a request read of the facts that differ each time; `None` for what is always
+/// decided anew.
+fn recallable(set: &PolicySet, request: &Request) -> Option<Reads> {
     if request.circumstances.mode != Mode::Enforce {
         return None;
     }
@@ -90,17 +89,71 @@ fn question(set: &PolicySet, request: &Request) -> Option<Request> {
     else {
         return None;
     };
-    let reads = set.reads(request.action.name(), "Run")?;
-    let mut question = request.clone();
-    if !reads.time {
-        question.circumstances.now = Timestamp::from_ms(0);
-    }
-    if let Action::NetConnect(facts) = &mut question.action
-        && !reads.path
-    {
-        facts.path.clear();
-    }
-    Some(question)
+    set.reads(request.action.name(), "Run")
+}
+
+/// Whether two requests are equal but for the facts that no rule about them reads. Each fact is
+/// named, so that none that is added later goes without comparison.
+fn alike(known: &Request, asked: &Request, reads: Reads) -> bool {
+    let Request {
+        actor,
+        circumstances,
+        action,
+    } = known;
+    let (Action::NetConnect(facts), Action::NetConnect(other)) = (action, &asked.action) else {
+        return false;
+    };
+    *actor == asked.actor
+        && alike_around(circumstances, &asked.circumstances, reads)
+        && alike_facts(facts, other, reads)
+}
+
+fn alike_around(known: &Circumstances, asked: &Circumstances, reads: Reads) -> bool {
+    let Circumstances {
+        caused_by,
+        containment,
+        mode,
+        taint,
+        breaker,
+        key_class,
+        now,
+        genesis,
+    } = known;
+    *caused_by == asked.caused_by
+        && *containment == asked.containment
+        && *mode == asked.mode
+        && *taint == asked.taint
+        && *breaker == asked.breaker
+        && *key_class == asked.key_class
+        && (*now == asked.now || !reads.time)
+        && *genesis == asked.genesis
+}
+
+fn alike_facts(known: &NetConnect, asked: &NetConnect, reads: Reads) -> bool {
+    let NetConnect {
+        host,
+        port,
+        method,
+        path,
+        task,
+        named_in_task,
+        private_address,
+        foreign_credential,
+        opaque,
+        secrets,
+        kept_files,
+    } = known;
+    *host == asked.host
+        && *port == asked.port
+        && *method == asked.method
+        && (*path == asked.path || !reads.path)
+        && *task == asked.task
+        && *named_in_task == asked.named_in_task
+        && *private_address == asked.private_address
+        && *foreign_credential == asked.foreign_credential
+        && *opaque == asked.opaque
+        && *secrets == asked.secrets
+        && *kept_files == asked.kept_files
 }
 
 /// Which of the facts that differ from one request to the next are read by rules.

@@ -28,6 +28,7 @@ use portcullis_store::{
 };
 
 use crate::api::gateway::calls::Calls;
+use crate::api::gateway::looks::Looks;
 use crate::api::gateway::void::Voids;
 use crate::config::Config;
 use crate::home::Home;
@@ -69,6 +70,8 @@ pub struct App {
     pub egress: EgressClient,
     /// Memory for bodies of requests.
     pub rooms: Rooms,
+    /// Turns for long looks at what leaves.
+    pub(crate) looks: Looks,
     /// The addresses that may be reached.
     pub addresses: AddressRule,
     /// What tasks keep in.
@@ -342,6 +345,7 @@ impl App {
             models,
             egress,
             rooms: Rooms::default(),
+            looks: Looks::default(),
             addresses,
             kept: KeptFiles::default(),
             index: crate::bundle::Index::default(),

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis_evidence::dsse;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use super::NAME;
 use super::common::Outcome;
 use super::house::House;
-use super::load::{Asks, Figures, at, now_ms, one_by_one, request};
+use super::load::{Asks, Figures, at, now_ms, one_by_one, request, until};
 use super::many;
 
 const PATH: &str = "/gateway/v1/egress";
@@ -85,9 +86,46 @@ impl Run {
             url: format!("{}{PATH}", self.server),
             host: format!("127.0.0.1:{}", self.port),
             target: format!("http://{NAME}:{}/", self.host),
+            body: Arc::from(""),
             opening: None,
             session: None,
         }
+    }
+
+    /// Sends large bodies over so many connections, one after the other on each, while `meanwhile`
+    /// runs. Gives what that gave, and how many bodies were answered.
+    pub(crate) fn flood<T>(
+        &self,
+        connections: usize,
+        meanwhile: impl FnOnce() -> Outcome<T>,
+    ) -> Outcome<(T, usize)> {
+        /// A little less than what is looked at whole before it leaves.
+        const BODY_BYTES: usize = 8_000_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let text = "let total: u64 = parts.iter().map(|part| part.bytes).sum();\n";
+        let mut body = text.repeat(BODY_BYTES / text.len());
+        body.push_str("\r\n\r\n");
+        let body: Arc<str> = Arc::from(body);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sending: Vec<_> = (0..connections)
+                .map(|_| {
+                    let mut asks = self.requests();
+                    asks.body = Arc::clone(&body);
+                    let over = &over;
+                    scope.spawn(move || {
+                        until(over, address, asks).map_err(|error| error.to_string())
+                    })
+                })
+                .collect();
+            let seen = meanwhile();
+            over.store(true, Ordering::Relaxed);
+            let mut answered = 0;
+            for sending in sending {
+                answered += sending.join().map_err(|_| "a sender broke")??;
+            }
+            Ok((seen?, answered))
+        })
     }
 
     /// The figures, and how many requests were made.
@@ -121,14 +159,17 @@ struct Proved {
     url: String,
     host: String,
     target: String,
+    /// What is sent by `POST`, unless it is empty.
+    body: Arc<str>,
     opening: Option<Opening>,
     session: Option<RunSession>,
 }
 
 impl Asks for Proved {
     fn next(&mut self, first: bool) -> Outcome<String> {
+        let method = if self.body.is_empty() { "GET" } else { "POST" };
         let said = Said {
-            method: "GET",
+            method,
             path: PATH,
             destination: &self.target,
         };
@@ -138,7 +179,7 @@ impl Asks for Proved {
             format!("{HEADER}: {proof}")
         } else {
             let ([(_, token), (_, proof)], opening) =
-                self.credential.opening("GET", &self.url, now())?;
+                self.credential.opening(method, &self.url, now())?;
             self.opening = Some(opening);
             format!(
                 "authorization: {}\r\ndpop: {}",
@@ -147,7 +188,13 @@ impl Asks for Proved {
             )
         };
         let more = format!("{proof}\r\nportcullis-target: {}\r\n", self.target);
-        Ok(request(PATH, &self.host, &more))
+        if self.body.is_empty() {
+            return Ok(request(PATH, &self.host, &more));
+        }
+        let (host, body, length) = (&self.host, &self.body, self.body.len());
+        Ok(format!(
+            "POST {PATH} HTTP/1.1\r\nHost: {host}\r\ncontent-length: {length}\r\n{more}\r\n{body}"
+        ))
     }
 
     fn answered(&mut self, head: &str) -> Outcome<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::common::Outcome;
@@ -112,6 +113,37 @@ pub(crate) fn one_by_one(
         asks.answered(&head)?;
     }
     Ok((cold_ms, times))
+}
+
+/// One request after the other until it is `over`; how many were answered.
+pub(crate) fn until(over: &AtomicBool, address: SocketAddr, mut asks: impl Asks) -> Outcome<usize> {
+    let mut connection = Connection::open(address)?;
+    let mut answered = 0;
+    while !over.load(Ordering::Relaxed) {
+        let text = asks.next(connection.fresh)?;
+        asks.answered(&connection.ask(&text)?)?;
+        answered += 1;
+    }
+    Ok(answered)
+}
+
+/// The same request with pauses between; the times to the first byte in milliseconds.
+pub(crate) fn now_and_then(
+    address: SocketAddr,
+    text: &str,
+    time: Duration,
+    pause: Duration,
+) -> Outcome<Vec<f64>> {
+    let mut connection = Connection::open(address)?;
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        std::thread::sleep(pause);
+        let asked = Instant::now();
+        connection.ask(text)?;
+        times.push(asked.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
 }
 
 /// What is asked on a connection.

@@ -48,7 +48,7 @@ fn main() -> Outcome<()> {
     let number = |at: usize, usual: u64| -> Outcome<u64> {
         Ok(arguments.get(at).map_or(Ok(usual), |text| text.parse())?)
     };
-    let (seconds, connections) = (number(0, 10)?, usize::try_from(number(1, 64)?)?);
+    let (seconds, connections) = (number(0, 10)?, usize::try_from(number(1, 128)?)?);
     let time = Duration::from_secs(seconds);
     println!("{}", common::machine());
     let place = tempfile::Builder::new().prefix("egress-bench").tempdir()?;
@@ -89,6 +89,7 @@ fn main() -> Outcome<()> {
         "           the server alone would fill two cores at {:.0} decided and forwarded requests/s",
         2e6 / each
     );
+    flooded(&house, &run)?;
     if alone {
         return Ok(());
     }
@@ -123,6 +124,28 @@ fn print(way: &str, figures: &Figures, plain: &Figures, server_us: Option<f64>) 
         figures.p50_ms - plain.p50_ms,
         server_us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"))
     );
+}
+
+/// What others wait for while one run sends as much as it can that has to be looked at.
+fn flooded(house: &House, run: &launcher::Run) -> Outcome<()> {
+    const SENDERS: usize = 8;
+    const TIME: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(5);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], house.port()));
+    let asks = load::request("/v1/status", &format!("127.0.0.1:{}", house.port()), "");
+    let mut quiet = load::now_and_then(address, &asks, TIME, PAUSE)?;
+    let (mut flooded, bodies) =
+        run.flood(SENDERS, || load::now_and_then(address, &asks, TIME, PAUSE))?;
+    println!("\nthe server's status, every {PAUSE:?} for {TIME:?} (ms): p50, p99, longest");
+    for (when, times) in [("quiet", &mut quiet), ("flooded", &mut flooded)] {
+        times.sort_by(f64::total_cmp);
+        let [p50, p99, longest] = [50, 99, 100].map(|percent| load::at(times, percent));
+        println!("{when:<10} {p50:>9.3} {p99:>9.3} {longest:>9.3}");
+    }
+    println!(
+        "           while one run had {bodies} bodies of 8 MB looked at, from {SENDERS} connections"
+    );
+    Ok(())
 }
 
 /// How long after a breaker was tripped the last request reached the host.

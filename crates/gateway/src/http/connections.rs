@@ -40,7 +40,7 @@ mod tests;
 /// How long an idle connection is kept. Short, so that a name that moves is followed.
 const IDLE_KEPT: Duration = Duration::from_secs(15);
 /// Idle connections kept to one host.
-const IDLE_KEPT_MAX: usize = 64;
+const IDLE_KEPT_MAX: usize = 256;
 /// Idle connections kept in all.
 const IDLE_KEPT_MAX_IN_ALL: usize = 1024;
 /// How long a request's body may go on once the whole answer is there.

@@ -231,7 +231,7 @@ impl ModelCall {
     }
 
     /// Its body.
-    pub fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &Bytes {
         &self.body
     }
 

@@ -24,6 +24,7 @@ mod git;
 mod http;
 mod kept;
 mod launcher;
+pub(crate) mod looks;
 mod prompt;
 mod upload;
 pub(crate) mod void;

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use portcullis_checks::outgoing;
+use portcullis_checks::outgoing::{Found, Kept};
 use portcullis_flow::run::TAINT_MAX_LABELS;
 use portcullis_gateway::http::egress::{destination_of, readable};
+use portcullis_gateway::http::room::Room;
 use portcullis_gateway::http::tunnel::{Tunnel, TunnelBounds};
 use portcullis_gateway::http::upload::{Begun, Upload, begin};
 use portcullis_gateway::http::{Bounds, Destination, Forwarded, foreign_credential};
@@ -23,6 +24,7 @@ use portcullis_policy::action::{Action, NetConnect};
 use super::super::{Problem, one_header};
 use super::calls::{self, Outcome};
 use super::http::{self, decide, record_outcome, texts};
+use super::looks::{is_long, look};
 use super::upload::{self, BrokenOff, Passing, Rest};
 use super::void::until_void;
 use super::{Caller, active, authenticate, kept, websocket};
@@ -89,13 +91,15 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
         Some((length, rest)) => Some((noted(app, &caller, &resource, length).await?, rest)),
         None => None,
     };
-    let action = Action::NetConnect(facts.clone());
-    let permit = decide(app, &caller, action, &resource).await?;
+    // Whatever passes later is decided with the same facts.
+    let upgrade = upgrade.map(|upgrade| (upgrade, facts.clone()));
+    let rest = rest.map(|(length, rest)| (length, rest, facts.clone()));
+    let permit = decide(app, &caller, Action::NetConnect(facts), &resource).await?;
     taint(app, &caller, &destination, &head.method, &uri).await?;
     let recorded = calls::grant(app, &caller, permit, &lease).await;
     let recorded = noted(app, &caller, &resource, recorded).await?;
     head.uri = uri;
-    if let Some(upgrade) = upgrade {
+    if let Some((upgrade, facts)) = upgrade {
         let opening = websocket::Opening {
             recorded,
             destination: &destination,
@@ -113,7 +117,7 @@ pub(super) async fn request(app: &Arc<App>, mut request: Request) -> Result<Resp
     }
     let (body, broken) = match rest {
         None => (Upload::from(body), BrokenOff::default()),
-        Some((length, rest)) => {
+        Some((length, rest, facts)) => {
             let passing = Passing {
                 kept: kept::files(app, &caller).await?,
                 caller: caller.clone(),
@@ -304,10 +308,9 @@ async fn look_at(
     caller: &Caller,
     headers: &HeaderMap,
     uri: &Uri,
-    body: &axum::body::Bytes,
+    body: &Bytes,
     facts: &mut NetConnect,
 ) -> Result<(), Refusal> {
-    let plain = readable(headers, body, &app.rooms.of(caller.run.id))?;
     /// About what the first line and the headers of a request come to, in bytes.
     const AROUND_BYTES: usize = 1024;
     let mut around = String::with_capacity(AROUND_BYTES);
@@ -322,13 +325,30 @@ async fn look_at(
         around.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
     let kept = kept::files(app, caller).await?;
-    for said in [plain.as_ref(), around.as_bytes()] {
-        if !said.is_empty() {
-            facts.secrets.extend(texts(outgoing::secrets(said)));
-            facts.kept_files.extend(kept.found_in(said));
-        }
-    }
+    let room = app.rooms.of(caller.run.id);
+    // What is packed may become much more.
+    let looked = if is_long(body.len() + around.len()) || upload::is_encoded(headers) {
+        let (headers, body) = (headers.clone(), body.clone());
+        let look = move || unpack_and_look(&headers, &body, &around, &kept, &room);
+        app.looks.apart(look).await?
+    } else {
+        unpack_and_look(headers, body, &around, &kept, &room)
+    };
+    let found = looked?;
+    facts.secrets.extend(texts(found.secrets));
+    facts.kept_files.extend(found.kept_files);
     Ok(())
+}
+
+fn unpack_and_look(
+    headers: &HeaderMap,
+    body: &Bytes,
+    around: &str,
+    kept: &Kept,
+    room: &Room,
+) -> Result<Found, Refusal> {
+    let plain = readable(headers, body, room)?;
+    Ok(look([plain.as_ref(), around.as_bytes()], kept))
 }
 
 /// Notes that the run is about to read from a source that its task does not trust.

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use portcullis_checks::outgoing;
 use portcullis_flow::Command as Recording;
 use portcullis_gateway::http::model::{Endpoint, ModelCall};
+use portcullis_gateway::http::prompt::Prompt;
 use portcullis_gateway::http::{Bounds, Credential, Forwarded, Observation};
 use portcullis_model::event::{CallObserved, LeaseKind, PromptSeen};
 use portcullis_model::{Digest, EndpointId, Recorded, Recorder as _, Refusal, RefusalKind};
@@ -17,6 +18,7 @@ use portcullis_policy::action::{Action, ModelCall as ModelFacts};
 use portcullis_policy::{Permit, Request as Question};
 
 use super::super::Problem;
+use super::looks::{is_long, look};
 use super::void::until_void;
 use super::{Caller, active, authenticate, kept, prompt};
 use crate::app::{App, Verdict, now, text};
@@ -92,13 +94,18 @@ pub(super) async fn call(
         tools: None,
         instructions: None,
     };
-    let told = prompt::note(app, told, call.body()).await?;
     let (around, kept) = (call.around(), kept::files(app, &caller).await?);
-    let (mut secrets, mut kept_files) = (BTreeSet::new(), BTreeSet::new());
-    for said in [call.body(), around.as_bytes()] {
-        secrets.extend(outgoing::secrets(said));
-        kept_files.extend(kept.found_in(said));
-    }
+    let body = call.body().clone();
+    let read = move || {
+        let found = look([body.as_ref(), around.as_bytes()], &kept);
+        (Prompt::read(&body), found)
+    };
+    let (said, found) = if is_long(call.bytes()) {
+        app.looks.apart(read).await?
+    } else {
+        read()
+    };
+    let told = prompt::note(app, told, said).await?;
     let action = Action::ModelCall(ModelFacts {
         endpoint: id.clone(),
         model: asked.clone(),
@@ -106,8 +113,8 @@ pub(super) async fn call(
         task: facts::task(&caller.state, caller.run.task, Some(&caller.run), now()),
         in_task: caller.run.leases.contains(&lease),
         model_changes: prompt::changes(&app.state(), caller.run.id),
-        secrets: texts(secrets),
-        kept_files,
+        secrets: texts(found.secrets),
+        kept_files: found.kept_files,
     });
     let (name, resource) = (action.name(), format!("endpoint {id} model {asked}"));
     let permit = decide(app, &caller, action, &resource).await?;

@@ -10,13 +10,12 @@ use portcullis_model::{Refusal, RunId};
 use crate::app::App;
 use crate::worker;
 
-/// Fills in what `body` tells the model, and records it before it is sent, if it is news.
+/// Fills in what `prompt` tells the model, and records it before it is sent, if it is news.
 pub(super) async fn note(
     app: &App,
     mut told: PromptSeen,
-    body: &[u8],
+    prompt: Prompt,
 ) -> Result<PromptSeen, Refusal> {
-    let prompt = Prompt::read(body);
     told.system = prompt.system;
     told.tools = prompt.tools;
     told.instructions = prompt.instructions;

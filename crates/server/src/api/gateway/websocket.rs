@@ -19,6 +19,7 @@ use portcullis_policy::action::{Action, NetConnect};
 use super::calls::{self, Outcome};
 use super::egress::answered;
 use super::http::{decide, noted, texts};
+use super::looks::is_long;
 use super::upload::Passing;
 use super::void::until_void;
 use crate::app::App;
@@ -100,7 +101,17 @@ impl Looks for Look {
             Said::Message => &mut self.messages,
             Said::Control => &mut self.control,
         };
-        match before.look(&self.passing.kept, said) {
+        let looked = if is_long(said.len()) {
+            let (mut messages, said) = (std::mem::take(before), said.to_vec());
+            let kept = Arc::clone(&self.passing.kept);
+            let look = move || (messages.look(&kept, &said), messages);
+            let (looked, messages) = self.app.looks.apart(look).await?;
+            *before = messages;
+            looked
+        } else {
+            before.look(&self.passing.kept, said)
+        };
+        match looked {
             Ok(()) => Ok(()),
             Err(found) => self.decide(found).await,
         }
