@@ -21,7 +21,8 @@ pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
         return Vec::new();
     }
     let tidy = tidy(text);
-    let set = |name: &str| is_set(text, name);
+    let labels = labels_of_gh(text);
+    let set = |name: &str| !labels.iter().any(|known| known == name) && is_set(text, name);
     let authors = told::authors(text);
     let mut questions: Vec<(&str, Question)> = Vec::new();
     for part in tidy.lines.iter().flat_map(|(line, _)| parts(line)) {
@@ -52,6 +53,15 @@ pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
                 }
             });
             if !lines.is_empty() {
+                let mut condition = condition.clone();
+                for name in &labels {
+                    for end in [" ", ",", ")"] {
+                        condition = condition.replace(
+                            &format!("env.{name}{end}"),
+                            &format!("github.event.pull_request.labels.*.name{end}"),
+                        );
+                    }
+                }
                 out.push((format!("${{{{ {condition} }}}}"), lines));
             }
         }
@@ -141,6 +151,23 @@ fn cases(tidy: &Tidy, set: &dyn Fn(&str) -> bool) -> Vec<(String, Vec<usize>)> {
         }
     }
     out
+}
+
+/// The variables of a script that hold the labels of a pull request, as `gh` tells them.
+fn labels_of_gh(text: &str) -> Vec<String> {
+    if !text.contains("gh pr view") || !text.contains("labels") {
+        return Vec::new();
+    }
+    text.lines()
+        .filter_map(|line| {
+            let (name, value) = line.trim().split_once("=$(gh pr view ")?;
+            let plain =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            let asks = value.contains("--json labels") && !value.contains("select(");
+            let once = text.matches(&format!("{name}=")).count() == 1;
+            (plain && asks && once).then(|| name.to_owned())
+        })
+        .collect()
 }
 
 /// Whether a script sets a variable by itself.
