@@ -138,6 +138,8 @@ const KITS: &[(&[&str], &[&str], &str)] = &[
         &["approveAll", "allowAll"],
         "Copilot",
     ),
+    // Without `cloud`, where Cursor opens pull requests of its own, the agent works in the checkout.
+    (&["@cursor/sdk"], &["local: {", "local:{"], "Cursor"),
     (
         &["openhands.sdk"],
         &["TerminalTool", "BashTool"],

@@ -544,7 +544,8 @@ const FUNCTIONS: &[&str] = &[
 fn fault(expression: &str, open: &[&str]) -> Option<String> {
     let shown = || {
         let text: String = expression.trim().chars().take(60).collect();
-        text.escape_debug().to_string()
+        // Quotes are shown as the file has them.
+        text.escape_debug().to_string().replace("\\'", "'")
     };
     let mut words = Vec::new();
     let mut rest = expression;
