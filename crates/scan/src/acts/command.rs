@@ -385,7 +385,7 @@ impl<'a> Reader<'a> {
     /// Package scripts, make targets and script files.
     fn call(&mut self, name: &str, command: &Command, depth: usize, file: &str, line: usize) {
         let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
-        let inline = matches!(name, "node" | "python" | "python3" | "ruby");
+        let inline = matches!(name, "node" | "python" | "python3" | "ruby" | "julia");
         if inline && let Some(at) = words.iter().position(|word| matches!(*word, "-c" | "-e")) {
             if let Some(text) = words.get(at + 1) {
                 self.program_text(text, file, line, &[]);

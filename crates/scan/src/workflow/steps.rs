@@ -131,7 +131,10 @@ pub(super) fn step(
             .map(str::to_owned)
             .or_else(|| state.directory.clone());
         let shell_name = node.str_of("shell").unwrap_or_default();
-        if shell_name.contains("python") || shell_name.contains("node") {
+        if ["python", "node", "julia"]
+            .iter()
+            .any(|name| shell_name.contains(name))
+        {
             out.acts = crate::acts::code::read(text, file, run.line, state.shell.slug.as_deref());
         } else if let Some(tree) = library.tree() {
             script_step(
