@@ -330,7 +330,7 @@ async fn look_at(
     let looked = if is_long(body.len() + around.len()) || upload::is_encoded(headers) {
         let (headers, body) = (headers.clone(), body.clone());
         let look = move || unpack_and_look(&headers, &body, &around, &kept, &room);
-        app.looks.apart(look).await?
+        app.looks.apart(|| look).await?
     } else {
         unpack_and_look(headers, body, &around, &kept, &room)
     };

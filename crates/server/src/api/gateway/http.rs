@@ -101,7 +101,7 @@ pub(super) async fn call(
         (Prompt::read(&body), found)
     };
     let (said, found) = if is_long(call.bytes()) {
-        app.looks.apart(read).await?
+        app.looks.apart(|| read).await?
     } else {
         read()
     };

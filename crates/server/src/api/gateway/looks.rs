@@ -41,17 +41,19 @@ pub(super) const fn is_long(bytes: usize) -> bool {
 }
 
 impl Looks {
-    /// Has a long look on a thread of its own, once it is its turn.
+    /// Has a long look on a thread of its own, once it is its turn. What `prepare` copies for it is
+    /// copied then: those that wait hold nothing beyond what they held.
     ///
     /// # Errors
     /// `internal`: the look was cut off.
-    pub(super) async fn apart<T: Send + 'static>(
-        &self,
-        look: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
+    pub(super) async fn apart<T, L>(&self, prepare: impl FnOnce() -> L) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        L: FnOnce() -> T + Send + 'static,
+    {
         let cut_off = || Refusal::internal("a look at what leaves was cut off");
         let turn = Arc::clone(&self.0).acquire_owned().await;
-        let turn = turn.map_err(|_| cut_off())?;
+        let (turn, look) = (turn.map_err(|_| cut_off())?, prepare());
         // The turn goes along: a client that goes away does not end the look, nor make room for more.
         let looked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -71,7 +73,7 @@ mod tests {
     async fn a_long_look_keeps_nothing_else_waiting() {
         let looks = Looks::default();
         let (go_on, told) = sync_channel::<()>(1);
-        let look = looks.apart(move || told.recv().is_ok());
+        let look = looks.apart(|| move || told.recv().is_ok());
         // On this one thread the look would wait for ever for what comes after it.
         let other = async move { go_on.send(()).unwrap() };
         let (looked, ()) = tokio::join!(look, other);
@@ -84,9 +86,11 @@ mod tests {
         let (go_on, told) = sync_channel::<()>(1);
         let (begin, begun) = tokio::sync::oneshot::channel();
         {
-            let look = looks.apart(move || {
-                begin.send(()).unwrap();
-                told.recv().unwrap();
+            let look = looks.apart(|| {
+                move || {
+                    begin.send(()).unwrap();
+                    told.recv().unwrap();
+                }
             });
             tokio::select! {
                 _ = look => unreachable!("it waits to be told"),
@@ -95,17 +99,17 @@ mod tests {
         }
         assert_eq!(looks.0.available_permits(), 0);
         go_on.send(()).unwrap();
-        assert_eq!(looks.apart(|| 7).await.unwrap(), 7);
+        assert_eq!(looks.apart(|| || 7).await.unwrap(), 7);
     }
 
     #[tokio::test]
     async fn a_look_that_breaks_is_a_refusal_and_gives_its_turn_back() {
         let looks = Looks(Arc::new(Semaphore::new(1)));
-        let broken = looks.apart(|| assert!(!is_long(usize::MAX))).await;
+        let broken = looks.apart(|| || assert!(!is_long(usize::MAX))).await;
         assert_eq!(
             broken.unwrap_err().kind,
             portcullis_model::RefusalKind::Internal
         );
-        assert_eq!(looks.apart(|| 7).await.unwrap(), 7);
+        assert_eq!(looks.apart(|| || 7).await.unwrap(), 7);
     }
 }

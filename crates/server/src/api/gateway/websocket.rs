@@ -102,9 +102,11 @@ impl Looks for Look {
             Said::Control => &mut self.control,
         };
         let looked = if is_long(said.len()) {
-            let (mut messages, said) = (std::mem::take(before), said.to_vec());
-            let kept = Arc::clone(&self.passing.kept);
-            let look = move || (messages.look(&kept, &said), messages);
+            let (mut messages, kept) = (std::mem::take(before), Arc::clone(&self.passing.kept));
+            let look = || {
+                let said = said.to_vec();
+                move || (messages.look(&kept, &said), messages)
+            };
             let (looked, messages) = self.app.looks.apart(look).await?;
             *before = messages;
             looked
