@@ -11,6 +11,7 @@ mod wishes;
 
 use forks::same_repository;
 use functions::call;
+pub(crate) use grammar::joined;
 use grammar::{Reader, tokens};
 pub(crate) use wishes::{literals, pairs, paths};
 
@@ -480,6 +481,23 @@ mod tests {
 
     fn check(text: &str) -> Truth {
         truth(&parse_condition(text).unwrap(), &Fixed)
+    }
+
+    #[test]
+    fn parts_of_groups_and_of_lists_are_read() {
+        for text in [
+            "(github.event.pull_request || github.event.issue).number",
+            "(github.event.issue)['number']",
+            "github.event.commits[*].id",
+            "contains(github.event.pull_request.labels[*].name, 'a')",
+            "github.run_attempt < 1e-5 || github.run_attempt == +1",
+        ] {
+            assert!(parse_condition(text).is_some(), "{text}");
+        }
+        assert!(parse_condition("github.event.commits[*.id").is_none());
+        let many = format!("{}false", "false || ".repeat(2_000));
+        assert_eq!(check(&many), Truth::No);
+        assert!(parse_condition(&format!("a{}", " == a".repeat(4_000))).is_none());
     }
 
     #[test]

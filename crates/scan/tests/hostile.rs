@@ -230,6 +230,62 @@ fn long_conditions_calls_and_tests_end() {
                 ),
             ),
         ],
+        vec![(
+            workflow,
+            scripts("npm publish").replace(
+                "    steps",
+                &format!("    if: {}a == a\n    steps", "a||".repeat(6_000)),
+            ),
+        )],
+        vec![(
+            workflow,
+            scripts("npm publish").replace(
+                "    steps",
+                &format!("    if: a{}\n    steps", "==a".repeat(6_000)),
+            ),
+        )],
+        vec![
+            (workflow, scripts("node merge.js")),
+            (
+                "merge.js",
+                format!(
+                    "const people = [{}];\nif (people.includes(context.actor)) {{\n  octokit.rest.pulls.merge()\n}}\n",
+                    "'a', ".repeat(10_000)
+                ),
+            ),
+        ],
+        vec![
+            (workflow, scripts("node merge.js")),
+            (
+                "merge.js",
+                format!(
+                    "let b0 = context.payload.pull_request\n{}octokit.rest.pulls.merge()\n",
+                    (0..20_000)
+                        .map(|at| format!("let b{} = b{at}.abcdefghijklmnop\n", at + 1))
+                        .collect::<String>()
+                ),
+            ),
+        ],
+        vec![
+            (workflow, scripts("bash merge.sh")),
+            (
+                "merge.sh",
+                format!(
+                    "T=$(gh pr view 1 --json author --jq '.author.login')\n{}gh pr merge 1\n",
+                    "A=1\n".repeat(30_000)
+                ),
+            ),
+        ],
+        vec![
+            (workflow, scripts("bash merge.sh")),
+            (
+                "merge.sh",
+                format!(
+                    "{}B=1\ngh pr merge 1\n",
+                    "[ $A = $B ] && e\n".repeat(20_000)
+                ),
+            ),
+        ],
     ];
     for case in cases {
         let files = case

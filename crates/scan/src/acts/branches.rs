@@ -5,8 +5,16 @@ use std::ops::Range;
 
 use super::questions::{Test, implied};
 use super::reviewed;
+use crate::expr::joined;
 
-/// What a program knows under which names.
+/// Members of a list that a condition may name.
+const MEMBERS_MAX: usize = 200;
+/// Lists of one program that are known.
+const LISTS_MAX: usize = 64;
+/// Longest property of the event that a name stands for.
+const PATH_MAX_BYTES: usize = 200;
+
+/// What a program knows under which names; nothing, where a name is given two things.
 #[derive(Default)]
 pub(super) struct Names {
     /// Properties of the event.
@@ -32,6 +40,12 @@ impl Names {
         for line in text.lines() {
             names.take(line.trim());
         }
+        // What is added to later is not all there.
+        names.lists.retain(|name, _| {
+            ["push", "add", "unshift", "concat", "splice"]
+                .iter()
+                .all(|method| !text.contains(&format!("{name}.{method}(")))
+        });
         names
     }
 
@@ -47,7 +61,7 @@ impl Names {
                 let (property, name) = name.split_once(':').unwrap_or((name, name));
                 let name = name.split('=').next().unwrap_or(name).trim();
                 let path = format!("{path}.{}", property.trim());
-                self.paths.entry(name.to_owned()).or_insert(path);
+                self.name(name.to_owned(), path);
             }
             return;
         }
@@ -57,14 +71,38 @@ impl Names {
         };
         let value = value.trim().trim_end_matches(';').trim();
         if let Some(path) = self.path(value).or_else(|| self.labels(value)) {
-            self.paths.entry(name).or_insert(path);
-        } else if value.starts_with('[') && value.ends_with(']') {
-            self.lists.entry(name).or_insert_with(|| texts_of(value));
-        } else if let Some(inner) = value
+            self.name(name, path);
+            return;
+        }
+        let list = value
             .strip_prefix("new Set(")
             .and_then(|rest| rest.strip_suffix(')'))
-        {
-            self.lists.entry(name).or_insert_with(|| texts_of(inner));
+            .unwrap_or(value);
+        let list = (list.starts_with('[') && list.ends_with(']')).then(|| only_texts(list));
+        if let Some(list) = list.flatten().filter(|_| self.lists.len() < LISTS_MAX) {
+            let known = self.lists.entry(name).or_insert_with(|| list.clone());
+            if *known != list {
+                known.clear();
+            }
+        } else {
+            // A name that is given something else too stands for nothing that is known.
+            if let Some(path) = self.paths.get_mut(&name) {
+                path.clear();
+            }
+            if let Some(list) = self.lists.get_mut(&name) {
+                list.clear();
+            }
+        }
+    }
+
+    /// Notes what a name stands for; where it stands for two things, nothing is known of it.
+    fn name(&mut self, name: String, path: String) {
+        if path.len() > PATH_MAX_BYTES {
+            return;
+        }
+        let known = self.paths.entry(name).or_insert_with(|| path.clone());
+        if *known != path {
+            known.clear();
         }
     }
 
@@ -91,7 +129,7 @@ impl Names {
             return None;
         }
         let (first, rest) = text.split_once('.').unwrap_or((text, ""));
-        if let Some(path) = self.paths.get(first) {
+        if let Some(path) = self.paths.get(first).filter(|path| !path.is_empty()) {
             return Some(if rest.is_empty() {
                 path.clone()
             } else {
@@ -115,7 +153,7 @@ impl Names {
     fn list(&self, text: &str) -> Option<Vec<String>> {
         let text = text.trim();
         let texts = if text.starts_with('[') {
-            texts_of(text)
+            only_texts(text)?
         } else {
             self.lists.get(text)?.clone()
         };
@@ -221,15 +259,13 @@ impl Names {
             return None;
         }
         let path = self.path(argument)?;
-        let mut any: Option<Test> = None;
-        for word in self.list(owner)? {
-            let next = Test::Known(format!("{path} == '{word}'"));
-            any = Some(match any {
-                None => next,
-                Some(before) => Test::Either(Box::new(before), Box::new(next)),
-            });
+        let words = self.list(owner)?;
+        if words.len() > MEMBERS_MAX {
+            return None;
         }
-        any
+        let members = words.iter();
+        let members = members.map(|word| Test::Known(format!("{path} == '{word}'")));
+        joined(members.collect(), Test::Either)
     }
 
     fn equal(&self, left: &str, right: &str) -> Option<Test> {
@@ -535,6 +571,15 @@ pub(super) fn closed(text: &str) -> Option<(&str, &str)> {
     None
 }
 
+/// The texts of a list of nothing else.
+fn only_texts(list: &str) -> Option<Vec<String>> {
+    let between = list.split(['\'', '"']).step_by(2);
+    let only = between
+        .flat_map(str::chars)
+        .all(|c| c.is_whitespace() || matches!(c, ',' | '[' | ']'));
+    only.then(|| texts_of(list))
+}
+
 fn texts_of(list: &str) -> Vec<String> {
     list.split(['\'', '"'])
         .skip(1)
@@ -546,6 +591,22 @@ fn texts_of(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_and_names_that_may_hold_more_tell_nothing() {
+        let text = "const sole = ['a'];\nconst more = ['a', process.argv[2]];\nconst grown = ['a'];\ngrown.push(x);\nlet pr = context.payload.pull_request;\npr = other();\n";
+        let names = Names::of(text);
+        assert!(names.list("sole").is_some());
+        assert!(names.list("more").is_none() && names.list("grown").is_none());
+        assert!(names.path("pr.user.login").is_none());
+        let many = format!("const people = [{}];", "'a', ".repeat(10_000));
+        let names = Names::of(&many);
+        assert!(
+            names
+                .called("people", "includes", "context.actor")
+                .is_none()
+        );
+    }
 
     #[test]
     fn conditions_are_expressions() {

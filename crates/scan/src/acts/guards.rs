@@ -22,7 +22,14 @@ pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
     }
     let tidy = tidy(text);
     let labels = labels_of_gh(text);
-    let set = |name: &str| !labels.iter().any(|known| known == name) && is_set(text, name);
+    /// How often a script is searched for what it sets; of the rest nothing is known.
+    const SEARCHES_MAX: usize = 200;
+    let searches = std::cell::Cell::new(0_usize);
+    let set = |name: &str| {
+        searches.set(searches.get() + 1);
+        !labels.iter().any(|known| known == name)
+            && (searches.get() > SEARCHES_MAX || is_set(text, name))
+    };
     let authors = told::authors(text);
     let mut questions: Vec<(&str, Question)> = Vec::new();
     for part in tidy.lines.iter().flat_map(|(line, _)| parts(line)) {
@@ -89,6 +96,8 @@ fn cases(tidy: &Tidy, set: &dyn Fn(&str) -> bool) -> Vec<(String, Vec<usize>)> {
         any: bool,
         lines: Vec<usize>,
         stops: bool,
+        /// How many of its `if`s and loops are open.
+        depth: usize,
     }
     let mut out: Vec<(String, Vec<usize>)> = Vec::new();
     let mut choice: Option<(String, Vec<Arm>)> = None;
@@ -140,14 +149,21 @@ fn cases(tidy: &Tidy, set: &dyn Fn(&str) -> bool) -> Vec<(String, Vec<usize>)> {
                 any,
                 lines: Vec::new(),
                 stops: false,
+                depth: 0,
             });
             body = rest;
         }
         if let Some(arm) = arms.last_mut() {
             arm.lines.extend(index..line_number);
-            arm.stops |= body
-                .split(';')
-                .any(|part| matches!(part.split_whitespace().next(), Some("exit" | "return")));
+            // Within an `if` or a loop of the arm it may go on.
+            for part in body.split(';') {
+                match part.split_whitespace().next() {
+                    Some("if" | "for" | "while" | "until") => arm.depth += 1,
+                    Some("fi" | "done") => arm.depth = arm.depth.saturating_sub(1),
+                    Some("exit" | "return") if arm.depth == 0 => arm.stops = true,
+                    _ => {}
+                }
+            }
         }
     }
     out
@@ -172,12 +188,13 @@ fn labels_of_gh(text: &str) -> Vec<String> {
 
 /// Whether a script sets a variable by itself.
 fn is_set(text: &str, name: &str) -> bool {
+    let (set, each) = (format!("{name}="), format!("for {name} "));
     text.lines().any(|line| {
         let line = line.trim();
-        line.contains(&format!("{name}="))
+        line.contains(&set)
             || line.starts_with("read ")
             || line.contains(" read ") && reviewed::words_of(line).iter().any(|word| word == name)
-            || line.starts_with("for ") && line.contains(&format!("for {name} "))
+            || line.starts_with(&each)
     })
 }
 
@@ -259,7 +276,7 @@ pub(super) fn of_program(text: &str) -> Program {
 
 /// Where the functions of a program end.
 struct Functions {
-    /// The innermost function that each line begins in.
+    /// The innermost function that each line begins in, or asks its first `if` in.
     of_line: Vec<Option<usize>>,
     /// The last line of each, and its name where it has one.
     found: Vec<(usize, Option<String>)>,
@@ -274,12 +291,29 @@ impl Functions {
         let mut inside: Vec<usize> = Vec::new();
         for (index, line) in lines.iter().enumerate() {
             of_line.push(inside.last().copied());
+            // What the line asks may stand in a function that it opens itself.
+            let asks = line.find("if (");
             let mut quote = None;
             for (at, c) in line.char_indices() {
+                if asks == Some(at)
+                    && let Some(last) = of_line.last_mut()
+                {
+                    *last = inside.last().copied();
+                }
                 match (quote, c) {
                     (Some(open), c) if open == c => quote = None,
                     (Some(_), _) => {}
                     (None, '\'' | '"') => quote = Some(c),
+                    // A pattern, not a division.
+                    (None, '/')
+                        if line.get(..at).is_some_and(|before| {
+                            before
+                                .trim_end()
+                                .ends_with(['(', ',', '=', ':', '[', '!', '&', '|'])
+                        }) =>
+                    {
+                        quote = Some(c);
+                    }
                     (None, '{') => {
                         let before = line.get(..at).unwrap_or_default().trim_end();
                         let function = opens(before).then(|| {
@@ -464,6 +498,19 @@ mod tests {
             ),
         ] {
             assert_eq!(ends(&text), Some(expected), "{text}");
+        }
+        for text in [
+            format!("prs.filter((pr) => {{ {stop} return true; }});\nmerge();"),
+            format!(
+                "for (const x of y) {{\nif (/[{{]/.test(x)) a();\n{}\n}}\nmerge();",
+                "if (context.actor !== 'a') continue;"
+            ),
+        ] {
+            let last = text.lines().count() - 1;
+            assert!(
+                !ends(&text).is_some_and(|lines| lines.contains(&last)),
+                "{text}"
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the tests of a shell script ask of the event, as expressions.
 
+use crate::expr::joined;
+
 /// A test, as far as it is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Test {
@@ -144,20 +146,21 @@ fn element(text: &str, set: &dyn Fn(&str) -> bool) -> Test {
 }
 
 fn inner_test(text: &str, set: &dyn Fn(&str) -> bool) -> Test {
-    let mut test: Option<Test> = None;
+    // `&&` binds closer than `||` here.
+    let mut any: Vec<Vec<Test>> = Vec::new();
     for (operator, part) in elements(text) {
         let part = part.trim();
         let next = match part.strip_prefix("! ") {
             Some(rest) => Test::Not(Box::new(comparison(rest, set))),
             None => comparison(part, set),
         };
-        test = Some(match (test, operator) {
-            (None, _) => next,
-            (Some(before), "||") => Test::Either(Box::new(before), Box::new(next)),
-            (Some(before), _) => Test::Both(Box::new(before), Box::new(next)),
-        });
+        match any.last_mut() {
+            Some(all) if operator != "||" => all.push(next),
+            _ => any.push(vec![next]),
+        }
     }
-    test.unwrap_or(Test::Unknown)
+    let any = any.into_iter().filter_map(|all| joined(all, Test::Both));
+    joined(any.collect(), Test::Either).unwrap_or(Test::Unknown)
 }
 
 /// `"$AUTHOR" == alice`, and its like.
@@ -305,6 +308,17 @@ fn pattern(left: &str, right: &str) -> Option<Test> {
 fn searched(text: &str, set: &dyn Fn(&str) -> bool) -> Option<Test> {
     let (list, search) = text.split_once('|')?;
     let search = search.trim().strip_prefix("grep ")?;
+    // What is looked for is not to be there, or is counted.
+    let turned = |word: &str| {
+        word.starts_with("--inv") || word.starts_with("--cou") || word.starts_with("--files-w")
+    };
+    let mut options = search
+        .split_whitespace()
+        .filter(|word| word.starts_with('-'));
+    if options.any(|word| turned(word) || !word.starts_with("--") && word.contains(['v', 'c', 'L']))
+    {
+        return None;
+    }
     let list = list.trim();
     let list = list
         .strip_prefix("echo ")
@@ -380,6 +394,12 @@ mod tests {
                 "(!(env.A == 'x')) && (!(env.A == 'y'))",
             ),
             ("if make && [ $A = x ]", "env.A == 'x'", ""),
+            (
+                "if [[ $A = x || $A = y && $C = z ]]",
+                "(env.A == 'x') || ((env.A == 'y') && (env.C == 'z'))",
+                "(!(env.A == 'x')) && ((!(env.A == 'y')) || (!(env.C == 'z')))",
+            ),
+            ("if echo \"$A\" | grep -qv x", "", ""),
             ("if make || [ $A = x ]", "", "!(env.A == 'x')"),
             (
                 "if [[ \"$A\" != x && \"$A\" != y ]]",

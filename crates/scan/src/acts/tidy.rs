@@ -123,13 +123,15 @@ fn functions_that_exit(lines: &[(String, usize)]) -> Vec<String> {
     const FUNCTIONS_MAX: usize = 16;
     let mut out = Vec::new();
     let mut inside: Option<(String, usize)> = None;
+    let mut returns = false;
     for (line, _) in lines {
         let line = line.trim();
         if let Some((name, depth)) = &mut inside {
-            if *depth == 0 && line.starts_with("exit") && out.len() < FUNCTIONS_MAX {
+            let first = line.split([' ', ';']).next().unwrap_or_default();
+            returns |= returns_in(line);
+            if *depth == 0 && first == "exit" && !returns && out.len() < FUNCTIONS_MAX {
                 out.push(name.clone());
             }
-            let first = line.split([' ', ';']).next().unwrap_or_default();
             match first {
                 "if" | "case" | "for" | "while" => *depth += 1,
                 "fi" | "esac" | "done" => *depth = depth.saturating_sub(1),
@@ -153,13 +155,22 @@ fn functions_that_exit(lines: &[(String, usize)]) -> Vec<String> {
         }
         if body.trim().is_empty() {
             inside = Some((name.to_owned(), 0));
-        } else if body.split(';').any(|part| part.trim().starts_with("exit"))
+            returns = false;
+        } else if body
+            .split(';')
+            .any(|part| part.split_whitespace().next() == Some("exit"))
+            && !returns_in(body)
             && out.len() < FUNCTIONS_MAX
         {
             out.push(name.to_owned());
         }
     }
     out
+}
+
+/// Whether a function may go back from this line.
+fn returns_in(line: &str) -> bool {
+    line.split([' ', ';', '\t']).any(|word| word == "return")
 }
 
 /// A line with `exit` in the place of calls of functions that end the script.
@@ -210,7 +221,28 @@ fn tests(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::tidy;
+    use super::{functions_that_exit, tidy};
+
+    #[test]
+    fn functions_stop_only_where_they_never_go_back() {
+        for (text, stops) in [
+            ("die() { echo \"$1\"; exit 1; }", true),
+            ("die() {\n  echo a\n  exit 1\n}", true),
+            ("run() { \"$@\"; exit_code=$?; }", false),
+            ("run() {\n  exit_code=$?\n}", false),
+            (
+                "retry() { for i in 1 2; do \"$@\" && return 0; done; exit 1; }",
+                false,
+            ),
+            (
+                "retry() {\n  for i in 1 2; do\n    \"$@\" && return 0\n  done\n  exit 1\n}",
+                false,
+            ),
+        ] {
+            let lines: Vec<_> = text.lines().map(|line| (line.to_owned(), 1)).collect();
+            assert_eq!(!functions_that_exit(&lines).is_empty(), stops, "{text}");
+        }
+    }
 
     #[test]
     fn scripts_are_said_in_fewer_forms() {

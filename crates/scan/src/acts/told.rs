@@ -15,24 +15,28 @@ pub(super) fn authors(text: &str) -> Vec<String> {
         return Vec::new();
     }
     let lines = tidy(text).lines;
-    lines
-        .iter()
-        .filter_map(|(line, _)| {
-            let line = line.trim();
-            let (name, value) = line
-                .strip_prefix("export ")
-                .unwrap_or(line)
-                .split_once('=')?;
-            let plain =
-                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            let value = value.trim_matches('"');
-            let asks = value.starts_with("$(gh pr view ")
-                && ["'.author.login'", "\".author.login\"", " .author.login"]
-                    .iter()
-                    .any(|query| value.contains(query))
-                && !["sed ", " tr ", "sub(", "trimstr", "||"]
-                    .iter()
-                    .any(|word| value.contains(word));
+    /// Most variables that are looked at.
+    const NAMES_MAX: usize = 64;
+    let asked = lines.iter().filter_map(|(line, _)| {
+        let line = line.trim();
+        let (name, value) = line
+            .strip_prefix("export ")
+            .unwrap_or(line)
+            .split_once('=')?;
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let value = value.trim_matches('"');
+        let asks = value.starts_with("$(gh pr view ")
+            && ["'.author.login'", "\".author.login\"", " .author.login"]
+                .iter()
+                .any(|query| value.contains(query))
+            && !["sed ", " tr ", "sub(", "trimstr", "||"]
+                .iter()
+                .any(|word| value.contains(word));
+        (plain && asks).then_some(name)
+    });
+    asked
+        .take(NAMES_MAX)
+        .filter(|name| {
             // What is set in two ways, or read, may be anything.
             let set = format!("{name}=");
             let sets = |line: &str| {
@@ -45,11 +49,11 @@ pub(super) fn authors(text: &str) -> Vec<String> {
                     })
                     .count()
             };
-            let once = lines.iter().map(|(line, _)| sets(line)).sum::<usize>() == 1
+            lines.iter().map(|(line, _)| sets(line)).sum::<usize>() == 1
                 && !text.contains(&format!("read {name}"))
-                && !text.contains(&format!("for {name} "));
-            (plain && asks && once).then(|| name.to_owned())
+                && !text.contains(&format!("for {name} "))
         })
+        .map(str::to_owned)
         .collect()
 }
 

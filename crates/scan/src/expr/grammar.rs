@@ -36,12 +36,21 @@ pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
             out.push(Token::Text(rest.get(..end + flags)?.to_owned()));
             rest = rest.get(end + flags..)?;
         } else if first.is_ascii_digit()
-            || (first == '-' && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
+            || (matches!(first, '-' | '+')
+                && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
         {
+            let signed = |index: usize| {
+                let before = rest.get(..index).unwrap_or_default();
+                before.ends_with(['e', 'E']) && !before.contains(['x', 'X'])
+            };
             let end = rest
                 .char_indices()
                 .skip(1)
-                .find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '.'))
+                .find(|(index, c)| {
+                    !(c.is_ascii_alphanumeric()
+                        || *c == '.'
+                        || matches!(c, '-' | '+') && signed(*index))
+                })
                 .map_or(rest.len(), |(index, _)| index);
             out.push(Token::Number(rest.get(..end)?.parse().unwrap_or(f64::NAN)));
             rest = rest.get(end..)?;
@@ -79,6 +88,22 @@ fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
     None
 }
 
+/// Joins the members of a chain in halves: however many there are, what they become is shallow.
+pub(crate) fn joined<T>(mut members: Vec<T>, join: fn(Box<T>, Box<T>) -> T) -> Option<T> {
+    while members.len() > 1 {
+        let mut halves = Vec::with_capacity(members.len().div_ceil(2));
+        let mut each = members.into_iter();
+        while let Some(left) = each.next() {
+            halves.push(match each.next() {
+                Some(right) => join(Box::new(left), Box::new(right)),
+                None => left,
+            });
+        }
+        members = halves;
+    }
+    members.pop()
+}
+
 pub(super) struct Reader<'a> {
     pub(super) tokens: &'a [Token],
     pub(super) at: usize,
@@ -97,25 +122,30 @@ impl Reader<'_> {
         if self.depth > DEPTH_MAX {
             return None;
         }
-        let mut left = self.both()?;
+        let mut members = vec![self.both()?];
         while self.take("||") {
-            left = Expr::Either(Box::new(left), Box::new(self.both()?));
+            members.push(self.both()?);
         }
         self.depth -= 1;
-        Some(left)
+        joined(members, Expr::Either)
     }
 
     fn both(&mut self) -> Option<Expr> {
-        let mut left = self.compared()?;
+        let mut members = vec![self.compared()?];
         while self.take("&&") {
-            left = Expr::Both(Box::new(left), Box::new(self.compared()?));
+            members.push(self.compared()?);
         }
-        Some(left)
+        joined(members, Expr::Both)
     }
 
     fn compared(&mut self) -> Option<Expr> {
         let mut left = self.unary()?;
+        let mut length = 0;
         while let Some(comparison) = self.comparison() {
+            length += 1;
+            if length > DEPTH_MAX {
+                return None;
+            }
             let right = self.unary()?;
             left = Expr::Compare(Box::new(left), comparison, Box::new(right));
         }
@@ -157,7 +187,10 @@ impl Reader<'_> {
     fn primary(&mut self) -> Option<Expr> {
         if self.take("(") {
             let inner = self.either()?;
-            return self.take(")").then_some(inner);
+            if !self.take(")") {
+                return None;
+            }
+            return self.followed(inner);
         }
         let token = self.tokens.get(self.at)?.clone();
         self.at += 1;
@@ -183,21 +216,25 @@ impl Reader<'_> {
                         }
                     }
                     // `fromJSON(x).y`: what follows can't be named.
-                    let call = Expr::Call(word.to_lowercase(), arguments);
-                    let before = self.at;
-                    let _ = self.tail(String::new())?;
-                    Some(if self.at == before {
-                        call
-                    } else {
-                        Expr::Literal(Value::Open)
-                    })
+                    self.followed(Expr::Call(word.to_lowercase(), arguments))
                 }
                 _ => Some(Expr::Path(self.tail(word.to_lowercase())?)),
             },
         }
     }
 
-    /// `.part`, `['part']`, `[0]`, `.*` after a word.
+    /// What stands there, or something open where a part of it is asked for.
+    fn followed(&mut self, whole: Expr) -> Option<Expr> {
+        let before = self.at;
+        let _ = self.tail(String::new())?;
+        Some(if self.at == before {
+            whole
+        } else {
+            Expr::Literal(Value::Open)
+        })
+    }
+
+    /// `.part`, `['part']`, `[0]`, `.*`, `[*]` after a word.
     fn tail(&mut self, mut path: String) -> Option<String> {
         loop {
             if self.take(".") {
@@ -211,6 +248,13 @@ impl Reader<'_> {
                     return None;
                 }
             } else if self.take("[") {
+                if self.take("*") {
+                    if !self.take("]") {
+                        return None;
+                    }
+                    path.push_str(".*");
+                    continue;
+                }
                 let inner = self.either()?;
                 if !self.take("]") {
                     return None;
