@@ -96,9 +96,9 @@ impl Names {
     }
 
     /// Notes what a name stands for; where it stands for two things, nothing is known of it.
-    fn name(&mut self, name: String, path: String) {
+    fn name(&mut self, name: String, mut path: String) {
         if path.len() > PATH_MAX_BYTES {
-            return;
+            path.clear();
         }
         let known = self.paths.entry(name).or_insert_with(|| path.clone());
         if *known != path {
@@ -599,6 +599,11 @@ mod tests {
         assert!(names.list("sole").is_some());
         assert!(names.list("more").is_none() && names.list("grown").is_none());
         assert!(names.path("pr.user.login").is_none());
+        let far = format!(
+            "let a = context.actor;\na = context.payload{};",
+            ".b".repeat(200)
+        );
+        assert!(Names::of(&far).path("a").is_none());
         let many = format!("const people = [{}];", "'a', ".repeat(10_000));
         let names = Names::of(&many);
         assert!(
