@@ -74,7 +74,49 @@ pub(crate) struct YamlError {
 }
 
 /// Every document of a stream.
+///
+/// Within brackets a line may begin as far left as it likes, as the readers of the forges have it.
+/// The parser here wants it further right than what the brackets belong to, so a line that it
+/// stops at is moved there and the file read again.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
+    /// Most bytes that are read again for lines that stand too far left.
+    const AGAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+    let mut moved;
+    let mut again = 0_usize;
+    let mut text = text;
+    loop {
+        let error = match documents(text) {
+            Err(error) if error.message.starts_with("invalid indentation") => error,
+            done => return done,
+        };
+        again = again.saturating_add(text.len());
+        let Some(next) = moved_right(text, error.line).filter(|_| again <= AGAIN_BYTES_MAX) else {
+            return Err(error);
+        };
+        moved = next;
+        text = &moved;
+    }
+}
+
+/// The text with one of its lines further right than any nesting; `None` where it is there already.
+fn moved_right(text: &str, line: usize) -> Option<String> {
+    const FAR: &str = "                                                                ";
+    let (at, found) = text
+        .split_inclusive('\n')
+        .scan(0_usize, |at, line| {
+            let start = *at;
+            *at += line.len();
+            Some((start, line))
+        })
+        .nth(line.checked_sub(1)?)?;
+    if found.starts_with(FAR) {
+        return None;
+    }
+    let (before, after) = text.split_at_checked(at)?;
+    Some([before, FAR, after].concat())
+}
+
+fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     let mut last_line = 1;
@@ -414,6 +456,36 @@ mod tests {
         assert_eq!(steps[1].get("run").unwrap().line, 8);
         assert_eq!(node.entry("jobs").unwrap().line, 2);
         assert_eq!(node.str_of("on"), Some("push"));
+    }
+
+    #[test]
+    fn lines_within_brackets_stand_where_they_like() {
+        for list in [
+            "[\n      'main',\n      \"dev\"\n    ]",
+            "[\n    main,\n    dev\n    ]",
+            "[main,\n  'dev']",
+            "[\nmain,\ndev\n]",
+            "[\n  # one\n  'main', # two\n'dev'\n]",
+        ] {
+            let text = format!("on:\n  push:\n    branches: {list}\njobs: {{\na: {{}}\n}}\n");
+            let node = parse_one(&text).unwrap();
+            let branches = node.at(&["on", "push", "branches"]).unwrap();
+            assert_eq!(branches.texts(), ["main", "dev"], "{list}");
+            let line = text
+                .lines()
+                .position(|line| line.contains("a: {}"))
+                .unwrap();
+            assert_eq!(node.get("jobs").unwrap().entry("a").unwrap().line, line + 1);
+        }
+        // Elsewhere a line further left ends what it stood in, and this file is none.
+        assert!(parse("a:\n   b: 1\n  c: 2\n").is_err());
+        let left = format!("a:\n  b: [\n{}'x']\n", "'x',\n".repeat(200_000));
+        assert!(
+            parse(&left)
+                .unwrap_err()
+                .message
+                .contains("invalid indentation")
+        );
     }
 
     #[test]

@@ -124,36 +124,57 @@ fn given_arguments(
         "maven" => "mvn",
         other => other,
     };
-    for entry in node.get("with").map(Node::entries).unwrap_or_default() {
-        if matches!(
-            entry.key.to_ascii_lowercase().as_str(),
-            "args"
-                | "arguments"
-                | "command"
-                | "commands"
-                | "cmd"
-                | "subcommand"
-                | "goal"
-                | "goals"
-                | "lane"
-                | "tasks"
-                | "task"
-        ) && let Some(text) = entry.value.text()
-        {
-            let script: String = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty())
-                .map(|line| {
-                    if line.starts_with(tool) {
-                        format!("{line}\n")
-                    } else {
-                        format!("{tool} {line}\n")
-                    }
-                })
-                .collect();
-            script_step(&script, file, entry.value.line, None, tree, state, out);
+    let inputs = node.get("with").map(Node::entries).unwrap_or_default();
+    let of = |names: &[&str]| -> Vec<(&str, usize)> {
+        inputs
+            .iter()
+            .filter(|entry| {
+                names
+                    .iter()
+                    .any(|name| entry.key.eq_ignore_ascii_case(name))
+            })
+            .filter_map(|entry| Some((entry.value.text()?, entry.value.line)))
+            .collect()
+    };
+    let commands = of(&[
+        "command",
+        "commands",
+        "cmd",
+        "subcommand",
+        "goal",
+        "goals",
+        "lane",
+        "tasks",
+        "task",
+    ]);
+    let arguments = of(&["args", "arguments"]);
+    let called = |text: &str, rest: &str| -> String {
+        text.lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                if line.starts_with(tool) {
+                    format!("{line}{rest}\n")
+                } else {
+                    format!("{tool} {line}{rest}\n")
+                }
+            })
+            .collect()
+    };
+    let scripts: Vec<_> = match (commands.as_slice(), arguments.as_slice()) {
+        // One command and what it is given.
+        ([(command, line)], [(arguments, _)]) if command.trim().lines().count() == 1 => {
+            let rest: Vec<&str> = arguments.split_whitespace().collect();
+            vec![(called(command, &format!(" {}", rest.join(" "))), *line)]
         }
+        (commands, arguments) => commands
+            .iter()
+            .chain(arguments)
+            .map(|(text, line)| (called(text, ""), *line))
+            .collect(),
+    };
+    for (script, line) in scripts {
+        script_step(&script, file, line, None, tree, state, out);
     }
 }
 

@@ -105,67 +105,46 @@ const SCOPES: &[&str] = &[
     "vulnerability-alerts",
 ];
 
-/// Events, and what may be said of them.
-const EVENTS: &[(&str, &[&str])] = &[
-    ("branch_protection_rule", TYPES),
-    ("check_run", TYPES),
-    ("check_suite", TYPES),
-    ("create", &[]),
-    ("delete", &[]),
-    ("deployment", &[]),
-    ("deployment_status", &[]),
-    ("discussion", TYPES),
-    ("discussion_comment", TYPES),
-    ("fork", &[]),
-    ("gollum", &[]),
-    ("image_version", &["types", "names", "versions"]),
-    ("issue_comment", TYPES),
-    ("issues", TYPES),
-    ("label", TYPES),
-    ("merge_group", &["types", "branches", "branches-ignore"]),
-    ("milestone", TYPES),
-    ("page_build", &[]),
-    ("project", TYPES),
-    ("project_card", TYPES),
-    ("project_column", TYPES),
-    ("public", &[]),
-    ("pull_request", PULL_REQUEST),
-    ("pull_request_comment", PULL_REQUEST),
-    ("pull_request_review", TYPES),
-    ("pull_request_review_comment", TYPES),
-    ("pull_request_target", PULL_REQUEST),
-    (
-        "push",
-        &[
-            "branches",
-            "branches-ignore",
-            "tags",
-            "tags-ignore",
-            "paths",
-            "paths-ignore",
-        ],
-    ),
-    ("registry_package", TYPES),
-    ("release", TYPES),
-    ("repository_dispatch", TYPES),
-    ("repository_vulnerability_alert", TYPES),
-    ("schedule", &[]),
-    ("status", &[]),
-    ("watch", TYPES),
-    ("workflow_call", &["inputs", "secrets", "outputs"]),
-    ("workflow_dispatch", &["inputs"]),
-    (
-        "workflow_run",
-        &["types", "workflows", "branches", "branches-ignore"],
-    ),
-];
-const TYPES: &[&str] = &["types"];
-const PULL_REQUEST: &[&str] = &[
-    "types",
-    "branches",
-    "branches-ignore",
-    "paths",
-    "paths-ignore",
+/// Events that start workflows.
+const EVENTS: &[&str] = &[
+    "branch_protection_rule",
+    "check_run",
+    "check_suite",
+    "create",
+    "delete",
+    "deployment",
+    "deployment_status",
+    "discussion",
+    "discussion_comment",
+    "fork",
+    "gollum",
+    "image_version",
+    "issue_comment",
+    "issues",
+    "label",
+    "merge_group",
+    "milestone",
+    "page_build",
+    "project",
+    "project_card",
+    "project_column",
+    "public",
+    "pull_request",
+    "pull_request_comment",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "pull_request_target",
+    "push",
+    "registry_package",
+    "release",
+    "repository_dispatch",
+    "repository_vulnerability_alert",
+    "schedule",
+    "status",
+    "watch",
+    "workflow_call",
+    "workflow_dispatch",
+    "workflow_run",
 ];
 
 fn refused(root: &Node) -> Refused {
@@ -194,16 +173,13 @@ fn unknown_key(node: &Node, known: &[&str], place: &str) -> Refused {
     ))
 }
 
+/// What stands under an event is left alone, known or not (`branch_ignore`, inputs of a dispatch
+/// one level too high), apart from a filter beside its opposite, from expressions, which have
+/// nothing to ask there, and from what a called workflow declares.
 fn events(on: &Node) -> Refused {
-    let known = |name: &str| {
-        let name = name.trim().to_ascii_lowercase();
-        EVENTS
-            .iter()
-            .find(|(event, _)| *event == name)
-            .map(|(_, keys)| *keys)
-    };
     let unknown = |name: &str, line: usize| {
-        (known(name).is_none() && !name.is_empty() && name != "<<")
+        let known = EVENTS.contains(&name.trim().to_ascii_lowercase().as_str());
+        (!known && !name.is_empty() && name != "<<")
             .then(|| (line, format!("“{}” is no event", name.escape_debug())))
     };
     if let Some(name) = on.text() {
@@ -217,27 +193,27 @@ fn events(on: &Node) -> Refused {
         return Some(found);
     }
     on.entries().iter().find_map(|entry| {
-        let Some(keys) = known(&entry.key) else {
-            return unknown(&entry.key, entry.line);
-        };
-        // An event that has nothing to say was long left alone whatever stood under it.
-        Some(keys)
-            .filter(|keys| !keys.is_empty())
-            .and_then(|keys| unknown_key(&entry.value, keys, &format!("on.{}", entry.key)))
-            .or_else(|| both_filters(&entry.value))
-            .or_else(|| match entry.key.as_str() {
-                "workflow_dispatch" => inputs(
-                    &entry.value,
-                    &["description", "type", "required", "default", "options"],
-                    &["string", "boolean", "number", "choice", "environment"],
-                ),
-                "workflow_call" => inputs(
-                    &entry.value,
-                    &["description", "type", "required", "default"],
-                    &["string", "boolean", "number"],
-                ),
-                _ => None,
+        unknown(&entry.key, entry.line).or_else(|| match entry.key.as_str() {
+            "workflow_call" => called(&entry.value),
+            _ => both_filters(&entry.value).or_else(|| asks(&entry.value)),
+        })
+    })
+}
+
+/// The first expression that asks for anything.
+fn asks(event: &Node) -> Refused {
+    let mut scalars = Vec::new();
+    event.scalars(&mut scalars);
+    scalars.into_iter().find_map(|(text, line)| {
+        let asked = expressions(text).flatten().find_map(|expression| {
+            CONTEXTS.iter().find(|context| {
+                expression
+                    .trim_start()
+                    .strip_prefix(**context)
+                    .is_some_and(|rest| rest.trim_start().starts_with(['.', '[']))
             })
+        })?;
+        Some((line, format!("`{asked}` can't be asked for here")))
     })
 }
 
@@ -255,16 +231,20 @@ fn both_filters(event: &Node) -> Refused {
     })
 }
 
-fn inputs(event: &Node, keys: &[&str], types: &[&str]) -> Refused {
-    let inputs = event.get("inputs")?;
-    inputs.entries().iter().find_map(|input| {
-        unknown_key(&input.value, keys, "an input").or_else(|| {
-            let kind = input.value.get("type")?;
-            let text = kind.text().filter(|text| !types.contains(text))?;
-            Some((
-                kind.line,
-                format!("“{}” is no type of an input here", text.escape_debug()),
-            ))
+/// What a called workflow declares.
+fn called(event: &Node) -> Refused {
+    const KEYS: &[&str] = &["description", "type", "required", "default"];
+    const TYPES: &[&str] = &["string", "boolean", "number"];
+    unknown_key(event, &["inputs", "secrets", "outputs"], "on.workflow_call").or_else(|| {
+        event.get("inputs")?.entries().iter().find_map(|input| {
+            unknown_key(&input.value, KEYS, "an input").or_else(|| {
+                let kind = input.value.get("type")?;
+                let text = kind.text().filter(|text| !TYPES.contains(text))?;
+                Some((
+                    kind.line,
+                    format!("“{}” is no type of an input here", text.escape_debug()),
+                ))
+            })
         })
     })
 }
