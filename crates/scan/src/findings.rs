@@ -147,7 +147,7 @@ fn unread_steps(out: &mut Vec<Finding>, repository: &Repository) {
                         "`{}`: what it runs is not named in any file that was read",
                         unread.what
                     ),
-                    Kind::Command => {
+                    Kind::Command | Kind::Program => {
                         format!("`{}`: what it does is not known to this scan", unread.what)
                     }
                     Kind::Bound => {

@@ -4,9 +4,11 @@
 
 mod actions;
 mod gates;
+mod held;
 mod logins;
 mod refused;
 mod steps;
+mod titled;
 mod unread;
 mod values;
 
@@ -140,6 +142,8 @@ pub(crate) struct Condition {
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) id: String,
+    /// What a person called it.
+    pub(crate) name: Option<String>,
     pub(crate) line: usize,
     pub(crate) needs: Vec<String>,
     pub(crate) condition: Option<Condition>,
@@ -170,6 +174,8 @@ pub(crate) struct Call {
 pub(crate) struct Step {
     pub(crate) line: usize,
     pub(crate) id: Option<String>,
+    /// What a person called it.
+    pub(crate) name: Option<String>,
     pub(crate) condition: Option<Condition>,
     pub(crate) env: Pairs,
     pub(crate) uses: Option<String>,
@@ -532,6 +538,7 @@ fn job(
     }
     Job {
         id: entry.key.clone(),
+        name: node.str_of("name").map(str::to_owned),
         line: entry.line,
         needs: node
             .get("needs")

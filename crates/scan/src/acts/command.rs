@@ -27,6 +27,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) acts: Vec<Act>,
     /// What is run and could not be read.
     pub(crate) unresolved: Vec<Unresolved>,
+    /// Programs that nothing here knows.
+    pub(crate) strange: Vec<Unresolved>,
     /// What names stand for, and the environment of the step.
     pub(crate) known: Option<(&'a Values, &'a Pairs)>,
     /// Variables of loops over words.
@@ -59,6 +61,7 @@ impl<'a> Reader<'a> {
             shell,
             acts: Vec::new(),
             unresolved: Vec::new(),
+            strange: Vec::new(),
             known: None,
             loops: Vec::new(),
             here: String::new(),
@@ -198,6 +201,7 @@ impl<'a> Reader<'a> {
         };
         let name = super::programs::program(program);
         let before = self.acts.len();
+        let agents = self.shell.agents.len();
         if let Some(agent) = crate::agents::by_command(name, &words) {
             let tools = crate::agents::tools_of_command(command);
             self.shell.agents.push(AgentCall {
@@ -277,6 +281,10 @@ impl<'a> Reader<'a> {
         }
         if self.acts.len() == before && self.unresolved.is_empty() && command.stdin.is_none() {
             self.note_unlisted(command, name, line);
+        }
+        if self.acts.len() == before && self.shell.agents.len() == agents && !file.ends_with(".sh")
+        {
+            self.note_strange(command, name, line);
         }
         for act in self.acts.iter_mut().skip(before) {
             if act.line == 0 {

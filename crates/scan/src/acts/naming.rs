@@ -26,6 +26,8 @@ pub(crate) enum Why {
     Bound,
     /// A program that no list knows, told to ship something.
     Unlisted,
+    /// A program that no list knows and whose words say nothing.
+    Strange,
 }
 
 impl Reader<'_> {

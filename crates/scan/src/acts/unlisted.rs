@@ -195,6 +195,16 @@ const KNOWN: &[&str] = &[
     "install",
 ];
 
+/// Whether a command says that it ships something.
+pub(crate) fn says_so(command: &str) -> bool {
+    command.split_whitespace().any(|word| VERBS.contains(&word))
+}
+
+/// Whether a program's words are known elsewhere, or ship nothing.
+pub(super) fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name)
+}
+
 impl Reader<'_> {
     /// Notes a command that nothing was found for, where its words say that it ships something.
     pub(super) fn note_unlisted(&mut self, command: &Command, name: &str, line: usize) {

@@ -319,6 +319,16 @@ pub(crate) fn words(name: &str) -> Vec<String> {
         .collect()
 }
 
+/// Whether a word names a registry or a store.
+pub(super) fn is_registry(word: &str) -> bool {
+    REGISTRIES.contains(&word)
+}
+
+/// Whether a word names a place where things run.
+pub(super) fn is_place(word: &str) -> bool {
+    PLACES.contains(&word)
+}
+
 /// Whether a name says that nothing leaves the run.
 pub(crate) fn is_quiet(name: &str) -> bool {
     let name = plain_name(name);

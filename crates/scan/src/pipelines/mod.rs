@@ -115,6 +115,7 @@ impl<'a> Draft<'a> {
         Self {
             job: Job {
                 id: id.to_owned(),
+                name: None,
                 line,
                 needs: Vec::new(),
                 condition: None,

@@ -99,6 +99,7 @@ pub(super) fn step(
     let mut out = Step {
         line: node.line,
         id: node.str_of("id").map(str::to_owned),
+        name: node.str_of("name").map(str::to_owned),
         condition: condition(node.get("if")),
         env: pairs(node.get("env")),
         with: pairs(node.get("with")),
@@ -239,6 +240,15 @@ pub(crate) fn script_step(
     let mut reader = Reader::new(tree, shell);
     reader.known = Some((&state.values, &out.env));
     reader.script(text, file, line);
+    let mut strange = std::mem::take(&mut reader.strange);
+    // What the script defines itself was read.
+    strange.retain(|one| {
+        out.run.is_some()
+            && !text.contains(&format!("{}()", one.name))
+            && !text.contains(&format!("{} ()", one.name))
+            && !text.contains(&format!("function {}", one.name))
+    });
+    reader.unresolved.append(&mut strange);
     for one in std::mem::take(&mut reader.unresolved) {
         out.unread.push(Unread {
             what: one.what,
@@ -250,6 +260,7 @@ pub(crate) fn script_step(
                 Why::Missing => Kind::Missing,
                 Why::Bound => Kind::Bound,
                 Why::Unlisted => Kind::Command,
+                Why::Strange => Kind::Program,
             },
             foreign: state.root_foreign.clone(),
             branch: None,

@@ -6,9 +6,12 @@
 //! takes is believed. One of them alone leaves a fact open, and that fact is told. Names that only
 //! look (`setup-…`, `…-check`) are believed too.
 
+use super::held::Held;
+use super::titled::{self, Titles};
 use super::values::TEXT_MAX;
 use super::{Job, Pairs, Permissions, Step};
 use crate::acts::catalog::With;
+use crate::acts::unlisted;
 use crate::acts::words::{self, Claim, Said};
 use crate::acts::{Act, NewPr, Op, Target, Token};
 
@@ -44,6 +47,8 @@ pub(crate) enum Kind {
     Bound,
     /// A program that no list knows.
     Command,
+    /// The same, where its own words say nothing.
+    Program,
 }
 
 impl Unread {
@@ -53,174 +58,8 @@ impl Unread {
             Kind::Action => format!("what {} does with what it is given", self.what),
             Kind::Missing => format!("what {} does, which can't be read here", self.what),
             Kind::Script => format!("what `{}` runs", self.what),
-            Kind::Command => format!("what `{}` does", self.what),
+            Kind::Command | Kind::Program => format!("what `{}` does", self.what),
             Kind::Bound => "what the step's further scripts do".to_owned(),
-        }
-    }
-}
-
-/// Words of secrets' names that registries take.
-const REGISTRY_SECRETS: &[&str] = &[
-    "NPM",
-    "NODE_AUTH",
-    "PYPI",
-    "TESTPYPI",
-    "TWINE",
-    "CARGO",
-    "CRATES",
-    "RUBYGEMS",
-    "GEM_",
-    "NUGET",
-    "DOCKER",
-    "REGISTRY",
-    "MAVEN",
-    "OSSRH",
-    "SONATYPE",
-    "VSCE",
-    "OVSX",
-    "MARKETPLACE",
-    "CHROME",
-    "PLAY_STORE",
-    "APP_STORE",
-    "APPSTORE",
-    "SNAP_",
-    "SNAPCRAFT",
-    "HEX_API",
-    "CURSEFORGE",
-    "MODRINTH",
-    "JRELEASER",
-    "PUBLISH",
-];
-
-/// Words of secrets' names that places where things run take.
-const PLACE_SECRETS: &[&str] = &[
-    "AWS_",
-    "AZURE_",
-    "GCP",
-    "GCLOUD",
-    "GOOGLE_CREDENTIALS",
-    "GOOGLE_APPLICATION",
-    "KUBE",
-    "SSH",
-    "FTP",
-    "HEROKU",
-    "VERCEL",
-    "NETLIFY",
-    "CLOUDFLARE",
-    "CF_API",
-    "FLY_",
-    "RENDER_",
-    "RAILWAY",
-    "FIREBASE",
-    "SUPABASE",
-    "DIGITALOCEAN",
-    "DEPLOY",
-    "SERVER",
-    "HOST_",
-    "ANSIBLE",
-    "TF_API",
-    "PULUMI",
-];
-
-/// Secrets of services that reach no production.
-const OTHER_SECRETS: &[&str] = &[
-    "CODECOV",
-    "COVERALLS",
-    "SONAR_",
-    "SLACK",
-    "DISCORD",
-    "TELEGRAM",
-    "WEBHOOK",
-    "SNYK",
-    "SENTRY",
-    "DATADOG",
-    "OPENAI",
-    "ANTHROPIC",
-    "GEMINI",
-    "CLAUDE",
-    "PERCY",
-    "CHROMATIC",
-    "CACHIX",
-    "GRADLE_ENCRYPTION",
-    "JIRA",
-    "LINEAR",
-    "NX_CLOUD",
-    "TURBO",
-    "CYPRESS",
-    "BROWSERSTACK",
-    "GPG",
-    "PASSPHRASE",
-    "LICENSE",
-];
-
-/// Whether a name, in `_` on both sides, has a word that begins so; a mark that ends in `_` is a
-/// whole word, so that `PATREON` is no `PAT` and `GHOST` no `HOST`.
-fn is_marked(words: &str, mark: &str) -> bool {
-    words
-        .match_indices(mark)
-        .any(|(at, _)| words.get(..at).is_some_and(|before| before.ends_with('_')))
-}
-
-/// What a step holds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    /// The forge's token, given by name.
-    token: bool,
-    /// A personal token or an app's.
-    own: bool,
-    registry: bool,
-    place: bool,
-    /// Another secret.
-    other: bool,
-}
-
-impl Held {
-    fn outside(self) -> bool {
-        self.registry || self.place || self.other
-    }
-
-    fn take(&mut self, name: &str, value: &str) {
-        let upper = value.to_ascii_uppercase();
-        let key = name.to_ascii_uppercase();
-        if upper.contains("SECRETS.GITHUB_TOKEN") || upper.contains("GITHUB.TOKEN") {
-            self.token = true;
-        }
-        if upper.contains("STEPS.") && upper.contains("TOKEN") {
-            self.own = true;
-        }
-        let key_words = format!("_{}_", key.replace(['-', '.'], "_"));
-        for (at, _) in upper.match_indices("SECRETS.") {
-            let secret: String = upper
-                .get(at + 8..)
-                .unwrap_or_default()
-                .chars()
-                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-                .collect();
-            let words = format!("_{secret}_");
-            let has = |list: &[&str]| list.iter().any(|mark| is_marked(&words, mark));
-            let asked = |list: &[&str]| list.iter().any(|mark| is_marked(&key_words, mark));
-            if secret == "GITHUB_TOKEN" || has(OTHER_SECRETS) {
-            } else if has(REGISTRY_SECRETS) || asked(REGISTRY_SECRETS) {
-                self.registry = true;
-            } else if has(PLACE_SECRETS) || asked(PLACE_SECRETS) {
-                self.place = true;
-            } else if has(&["GITHUB", "GH_", "PAT_", "GHPAT", "BOT_", "GIT_"])
-                || matches!(
-                    key.as_str(),
-                    "TOKEN"
-                        | "GITHUB_TOKEN"
-                        | "GITHUB-TOKEN"
-                        | "GH_TOKEN"
-                        | "GH-TOKEN"
-                        | "REPO-TOKEN"
-                        | "REPO_TOKEN"
-                        | "PAT"
-                )
-            {
-                self.own = true;
-            } else {
-                self.other = true;
-            }
         }
     }
 }
@@ -274,22 +113,23 @@ pub(super) fn judge(jobs: &mut [Job], permissions: Option<&Permissions>, env: &P
                 .is_some_and(|declared| declared.writes("pages")),
         };
         let mut login = false;
+        let titles = Titles::of(job);
         for step in &mut job.steps {
-            one_step(step, &rights, wide, &mut login, &[], 0);
+            one_step(step, &rights, wide, &mut login, &titles, &[], 0);
         }
     }
 }
 
 /// The rights of a job's token, as far as the file declares them.
-struct Rights {
-    contents: bool,
+pub(super) struct Rights {
+    pub(super) contents: bool,
     /// The file says which rights there are.
     declared: bool,
     /// Nothing else in sight needs the right to write contents.
-    free: bool,
+    pub(super) free: bool,
     pull_requests: bool,
-    packages: bool,
-    identity: bool,
+    pub(super) packages: bool,
+    pub(super) identity: bool,
     pages: bool,
 }
 
@@ -313,7 +153,7 @@ fn count(step: &Step, needs: &mut (bool, usize)) {
     needs.1 += step
         .unread
         .iter()
-        .filter(|unread| !words::is_quiet(&unread.name))
+        .filter(|unread| unread.kind != Kind::Program && !words::is_quiet(&unread.name))
         .count();
     for step in step.inner.iter().flat_map(|inner| &inner.steps) {
         count(step, needs);
@@ -371,11 +211,19 @@ fn given(value: &str, inputs: &[(String, String)]) -> String {
     out
 }
 
+/// The templates of a script.
+fn templates(text: &str) -> impl Iterator<Item = &str> {
+    text.split("${{")
+        .skip(1)
+        .filter_map(|rest| rest.split("}}").next())
+}
+
 fn one_step(
     step: &mut Step,
     rights: &Rights,
     wide: Held,
     login: &mut bool,
+    titles: &Titles,
     inputs: &[(String, String)],
     depth: usize,
 ) {
@@ -397,10 +245,37 @@ fn one_step(
     ) {
         held.take(name, value);
     }
-    for unread in &mut step.unread {
+    if let Some((text, _)) = &step.run {
+        for template in templates(text) {
+            held.take("", &given(template, inputs));
+        }
+    }
+    let silent = titles.is_silent(step);
+    if silent {
+        step.unread.retain(|unread| unread.kind != Kind::Program);
+    }
+    let mut unread_of_step = std::mem::take(&mut step.unread);
+    for unread in &mut unread_of_step {
         let mut acts = what_it_does(unread, &With(&step.with), held, wide, *login, rights);
+        let open = acts.iter().all(|act| act.unsure.is_some());
+        let speaks = !silent && matches!(unread.kind, Kind::Action | Kind::Command | Kind::Program);
+        let quiet = words::is_quiet(&unread.name)
+            && !(unread.kind == Kind::Program && unlisted::says_so(&unread.what));
+        if speaks && open && !quiet && !titled::ships(step) {
+            let named = titled::acts(
+                step,
+                &unread.what,
+                &unread.fact(),
+                titles,
+                (held, wide, *login),
+                rights,
+            );
+            if acts.is_empty() || named.iter().any(|act| act.unsure.is_none()) {
+                acts = named;
+            }
+        }
         let believed = !acts.is_empty() && acts.iter().all(|act| act.unsure.is_none());
-        unread.told = unread.kind != Kind::Command
+        unread.told = !matches!(unread.kind, Kind::Command | Kind::Program)
             && !words::is_quiet(&unread.name)
             && !believed
             && (unread.kind != Kind::Action || held.own || held.outside() || !acts.is_empty());
@@ -422,6 +297,7 @@ fn one_step(
         }
         step.acts.append(&mut acts);
     }
+    step.unread = unread_of_step;
     if depth >= DEPTH_MAX {
         return;
     }
@@ -433,7 +309,7 @@ fn one_step(
             inputs.push((name.to_ascii_lowercase(), value));
         }
         for step in &mut inner.steps {
-            one_step(step, rights, wide, login, &inputs, depth + 1);
+            one_step(step, rights, wide, login, titles, &inputs, depth + 1);
         }
     }
 }
@@ -455,6 +331,9 @@ fn what_it_does(
         }
         acts
     };
+    if unread.kind == Kind::Program {
+        return Vec::new();
+    }
     if unread.kind == Kind::Command {
         return by_command(unread, held, wide, login, with);
     }

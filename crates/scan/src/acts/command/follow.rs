@@ -169,7 +169,7 @@ impl Reader<'_> {
     }
 
     /// A directory; of one that a template names, the first that may be meant.
-    pub(super) fn place(&self, directory: &str) -> String {
+    pub(in crate::acts) fn place(&self, directory: &str) -> String {
         if !directory.contains('$') {
             return directory.to_owned();
         }
