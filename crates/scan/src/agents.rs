@@ -410,6 +410,18 @@ pub(crate) fn by_command(name: &str, words: &[&str]) -> Option<&'static str> {
         "kilocode" | "kilo" if has(&["--auto", "-a", "run"]) => "Kilo Code",
         "iflow" if has(&["-p", "--prompt", "-y", "--yolo"]) => "iFlow",
         "acli" if has(&["rovodev"]) && has(&["run"]) => "Rovo Dev",
+        "pi" if has(&["-p", "--print", "--mode", "--prompt", "-c"]) => "Pi",
+        "kimi" if has(&["-p", "--print", "--command", "-c", "--yolo", "-y"]) => "Kimi",
+        "vibe" if has(&["-p", "--prompt", "--auto-approve"]) => "Mistral Vibe",
+        "grok" if has(&["-p", "--prompt"]) => "Grok",
+        "forge" if has(&["-p", "--prompt"]) => "Forge",
+        "gptme" if has(&["-n", "--non-interactive", "-y", "--no-confirm"]) => "gptme",
+        "sweagent" | "swe-agent" if has(&["run", "run-batch"]) => "SWE-agent",
+        "mini" | "mini-swe-agent" if has(&["-t", "--task"]) => "SWE-agent",
+        "ra-aid" if has(&["-m", "--message", "--msg-file"]) => "RA.Aid",
+        "trae-cli" if has(&["run"]) => "Trae",
+        "interpreter" if has(&["-y", "--auto_run"]) => "Open Interpreter",
+        "codebuff" | "deepagents" if words.len() > 1 => "a coding agent",
         "oz" | "warp" if has(&["agent"]) && has(&["run"]) => "Warp",
         "openhands.resolver.resolve_issue" | "openhands.resolver" | "openhands.core.main" => {
             "OpenHands"

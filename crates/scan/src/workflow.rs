@@ -6,6 +6,7 @@ mod actions;
 mod gates;
 mod held;
 mod logins;
+mod modelled;
 mod refused;
 mod steps;
 mod titled;
@@ -314,6 +315,7 @@ pub(crate) fn read(
         .filter(|entry| entry.value.is_map())
         .map(|entry| job(file, entry, library, defaults, &values))
         .collect();
+    modelled::agents(&mut jobs, file, &env);
     unread::judge(&mut jobs, permissions.as_ref(), &env);
     gates::by_outputs(&mut jobs, file);
     gates::by_names(&mut jobs);
