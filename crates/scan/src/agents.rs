@@ -1,9 +1,11 @@
 //! Coding agents in pipelines: how they are recognised, and what they are given.
 
+pub(crate) mod prompts;
 mod tools;
 
 pub(crate) use tools::{
-    by_project_settings, may_merge, may_push, may_release, split_tools, tools_of_command,
+    by_project_settings, may_approve, may_merge, may_push, may_release, split_tools,
+    tools_of_command,
 };
 use tools::{claude_tools, denies_push, forbids_push, gemini_tools};
 
@@ -37,6 +39,8 @@ pub(crate) struct Agent {
     /// Recognised only by what it is given: whether its model may run commands is unknown.
     pub(crate) generic: bool,
     pub(crate) needs: Needs,
+    /// What its prompt tells it to do.
+    pub(crate) asks: prompts::Asks,
 }
 
 /// What an agent's action asks for before it starts its agent.
@@ -162,6 +166,7 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         uses: Some(uses.to_owned()),
         generic: false,
         needs: Needs::default(),
+        asks: prompts::Asks::default(),
     };
     for key in [
         "prompt",

@@ -330,6 +330,21 @@ pub(crate) fn may_push(tools: &[String]) -> bool {
     })
 }
 
+/// Whether a tool list lets its agent review pull requests.
+pub(crate) fn may_approve(tools: &[String]) -> bool {
+    tools.iter().any(|tool| {
+        let lower = tool.to_ascii_lowercase();
+        runs(&lower, "gh")
+            || matches!(
+                lower.as_str(),
+                "bash(gh pr:*)" | "bash(gh pr *)" | "bash(gh api:*)" | "bash(gh api *)"
+            )
+            || lower.starts_with("bash(gh pr review")
+            || lower.starts_with("shell(gh pr review")
+            || lower.contains("pull_request_review")
+    })
+}
+
 /// Whether a tool list lets its agent merge pull requests.
 pub(crate) fn may_merge(tools: &[String]) -> bool {
     tools.iter().any(|tool| {

@@ -129,6 +129,7 @@ pub(super) fn agent_step(
     {
         state.agent = Some(own.clone());
     }
+    on_request(engine, run, job, agent, &credential, &own, writes);
     if writes && agent.shell {
         if let Some(fact) = spare {
             let first = own.gated(&Gate::Fact(fact));
@@ -160,6 +161,56 @@ pub(super) fn agent_step(
             (&agent.file, agent.line),
             &format!("{} can merge with {}", agent.name, credential.words()),
             &own,
+        );
+    }
+}
+
+/// What its prompt alone asks for: to approve pull requests, and to merge them.
+fn on_request(
+    engine: &mut Engine<'_>,
+    run: &Run<'_>,
+    job: &Job,
+    agent: &Agent,
+    credential: &Credential,
+    way: &Way,
+    writes: bool,
+) {
+    let has_tool = |may: fn(&[String]) -> bool| {
+        agent.shell && agent.tools.is_none() || agent.tools.as_ref().is_some_and(|tools| may(tools))
+    };
+    let reviews = match credential {
+        Credential::Default => match token_writes(run, job, "pull-requests") {
+            Some(yes) => yes,
+            None => engine.assumption == Assumption::Unprotected,
+        },
+        Credential::Limited(writes) => writes.iter().any(|scope| scope == "pull-requests"),
+        Credential::Secret(_) | Credential::App(_) => true,
+        Credential::None | Credential::DeployKey(_) | Credential::Outside => false,
+    };
+    let place = (agent.file.as_str(), agent.line);
+    let pull = run.event.pull_request.as_ref();
+    let approves = agent.asks.approve && reviews && has_tool(agents::may_approve);
+    if approves {
+        let what = format!("{} is told to approve pull requests", agent.name);
+        merge::approve(engine, run.repository, pull, credential, place, &what, way);
+    }
+    if agent.asks.merge && writes && has_tool(agents::may_merge) {
+        let what = format!("{} is told to merge pull requests", agent.name);
+        let manner = merge::Manner {
+            auto: false,
+            admin: false,
+            selects: pull.is_none(),
+            approved: pull.is_none() && approves && way.level == Level::Clear,
+        };
+        let _ = merge::merge(
+            engine,
+            run.repository,
+            pull,
+            credential,
+            manner,
+            place,
+            &what,
+            way,
         );
     }
 }
@@ -250,7 +301,8 @@ fn release(
     let named = agent
         .tools
         .as_ref()
-        .is_some_and(|tools| agents::may_release(tools));
+        .is_some_and(|tools| agents::may_release(tools))
+        || agent.asks.release && agent.shell;
     let practised = run.subject.workflows.iter().any(|workflow| {
         workflow.jobs.iter().flat_map(|job| &job.steps).any(|step| {
             step.acts.iter().any(|act| {

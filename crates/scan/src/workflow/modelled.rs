@@ -193,6 +193,7 @@ fn agent_of(step: &Step, file: &str, wide: bool, called: &str, carried: bool) ->
         uses: None,
         generic: false,
         needs: agents::Needs::default(),
+        asks: agents::prompts::Asks::default(),
     })
 }
 

@@ -151,6 +151,15 @@ pub(super) fn step(
     }
     out.agents.extend(generic_agent(file, &out));
     for agent in &mut out.agents {
+        let mut files = Vec::new();
+        for (text, _) in &agent.prompt {
+            if let Some(tree) = library.tree() {
+                files.extend(agents::prompts::named(text, tree));
+            }
+        }
+        let given = agent.prompt.iter().map(|(text, _)| text.as_str());
+        let texts = given.chain(out.run.iter().map(|(text, _)| text.as_str()));
+        agent.asks = agents::prompts::read(texts.chain(files.iter().map(String::as_str)));
         for (_, line) in &mut agent.prompt {
             if *line == 0 {
                 *line = out.line;
@@ -209,6 +218,7 @@ fn generic_agent(file: &str, step: &Step) -> Option<Agent> {
         uses: None,
         generic: true,
         needs: agents::Needs::default(),
+        asks: agents::prompts::Asks::default(),
     })
 }
 
@@ -308,6 +318,7 @@ pub(crate) fn script_step(
             uses: None,
             generic: false,
             needs: agents::Needs::default(),
+            asks: agents::prompts::Asks::default(),
         };
         let env = |name: &str| {
             out.env
