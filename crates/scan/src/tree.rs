@@ -427,13 +427,18 @@ pub(crate) fn is_interesting(path: &str) -> bool {
             || name == ".releaserc.yaml"
             || name == ".aider.conf.yml"
             || name == "sweep.yaml"
-            || ["tekton", "argo", "argocd", "argo-cd", "gitops", "pipelines"]
+            || lower.split('/').any(|piece| {
+                ["tekton", "argo"]
+                    .iter()
+                    .any(|start| piece.starts_with(start))
+                    || matches!(
+                        piece,
+                        "gitops" | "pipelines" | "pipeline" | "workflows" | "ci" | "cd"
+                    )
+            })
+            || ["tekton", "argo", "pipeline", "workflow"]
                 .iter()
-                .any(|part| {
-                    lower
-                        .split('/')
-                        .any(|piece| piece == *part || piece.starts_with("tekton"))
-                })
+                .any(|part| name.contains(part))
             || name.contains("argocd")
             || name.contains("applicationset")
             || (!lower.contains('/') && (name == "prow.yaml" || name == ".prow.yaml"))

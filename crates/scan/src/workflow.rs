@@ -20,8 +20,8 @@ use crate::expr::{self, Expr, Value};
 use crate::tree::{Tree, normal};
 use crate::yaml::{self, Node};
 
-pub(crate) use steps::{JobState, localise, script_step};
-use steps::{asks_for_silence, silence, step};
+use steps::step;
+pub(crate) use steps::{JobState, heed_silence, localise, script_step};
 pub(crate) use unread::{Kind, Unread};
 pub(crate) use values::Values;
 
@@ -147,6 +147,8 @@ pub(crate) struct Job {
     pub(crate) name: Option<String>,
     pub(crate) line: usize,
     pub(crate) needs: Vec<String>,
+    /// Jobs that hold this one up where they are part of the run: GitLab's stages.
+    pub(crate) after: Vec<String>,
     pub(crate) condition: Option<Condition>,
     pub(crate) environment: Option<(String, usize)>,
     pub(crate) permissions: Option<Permissions>,
@@ -221,7 +223,7 @@ impl Library<'_> {
         self.repositories.get(self.here).map(|(_, tree)| tree)
     }
 
-    fn slug(&self) -> Option<&str> {
+    pub(crate) fn slug(&self) -> Option<&str> {
         self.repositories
             .get(self.here)
             .and_then(|(slug, _)| slug.as_deref())
@@ -535,9 +537,7 @@ fn job(
     if let Some(why) = state.local {
         localise(&mut steps, why);
     }
-    if steps.iter().any(asks_for_silence) {
-        silence(&mut steps);
-    }
+    heed_silence(&mut steps);
     Job {
         id: entry.key.clone(),
         name: node.str_of("name").map(str::to_owned),
@@ -546,6 +546,7 @@ fn job(
             .get("needs")
             .map(|list| list.texts().into_iter().map(str::to_owned).collect())
             .unwrap_or_default(),
+        after: Vec::new(),
         condition: condition(node.get("if")),
         environment,
         permissions: node.get("permissions").and_then(permissions),

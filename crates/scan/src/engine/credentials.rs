@@ -79,9 +79,8 @@ impl Names<'_> {
             if lower == "ci_job_token" {
                 return Credential::Default;
             }
-            if self.run.workflow.system != System::GitHub
-                && (lower.contains("token") || lower.contains("pat") || lower.contains("key"))
-            {
+            // A variable of the project, or one that the step was given a credential in.
+            if self.run.workflow.system != System::GitHub {
                 return Credential::Secret(name);
             }
         }

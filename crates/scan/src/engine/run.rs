@@ -240,7 +240,7 @@ fn jobs(engine: &mut Engine<'_>, run: &Run<'_>, way: &Way) -> bool {
                 done.contains_key(need.as_str())
                     || !workflow.jobs.iter().any(|job| job.id == **need)
             };
-            if !job.needs.iter().all(|need| known(&need)) {
+            if !job.needs.iter().chain(&job.after).all(|need| known(&need)) {
                 continue;
             }
             progress = true;
@@ -285,6 +285,13 @@ fn job_way(
             }
             Some(None) if !ignores_needs && !others_run(job) => return None,
             Some(None) | None => {}
+        }
+    }
+    for before in &job.after {
+        if let Some(Some(before)) = done.get(before.as_str())
+            && (before.level, before.facts) > (base.level, base.facts)
+        {
+            base = before.clone();
         }
     }
     let names = Names {

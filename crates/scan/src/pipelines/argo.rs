@@ -1,15 +1,14 @@
 //! Tekton and Argo: manifests that are pipelines, and applications that sync themselves.
 
-use super::{Draft, trigger, workflow};
+use super::{Draft, Here, trigger, workflow};
 use crate::bots::{Bot, Duty};
-use crate::tree::Tree;
 use crate::workflow::{System, Trigger, Workflow};
 use crate::yaml::{self, Kind, Node, YamlError};
 
 /// Deepest place in a manifest where a script is looked for.
 const DEPTH_MAX: usize = 24;
 
-pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>, YamlError> {
+pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflow>, YamlError> {
     let tekton = text.contains("tekton.dev/");
     let argo = text.contains("argoproj.io/");
     if !tekton && !argo {
@@ -36,7 +35,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>,
             "Sensor" => (System::Argo, vec![trigger("repository_dispatch", line)]),
             _ => continue,
         };
-        let mut draft = Draft::new(name, line, file, tree);
+        let mut draft = Draft::new(name, line, file, here);
         scripts(&mut draft, &document, 0);
         if suspends(&document, 0) {
             draft.job.manual = Some(("a person resumes the suspended workflow", line));

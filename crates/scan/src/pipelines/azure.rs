@@ -1,23 +1,26 @@
 //! Azure Pipelines.
 
-use super::{Draft, both, either, equals, not, trigger, workflow};
+use super::{Draft, Here, both, either, equals, not, trigger, workflow};
 use crate::acts::{Act, is_rehearsal};
 use crate::expr::{Comparison, Expr, Value};
-use crate::tree::Tree;
 use crate::workflow::{Job, System, Trigger, Workflow};
 use crate::yaml::{self, Node, YamlError};
 
 /// Deepest nesting of templates.
 const TEMPLATES_MAX: usize = 6;
 
-pub(super) fn read(original: &str, text: &str, tree: &Tree) -> Result<Option<Workflow>, YamlError> {
+pub(super) fn read(
+    original: &str,
+    text: &str,
+    here: Here<'_>,
+) -> Result<Option<Workflow>, YamlError> {
     let file = original;
     let mut root = yaml::parse_one(text)?;
     let mut file = file.to_owned();
     let own = root.clone();
     // `extends` a template: what runs stands there.
     if let Some(path) = own.at(&["extends", "template"]).and_then(Node::text)
-        && let Some((path, node)) = template(&file, path, own.at(&["extends", "parameters"]), tree)
+        && let Some((path, node)) = template(&file, path, own.at(&["extends", "parameters"]), here)
     {
         root = node;
         file = path;
@@ -32,11 +35,11 @@ pub(super) fn read(original: &str, text: &str, tree: &Tree) -> Result<Option<Wor
     let mut jobs = Vec::new();
     if let Some(stages) = root.get("stages") {
         let mut before: Vec<String> = Vec::new();
-        for (index, (from, stage)) in spread(file, stages, "stages", tree, 0).iter().enumerate() {
+        for (index, (from, stage)) in spread(file, stages, "stages", here, 0).iter().enumerate() {
             let name = stage
                 .str_of("stage")
                 .map_or_else(|| format!("stage{index}"), str::to_owned);
-            let mut of_stage = jobs_of(from, stage, tree, &name);
+            let mut of_stage = jobs_of(from, stage, here, &name);
             // Stages follow each other unless they say on what they depend.
             let needs: Vec<String> = match stage.get("dependsOn") {
                 Some(list) => jobs
@@ -62,7 +65,7 @@ pub(super) fn read(original: &str, text: &str, tree: &Tree) -> Result<Option<Wor
             jobs.extend(of_stage);
         }
     } else {
-        jobs.extend(jobs_of(file, &root, tree, ""));
+        jobs.extend(jobs_of(file, &root, here, ""));
     }
     Ok(Some(workflow(
         System::Azure,
@@ -118,37 +121,46 @@ fn triggers(root: &Node) -> Vec<Trigger> {
     if let Some(schedules) = root.entry("schedules") {
         out.push(trigger("schedule", schedules.line));
     }
-    if root.at(&["resources", "webhooks"]).is_some()
-        || root.at(&["resources", "pipelines"]).is_some_and(|list| {
-            list.items()
-                .iter()
-                .any(|item| item.get("trigger").is_some())
-        })
-    {
+    if root.at(&["resources", "webhooks"]).is_some() {
         out.push(trigger("repository_dispatch", 1));
+    }
+    // Another pipeline went through, which a push started as a rule.
+    let follows = root
+        .at(&["resources", "pipelines"])
+        .map(Node::items)
+        .unwrap_or_default()
+        .iter()
+        .find(|item| {
+            item.get("trigger")
+                .is_some_and(|trigger| !matches!(trigger.text(), Some("none" | "false")))
+        });
+    if let Some(item) = follows
+        && !out.iter().any(|trigger| trigger.event == "push")
+    {
+        out.push(trigger("push", item.line));
     }
     out
 }
 
-fn jobs_of(file: &str, node: &Node, tree: &Tree, stage: &str) -> Vec<Job> {
+fn jobs_of(file: &str, node: &Node, here: Here<'_>, stage: &str) -> Vec<Job> {
     let prefix = if stage.is_empty() {
         String::new()
     } else {
         format!("{stage}/")
     };
     let Some(list) = node.get("jobs") else {
-        let mut draft = Draft::new(&format!("{prefix}job"), node.line, file, tree);
+        let mut draft = Draft::new(&format!("{prefix}job"), node.line, file, here);
         draft.job.env = variables(node.get("variables"));
         steps(&mut draft, node.get("steps"), 0);
         return vec![draft.done()];
     };
     let mut out = Vec::new();
-    for (index, (from, item)) in spread(file, list, "jobs", tree, 0).iter().enumerate() {
+    for (index, (from, item)) in spread(file, list, "jobs", here, 0).iter().enumerate() {
         let name = item
             .str_of("deployment")
             .or_else(|| item.str_of("job"))
             .map_or_else(|| format!("job{index}"), str::to_owned);
-        let mut draft = Draft::new(&format!("{prefix}{name}"), item.line, from, tree);
+        let mut draft = Draft::new(&format!("{prefix}{name}"), item.line, from, here);
         draft.job.env = variables(node.get("variables"));
         draft.job.env.extend(variables(item.get("variables")));
         draft.job.needs = item
@@ -180,8 +192,8 @@ fn jobs_of(file: &str, node: &Node, tree: &Tree, stage: &str) -> Vec<Job> {
                 );
             }
         }
-        let waits = draft.job.steps.iter().any(|_| false)
-            || item.str_of("pool") == Some("server") && has_task(item, "ManualValidation");
+        // Only a job on the server itself may have such a task.
+        let waits = has_task(item, "ManualValidation") || has_task(item, "ManualIntervention");
         if waits {
             draft.job.manual = Some(("a person answers the manual validation", item.line));
         }
@@ -203,7 +215,12 @@ fn variables(node: Option<&Node>) -> Vec<(String, String)> {
 }
 
 /// A template of the repository with its parameters put in, and its path.
-fn template(file: &str, path: &str, given: Option<&Node>, tree: &Tree) -> Option<(String, Node)> {
+fn template(
+    file: &str,
+    path: &str,
+    given: Option<&Node>,
+    here: Here<'_>,
+) -> Option<(String, Node)> {
     /// Longest text that parameters are put into.
     const TEXT_MAX: usize = 512 * 1024;
     if path.contains('@') {
@@ -216,7 +233,7 @@ fn template(file: &str, path: &str, given: Option<&Node>, tree: &Tree) -> Option
     ]
     .into_iter()
     .filter_map(|path| crate::tree::normal(path.trim_start_matches('/')))
-    .find_map(|path| Some((tree.read(&path).ok()?, path)))?;
+    .find_map(|path| Some((here.tree.read(&path).ok()?, path)))?;
     let node = yaml::parse_one(&text).ok()?;
     let mut values = Vec::new();
     for item in node.get("parameters").map(Node::items).unwrap_or_default() {
@@ -251,7 +268,7 @@ fn template(file: &str, path: &str, given: Option<&Node>, tree: &Tree) -> Option
 
 /// The members of a list of stages or jobs with those of its templates and conditions, each with
 /// the file that it stands in.
-fn spread(file: &str, list: &Node, key: &str, tree: &Tree, depth: usize) -> Vec<(String, Node)> {
+fn spread(file: &str, list: &Node, key: &str, here: Here<'_>, depth: usize) -> Vec<(String, Node)> {
     /// Most members of one list.
     const MEMBERS_MAX: usize = 500;
     let mut out = Vec::new();
@@ -265,14 +282,14 @@ fn spread(file: &str, list: &Node, key: &str, tree: &Tree, depth: usize) -> Vec<
             .filter(|entry| entry.key.starts_with("${{"));
         if let Some(path) = item.str_of("template") {
             if depth < TEMPLATES_MAX
-                && let Some((path, node)) = template(file, path, item.get("parameters"), tree)
+                && let Some((path, node)) = template(file, path, item.get("parameters"), here)
                 && let Some(inner) = node.get(key)
             {
-                out.extend(spread(&path, inner, key, tree, depth + 1));
+                out.extend(spread(&path, inner, key, here, depth + 1));
             }
         } else if let Some(entry) = conditional {
             if depth < TEMPLATES_MAX {
-                out.extend(spread(file, &entry.value, key, tree, depth + 1));
+                out.extend(spread(file, &entry.value, key, here, depth + 1));
             }
         } else {
             out.push((file.to_owned(), item.clone()));
@@ -308,7 +325,7 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
         if let Some(path) = step.str_of("template")
             && depth < TEMPLATES_MAX
             && let Some((path, node)) =
-                template(&draft.file, path, step.get("parameters"), draft.tree)
+                template(&draft.file, path, step.get("parameters"), draft.here)
         {
             let outer = std::mem::replace(&mut draft.file, path);
             steps(draft, node.get("steps"), depth + 1);
@@ -399,8 +416,28 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         "docker" if command == "push" || command == "buildandpush" || command.is_empty() => {
             Act::publish(task)
         }
+        "dockercompose" if input("action").to_ascii_lowercase().starts_with("push") => {
+            Act::publish(task)
+        }
         "nugetcommand" | "dotnetcorecli" if command == "push" => Act::publish(task),
         "npm" if command == "publish" => Act::publish(task),
+        "universalpackages" if command == "publish" => Act::publish(task),
+        // The command of a tool in words of its own.
+        "npm" | "dotnetcorecli" | "nugetcommand" | "maven" | "gradle"
+            if !given(&name, &input).is_empty() =>
+        {
+            draft.script(&given(&name, &input), line);
+            return;
+        }
+        "azureappservicemanage"
+            if input("Action").is_empty() || input("Action").starts_with("Swap") =>
+        {
+            Act::deploy(task)
+        }
+        "googleplayrelease"
+        | "appstorerelease"
+        | "publishvsextension"
+        | "publishazuredevopsextension" => Act::publish(task),
         "githubrelease" => Act::new(
             crate::acts::Op::Release {
                 draft: Some(input("isDraft").to_owned()),
@@ -409,12 +446,31 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
             task,
             crate::acts::Token::Value("secrets.connection".to_owned()),
         ),
-        "azurecli" | "bash" | "powershell" | "azurepowershell" | "cmdline" => {
+        "azurecli" | "bash" | "powershell" | "azurepowershell" | "cmdline" | "shellscript"
+        | "pythonscript" | "batchscript" => {
             for key in ["inlineScript", "script", "Inline"] {
                 if let Some(script) = step.at(&["inputs", key])
                     && let Some(text) = script.text()
                 {
+                    let text = &with_variables(text, &draft.job.env);
                     draft.script(text, script.line);
+                }
+            }
+            for key in ["filePath", "scriptPath", "ScriptPath", "filename"] {
+                if let Some(script) = step.at(&["inputs", key])
+                    && let Some(path) = script.text()
+                {
+                    let runner = match name.as_str() {
+                        "pythonscript" => "python",
+                        "powershell" | "azurepowershell" => "pwsh",
+                        _ if path.ends_with(".ps1") => "pwsh",
+                        _ => "bash",
+                    };
+                    let path = in_checkout(path);
+                    draft.script(
+                        &format!("{runner} {path} {}", input("arguments")),
+                        script.line,
+                    );
                 }
             }
             return;
@@ -464,6 +520,38 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         ),
         line,
     );
+}
+
+/// A path without the variables that stand for the checkout.
+fn in_checkout(path: &str) -> &str {
+    [
+        "$(System.DefaultWorkingDirectory)",
+        "$(Build.SourcesDirectory)",
+        "$(Build.Repository.LocalPath)",
+        "$(Pipeline.Workspace)/s",
+    ]
+    .iter()
+    .find_map(|root| path.strip_prefix(root))
+    .map_or(path, |rest| rest.trim_start_matches(['/', '\\']))
+}
+
+/// The command line of a task that starts a tool with words of its own.
+fn given<'a>(name: &str, input: &dyn Fn(&str) -> &'a str) -> String {
+    let (tool, words) = match name {
+        "npm" => ("npm", [input("customCommand"), ""]),
+        "dotnetcorecli" if !input("custom").is_empty() => {
+            ("dotnet", [input("custom"), input("arguments")])
+        }
+        "nugetcommand" => ("nuget", [input("arguments"), ""]),
+        "maven" => ("mvn", [input("goals"), input("options")]),
+        "gradle" => ("gradle", [input("tasks"), input("options")]),
+        _ => return String::new(),
+    };
+    let words = words.join(" ");
+    if words.trim().is_empty() {
+        return String::new();
+    }
+    format!("{tool} {}", words.trim())
 }
 
 /// A script with the pipeline's variables put in: `$(name)`.

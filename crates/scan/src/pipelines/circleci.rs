@@ -1,16 +1,15 @@
 //! CircleCI.
 
-use super::{Draft, both, branch_is, either, flag, is_tag, not, trigger, workflow};
+use super::{Draft, Here, both, branch_is, either, flag, is_tag, not, trigger, workflow};
 use crate::acts::Act;
 use crate::expr::Expr;
-use crate::tree::Tree;
 use crate::workflow::{Job, System, Workflow};
 use crate::yaml::{self, Node, YamlError};
 
 /// Deepest nesting of commands that use commands.
 const COMMANDS_MAX: usize = 8;
 
-pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>, YamlError> {
+pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflow>, YamlError> {
     let root = yaml::parse_one(text)?;
     let mut out = Vec::new();
     for entry in root.get("workflows").map(Node::entries).unwrap_or_default() {
@@ -66,14 +65,14 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Vec<Workflow>,
         let jobs = list
             .items()
             .iter()
-            .map(|item| job(file, item, &root, tree))
+            .map(|item| job(file, item, &root, here))
             .collect();
         out.push(workflow(System::CircleCi, file, &entry.key, triggers, jobs));
     }
     if out.is_empty()
         && let Some(build) = root.at(&["jobs", "build"])
     {
-        let mut draft = Draft::new("build", build.line, file, tree);
+        let mut draft = Draft::new("build", build.line, file, here);
         steps(&mut draft, build.get("steps"), &root, &Vec::new(), 0);
         out.push(workflow(
             System::CircleCi,
@@ -144,7 +143,7 @@ fn filled(text: &str, given: &Given) -> String {
     out
 }
 
-fn job(file: &str, item: &Node, root: &Node, tree: &Tree) -> Job {
+fn job(file: &str, item: &Node, root: &Node, here: Here<'_>) -> Job {
     let empty = Node::empty();
     let (name, options) = match (item.text(), item.entries().first()) {
         (Some(name), _) => (name, &empty),
@@ -152,7 +151,7 @@ fn job(file: &str, item: &Node, root: &Node, tree: &Tree) -> Job {
         (None, None) => ("job", &empty),
     };
     let id = options.str_of("name").unwrap_or(name);
-    let mut draft = Draft::new(id, item.line, file, tree);
+    let mut draft = Draft::new(id, item.line, file, here);
     draft.job.needs = options
         .get("requires")
         .map(|list| list.texts().into_iter().map(str::to_owned).collect())

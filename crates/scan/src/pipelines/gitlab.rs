@@ -1,8 +1,7 @@
 //! GitLab CI.
 
-use super::{Draft, both, either, equals, flag, is_tag, not, trigger, workflow};
-use crate::expr::Expr;
-use crate::tree::Tree;
+use super::{Draft, Here, both, either, equals, flag, is_tag, not, trigger, workflow};
+use crate::expr::{Expr, Value};
 use crate::workflow::{Job, System, Workflow};
 use crate::yaml::{self, Entry, Kind, Node, YamlError};
 
@@ -12,6 +11,10 @@ const DEPTH_MAX: usize = 10;
 const JOBS_MAX: usize = 1_000;
 /// Most files that one pipeline includes.
 const INCLUDES_MAX: usize = 100;
+/// Most jobs that hold others up.
+const HOLDING_MAX: usize = 50;
+/// What the name of a job that a person starts ends with, where others start it too.
+const MANUAL: &str = " (manual)";
 
 const KEYWORDS: &[&str] = &[
     "stages",
@@ -28,29 +31,30 @@ const KEYWORDS: &[&str] = &[
     "spec",
 ];
 
-pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflow>, YamlError> {
+pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Option<Workflow>, YamlError> {
     let root = yaml::parse_one(text)?;
     let mut entries: Vec<(String, Entry)> = Vec::new();
     let mut seen = vec![file.to_owned()];
-    gather(file, &root, tree, &mut entries, &mut seen, 0);
+    gather(file, &root, here, &mut entries, &mut seen, 0);
     let whole = entries.clone();
     for (_, entry) in &mut entries {
         entry.value = referred(&entry.value, &whole, 0);
     }
-    let mut jobs = Vec::new();
-    for (from, entry) in entries.iter().take(JOBS_MAX) {
-        let known = KEYWORDS.contains(&entry.key.as_str()) && entry.key != "pages";
-        if known || entry.key.starts_with('.') || !entry.value.is_map() {
-            continue;
-        }
-        jobs.extend(job(from, entry, &entries, &root, tree));
-    }
+    let mut jobs = jobs_of(&entries, here);
+    children(&mut jobs, &entries, here, &mut seen, 0);
     if jobs.is_empty() {
         return Ok(None);
     }
+    hold_up(&mut jobs, &entries);
     let mut all = text.to_ascii_lowercase();
     for included in seen.iter().skip(1) {
-        all.push_str(&tree.read(included).unwrap_or_default().to_ascii_lowercase());
+        all.push_str(
+            &here
+                .tree
+                .read(included)
+                .unwrap_or_default()
+                .to_ascii_lowercase(),
+        );
     }
     let mut triggers = vec![
         trigger("push", 1),
@@ -69,6 +73,148 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Result<Option<Workflo
         triggers.push(trigger("repository_dispatch", line_of(text, "trigger")));
     }
     Ok(Some(workflow(System::GitLab, file, file, triggers, jobs)))
+}
+
+fn jobs_of(entries: &[(String, Entry)], here: Here<'_>) -> Vec<Job> {
+    entries
+        .iter()
+        .filter(|(_, entry)| is_job(entry))
+        .take(JOBS_MAX)
+        .flat_map(|(from, entry)| job(from, entry, entries, here))
+        .collect()
+}
+
+fn is_job(entry: &Entry) -> bool {
+    let known = KEYWORDS.contains(&entry.key.as_str()) && entry.key != "pages";
+    !known && !entry.key.starts_with('.') && entry.value.is_map()
+}
+
+/// What jobs with `trigger: include` start: the jobs of a pipeline of their own, which know that a
+/// pipeline started them. Files of other projects are not there.
+fn children(
+    jobs: &mut Vec<Job>,
+    entries: &[(String, Entry)],
+    here: Here<'_>,
+    seen: &mut Vec<String>,
+    depth: usize,
+) {
+    for (_, entry) in entries.iter().filter(|(_, entry)| is_job(entry)) {
+        let Some(include) =
+            key(&entry.value, "trigger", entries, 0).and_then(|to| to.get("include"))
+        else {
+            continue;
+        };
+        for path in includes(include) {
+            let path = path.trim_start_matches('/').to_owned();
+            if depth >= DEPTH_MAX || seen.len() >= INCLUDES_MAX || seen.contains(&path) {
+                continue;
+            }
+            seen.push(path.clone());
+            let Ok(text) = here.tree.read(&path) else {
+                continue;
+            };
+            let Ok(root) = yaml::parse_one(&text) else {
+                continue;
+            };
+            let mut inner: Vec<(String, Entry)> = Vec::new();
+            gather(&path, &root, here, &mut inner, seen, depth + 1);
+            let whole = inner.clone();
+            for (_, entry) in &mut inner {
+                entry.value = referred(&entry.value, &whole, 0);
+            }
+            let mut started = jobs_of(&inner, here);
+            children(&mut started, &inner, here, seen, depth + 1);
+            hold_up(&mut started, &inner);
+            for one in &mut started {
+                for id in one.needs.iter_mut().chain(&mut one.after) {
+                    *id = format!("{}/{id}", entry.key);
+                }
+                one.id = format!("{}/{}", entry.key, one.id);
+                one.needs.push(entry.key.clone());
+                if let Some(expr) = one.condition.as_mut().and_then(|it| it.expr.as_mut()) {
+                    *expr = replaced(expr, &|path| {
+                        (path == "$ci_pipeline_source").then(|| super::text("parent_pipeline"))
+                    });
+                }
+            }
+            if jobs.len().saturating_add(started.len()) <= JOBS_MAX {
+                jobs.extend(started);
+            }
+        }
+    }
+}
+
+/// Jobs that name none to wait for wait for the stages before theirs; one there that a person must
+/// start, and that may not be left out, holds them up.
+fn hold_up(jobs: &mut [Job], all: &[(String, Entry)]) {
+    let stages: Vec<String> = all
+        .iter()
+        .find(|(_, entry)| entry.key == "stages")
+        .map(|(_, entry)| entry.value.texts().into_iter().map(str::to_owned).collect())
+        .unwrap_or_else(|| ["build", "test", "deploy"].map(str::to_owned).to_vec());
+    let place = |entry: &Entry| {
+        let stage = key(&entry.value, "stage", all, 0)
+            .and_then(Node::text)
+            .unwrap_or("test");
+        match stage {
+            ".pre" => Some(0),
+            ".post" => Some(stages.len() + 1),
+            _ => stages.iter().position(|one| one == stage).map(|at| at + 1),
+        }
+    };
+    let of = |id: &str| {
+        let name = id.strip_suffix(MANUAL).unwrap_or(id);
+        all.iter()
+            .map(|(_, entry)| entry)
+            .find(|entry| entry.key == name)
+    };
+    let holding: Vec<(usize, String)> = jobs
+        .iter()
+        .filter(|job| job.manual.is_some())
+        .filter_map(|job| {
+            let entry = of(&job.id)?;
+            let get = |name: &str| key(&entry.value, name, all, 0);
+            // By rules a manual job holds the pipeline up, by `when` alone it does not.
+            let rule = get("rules").and_then(|rules| {
+                let manual = |rule: &&Node| rule.str_of("when") == Some("manual");
+                rules.items().iter().find(manual)
+            });
+            let said = rule
+                .and_then(|rule| rule.str_of("allow_failure"))
+                .or_else(|| get("allow_failure").and_then(Node::text));
+            let holds = said.map_or(rule.is_some(), |said| said == "false");
+            holds.then(|| Some((place(entry)?, job.id.clone())))?
+        })
+        .take(HOLDING_MAX)
+        .collect();
+    if holding.is_empty() {
+        return;
+    }
+    for job in jobs {
+        let Some(entry) = of(&job.id) else { continue };
+        let Some(at) = place(entry).filter(|_| key(&entry.value, "needs", all, 0).is_none()) else {
+            continue;
+        };
+        let before = holding.iter().filter(|(before, _)| *before < at);
+        job.after.extend(before.map(|(_, id)| id.clone()));
+    }
+}
+
+/// An expression with some of its names replaced.
+fn replaced(expr: &Expr, with: &dyn Fn(&str) -> Option<Expr>) -> Expr {
+    let inner = |expr: &Expr| Box::new(replaced(expr, with));
+    match expr {
+        Expr::Path(path) => with(path).unwrap_or_else(|| expr.clone()),
+        Expr::Literal(_) => expr.clone(),
+        Expr::Call(name, list) => Expr::Call(
+            name.clone(),
+            list.iter().map(|one| replaced(one, with)).collect(),
+        ),
+        Expr::Not(one) => Expr::Not(inner(one)),
+        Expr::Both(left, right) => Expr::Both(inner(left), inner(right)),
+        Expr::Either(left, right) => Expr::Either(inner(left), inner(right)),
+        Expr::Compare(left, how, right) => Expr::Compare(inner(left), *how, inner(right)),
+    }
 }
 
 /// The first line that asks for what a word names, rather than leaving it out.
@@ -94,7 +240,7 @@ fn line_of(text: &str, word: &str) -> usize {
 fn gather(
     file: &str,
     root: &Node,
-    tree: &Tree,
+    here: Here<'_>,
     into: &mut Vec<(String, Entry)>,
     seen: &mut Vec<String>,
     depth: usize,
@@ -105,10 +251,10 @@ fn gather(
             continue;
         }
         seen.push(path.clone());
-        if let Ok(text) = tree.read(&path)
+        if let Ok(text) = here.tree.read(&path)
             && let Ok(node) = yaml::parse_one(&text)
         {
-            gather(&path, &node, tree, into, seen, depth + 1);
+            gather(&path, &node, here, into, seen, depth + 1);
         }
     }
     for entry in root.entries() {
@@ -217,22 +363,56 @@ fn key<'a>(
     })
 }
 
-fn job(file: &str, entry: &Entry, all: &[(String, Entry)], root: &Node, tree: &Tree) -> Vec<Job> {
+/// The variables of a job, those of what it extends first.
+fn variables(node: &Node, all: &[(String, Entry)], depth: usize, out: &mut Vec<(String, String)>) {
+    if depth >= DEPTH_MAX {
+        return;
+    }
+    for parent in node.get("extends").map(Node::texts).unwrap_or_default() {
+        if let Some((_, entry)) = all.iter().find(|(_, entry)| entry.key == parent) {
+            variables(&entry.value, all, depth + 1, out);
+        }
+    }
+    for (name, value) in crate::workflow::pairs(node.get("variables")) {
+        out.retain(|(known, _)| *known != name);
+        out.push((name, value));
+    }
+}
+
+fn job(file: &str, entry: &Entry, all: &[(String, Entry)], here: Here<'_>) -> Vec<Job> {
     let node = &entry.value;
     let get = |name: &str| key(node, name, all, 0);
+    let top = |name: &str| {
+        let (_, entry) = all.iter().find(|(_, entry)| entry.key == name)?;
+        Some(&entry.value)
+    };
     let draft = |manual: bool| {
-        let mut draft = Draft::new(&entry.key, entry.line, file, tree);
-        draft.job.env = crate::workflow::pairs(root.get("variables"));
-        draft
-            .job
-            .env
-            .extend(crate::workflow::pairs(get("variables")));
-        for name in ["before_script", "script", "after_script"] {
-            draft.scripts(get(name).or_else(|| root.at(&["default", name])));
+        let mut draft = Draft::new(&entry.key, entry.line, file, here);
+        for entry in top("variables").map(Node::entries).unwrap_or_default() {
+            let value = entry.value.text().or_else(|| entry.value.str_of("value"));
+            if let Some(value) = value {
+                draft.job.env.push((entry.key.clone(), value.to_owned()));
+            }
         }
-        if entry.key == "pages" {
+        variables(node, all, 0, &mut draft.job.env);
+        let lines = |name: &str| {
+            let mut lines = Vec::new();
+            let said = get(name)
+                .or_else(|| top("default").and_then(|all| all.get(name)))
+                .or_else(|| top(name));
+            if let Some(said) = said {
+                said.scalars(&mut lines);
+            }
+            lines
+        };
+        let mut script = lines("before_script");
+        script.extend(lines("script"));
+        draft.shell(&script);
+        draft.shell(&lines("after_script"));
+        let pages = get("pages").is_some_and(|pages| pages.text() != Some("false"));
+        if entry.key == "pages" && get("pages").is_none() || pages {
             draft.act(
-                crate::acts::Act::deploy("GitLab Pages (job pages)"),
+                crate::acts::Act::deploy(format!("GitLab Pages (job {})", entry.key)),
                 entry.line,
             );
         }
@@ -274,8 +454,8 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], root: &Node, tree: &T
         }
         draft
     };
-    let whole = root
-        .at(&["workflow", "rules"])
+    let whole = top("workflow")
+        .and_then(|workflow| workflow.get("rules"))
         .map_or(flag(true), |rules| by_rules(rules, false));
     if let Some(rules) = get("rules") {
         let mut out = Vec::new();
@@ -292,7 +472,7 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], root: &Node, tree: &T
             .any(|rule| rule.str_of("when") == Some("manual"))
         {
             let mut manual = draft(true);
-            manual.job.id.push_str(" (manual)");
+            manual.job.id.push_str(MANUAL);
             manual.only_if(
                 Some(both(whole, by_rules(rules, true))),
                 "rules",
@@ -332,7 +512,7 @@ fn by_rules(rules: &Node, manual: bool) -> Expr {
     rules.items().iter().rev().fold(flag(false), |rest, rule| {
         let fits = match rule.str_of("if") {
             None => flag(true),
-            Some(text) => super::parse(text).unwrap_or(Expr::Literal(crate::expr::Value::Open)),
+            Some(text) => asked(text),
         };
         let fits = match rule.get("changes") {
             Some(changes) => both(fits, changed(changes)),
@@ -345,6 +525,25 @@ fn by_rules(rules: &Node, manual: bool) -> Expr {
             !matches!(when, "never" | "manual")
         };
         either(both(fits.clone(), flag(wanted)), both(not(fits), rest))
+    })
+}
+
+/// What a rule asks for. A schedule sets variables of its own, over those of the file: beside a
+/// question for schedules they may be what is asked for.
+fn asked(text: &str) -> Expr {
+    let Some(expr) = super::parse(text) else {
+        return Expr::Literal(Value::Open);
+    };
+    let scheduled = text.split("&&").any(|part| {
+        part.contains("CI_PIPELINE_SOURCE") && part.contains("schedule") && !part.contains("!=")
+    });
+    if !scheduled {
+        return expr;
+    }
+    replaced(&expr, &|path| {
+        let own =
+            path.starts_with("$ci_") || path.starts_with("$gitlab_") || !path.starts_with('$');
+        (!own).then_some(Expr::Literal(Value::Open))
     })
 }
 
@@ -384,7 +583,7 @@ fn refs(node: &Node) -> Expr {
     let variables = by_variable.iter().fold(flag(false), |rest, text| {
         either(
             rest,
-            super::parse(text).unwrap_or(Expr::Literal(crate::expr::Value::Open)),
+            super::parse(text).unwrap_or(Expr::Literal(Value::Open)),
         )
     });
     if list.texts().is_empty() {

@@ -3,18 +3,17 @@
 
 mod when;
 
-use super::{Draft, branch_is, is_tag, trigger, workflow};
+use super::{Draft, Here, branch_is, is_tag, trigger, workflow};
 use crate::acts::Act;
 use crate::expr::Expr;
-use crate::tree::Tree;
 use crate::workflow::{Job, System, Workflow};
 
 /// Most stages of one file.
 const STAGES_MAX: usize = 500;
 
-pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
+pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
     let mut jobs: Vec<Job> = Vec::new();
-    let mut draft = Draft::new("pipeline", 1, file, tree);
+    let mut draft = Draft::new("pipeline", 1, file, here);
     let mut triggers = vec![
         trigger("push", 1),
         trigger("pull_request", 1),
@@ -44,7 +43,7 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
             }
             let name = quoted(line).unwrap_or("stage");
             let id = format!("{name}:{at}");
-            let before = std::mem::replace(&mut draft, Draft::new(&id, at, file, tree));
+            let before = std::mem::replace(&mut draft, Draft::new(&id, at, file, here));
             draft.job.env.clone_from(&variables);
             let previous = before.job.id.clone();
             jobs.push(before.done());
@@ -56,21 +55,14 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
                 draft.job.manual = Some(("a person answers the input step", place));
             }
         }
-        if line.starts_with("cron(")
-            || line.starts_with("cron ")
-            || line.contains("triggers { cron")
-            || line.starts_with("parameterizedCron")
-            || line.contains("new TimerTrigger")
-            || line.contains("cron('") && line.contains("pipelineTriggers")
-        {
+        let timed = ["cron(", "cron ", "parameterizedCron(", "parameterizedCron "]
+            .iter()
+            .filter_map(|mark| line.get(word_at(line, mark)? + mark.len()..))
+            .any(|rest| rest.trim_start().starts_with(['\'', '"', 'e']) || rest.is_empty());
+        if timed || line.contains("new TimerTrigger") {
             triggers.push(trigger("schedule", at));
         }
-        if line.starts_with("input ")
-            || line.starts_with("input{")
-            || line.starts_with("input(")
-            || line.contains(" input message")
-            || line.contains("input(message")
-        {
+        if asks(line) {
             asked = Some(at);
             draft.job.manual = Some(("a person answers the input step", at));
         }
@@ -92,34 +84,153 @@ pub(super) fn read(file: &str, text: &str, tree: &Tree) -> Option<Workflow> {
         if let Some(act) = plugin(line, &images) {
             draft.act(act, at);
         }
-        if let Some(start) = ["sh ", "sh(", "bat ", "bat(", "powershell ", "pwsh "]
-            .iter()
-            .find_map(|mark| word_at(line, mark))
-        {
-            let rest = line.get(start..).unwrap_or_default();
-            if let Some(mark) = ["\"\"\"", "'''"]
-                .into_iter()
-                .find(|mark| rest.contains(mark))
-            {
-                let mut body = rest.split(mark).nth(1).unwrap_or_default().to_owned();
-                if rest.matches(mark).count() < 2 {
-                    for (_, next) in lines.by_ref() {
-                        body.push('\n');
-                        if let Some((last, _)) = next.split_once(mark) {
-                            body.push_str(last);
-                            break;
-                        }
-                        body.push_str(next);
+        let mut rest = line;
+        while let Some(start) = step_at(rest) {
+            let step = rest.get(start..).unwrap_or_default();
+            let Some(Words {
+                body,
+                after,
+                closed,
+            }) = words(step)
+            else {
+                break;
+            };
+            let mut body = body.to_owned();
+            rest = after;
+            if let Some(mark) = closed.err() {
+                for (_, next) in lines.by_ref() {
+                    body.push('\n');
+                    if let Some((last, _)) = next.split_once(mark) {
+                        body.push_str(last);
+                        break;
                     }
+                    body.push_str(next);
                 }
-                draft.script(&body, at);
-            } else if let Some(body) = quoted(rest) {
-                draft.script(body, at);
             }
+            draft.script(&unescaped(&body), at);
         }
     }
     jobs.push(draft.done());
     Some(workflow(System::Jenkins, file, file, triggers, jobs))
+}
+
+/// Whether a line asks a person: `input 'Deploy?'`, `input(message: …)`, `input { … }`.
+fn asks(line: &str) -> bool {
+    ["input ", "input(", "input{"].iter().any(|mark| {
+        word_at(line, mark)
+            .and_then(|at| line.get(at + mark.len()..))
+            .is_some_and(|rest| {
+                let rest = rest.trim_start();
+                rest.is_empty()
+                    || rest.starts_with(['\'', '"', '(', '{'])
+                    || ["message", "id", "ok", "parameters", "submitter"]
+                        .iter()
+                        .any(|name| {
+                            rest.strip_prefix(name).is_some_and(|rest| {
+                                rest.trim_start().starts_with([':', ' ', '"', '\''])
+                            })
+                        })
+            })
+    })
+}
+
+/// Where the script of the next step that runs one is to be looked for.
+fn step_at(line: &str) -> Option<usize> {
+    const STEPS: &[&str] = &[
+        "sh ",
+        "sh(",
+        "bat ",
+        "bat(",
+        "powershell ",
+        "powershell(",
+        "pwsh ",
+        "pwsh(",
+    ];
+    // `sh(` may stand on a line of its own, before its arguments.
+    if line.starts_with("script:") {
+        return Some(0);
+    }
+    let (start, mark) = STEPS
+        .iter()
+        .filter_map(|mark| Some((word_at(line, mark)?, mark)))
+        .min()?;
+    let rest = line.get(start..)?;
+    // Its script may stand behind its label.
+    let script = rest.find("script:").filter(|at| {
+        !rest
+            .get(mark.len()..*at)
+            .unwrap_or_default()
+            .contains(['}', ';'])
+    });
+    Some(start + script.unwrap_or_default())
+}
+
+/// A text in quotes.
+struct Words<'a> {
+    body: &'a str,
+    after: &'a str,
+    /// The quotes that end it on a later line.
+    closed: Result<(), &'static str>,
+}
+
+fn words(text: &str) -> Option<Words<'_>> {
+    let start = text.find(['\'', '"'])?;
+    let rest = text.get(start..)?;
+    if let Some(mark) = ["\"\"\"", "'''"]
+        .into_iter()
+        .find(|mark| rest.starts_with(mark))
+    {
+        let inner = rest.get(mark.len()..)?;
+        return Some(match inner.split_once(mark) {
+            Some((body, after)) => Words {
+                body,
+                after,
+                closed: Ok(()),
+            },
+            None => Words {
+                body: inner,
+                after: "",
+                closed: Err(mark),
+            },
+        });
+    }
+    let quote = rest.chars().next()?;
+    let inner = rest.get(1..)?;
+    let mut escaped = false;
+    let end = inner.find(|c| {
+        let ends = c == quote && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    })?;
+    Some(Words {
+        body: inner.get(..end)?,
+        after: inner.get(end + 1..)?,
+        closed: Ok(()),
+    })
+}
+
+/// A text without the backslashes that Groovy takes away.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == '\\' {
+            match rest.peek() {
+                Some('$' | '"' | '\'' | '\\') => {
+                    out.extend(rest.next());
+                    continue;
+                }
+                Some('n') => {
+                    let _ = rest.next();
+                    out.push('\n');
+                    continue;
+                }
+                _ => {}
+            }
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// What a step of a plugin does.
@@ -220,7 +331,7 @@ fn word_at(line: &str, mark: &str) -> Option<usize> {
             *at == 0
                 || line
                     .get(..*at)
-                    .is_some_and(|before| before.ends_with([' ', '{', '(', '=', ';']))
+                    .is_some_and(|before| before.ends_with([' ', '{', '(', '[', '=', ';']))
         })
         .map(|(at, _)| at)
 }

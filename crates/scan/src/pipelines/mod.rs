@@ -14,7 +14,7 @@ use crate::tree::Tree;
 use crate::workflow::{
     Condition, Job, JobState, Library, Step, System, Trigger, Workflow, script_step,
 };
-use crate::yaml::{self, Node, YamlError};
+use crate::yaml::{self, YamlError};
 
 /// Which reader a file's name asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +78,18 @@ pub(crate) fn read(
     let Some(tree) = library.tree() else {
         return Ok(Vec::new());
     };
+    let here = Here {
+        tree,
+        slug: library.slug(),
+    };
     match kind(file) {
         Some(Kind::GitLab) => {
-            gitlab::read(file, text, tree).map(|found| found.into_iter().collect())
+            gitlab::read(file, text, here).map(|found| found.into_iter().collect())
         }
-        Some(Kind::Azure) => azure::read(file, text, tree).map(|found| found.into_iter().collect()),
-        Some(Kind::CircleCi) => circleci::read(file, text, tree),
-        Some(Kind::Jenkins) => Ok(jenkins::read(file, text, tree).into_iter().collect()),
-        Some(Kind::Cluster) => argo::read(file, text, tree),
+        Some(Kind::Azure) => azure::read(file, text, here).map(|found| found.into_iter().collect()),
+        Some(Kind::CircleCi) => circleci::read(file, text, here),
+        Some(Kind::Jenkins) => Ok(jenkins::read(file, text, here).into_iter().collect()),
+        Some(Kind::Cluster) => argo::read(file, text, here),
         Some(Kind::GitHub) | None => Ok(Vec::new()),
     }
 }
@@ -102,22 +106,31 @@ pub(crate) fn servers(tree: &Tree, slug: Option<&str>) -> Vec<Bot> {
         .collect()
 }
 
+/// The repository that a pipeline stands in.
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    tree: &'a Tree,
+    /// As in [`crate::checkout::guess_slug`].
+    slug: Option<&'a str>,
+}
+
 /// A job that is filled in.
 struct Draft<'a> {
     job: Job,
     state: JobState,
     file: String,
-    tree: &'a Tree,
+    here: Here<'a>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(id: &str, line: usize, file: &str, tree: &'a Tree) -> Self {
+    fn new(id: &str, line: usize, file: &str, here: Here<'a>) -> Self {
         Self {
             job: Job {
                 id: id.to_owned(),
                 name: None,
                 line,
                 needs: Vec::new(),
+                after: Vec::new(),
                 condition: None,
                 environment: None,
                 permissions: None,
@@ -128,9 +141,9 @@ impl<'a> Draft<'a> {
                 selects: None,
                 manual: None,
             },
-            state: JobState::new(None),
+            state: JobState::new(here.slug),
             file: file.to_owned(),
-            tree,
+            here,
         }
     }
 
@@ -147,21 +160,38 @@ impl<'a> Draft<'a> {
             &self.file,
             line,
             None,
-            self.tree,
+            self.here.tree,
             &mut self.state,
             &mut step,
         );
         self.job.steps.push(step);
     }
 
-    /// Every scalar below a node as a script.
-    fn scripts(&mut self, node: Option<&Node>) {
-        let mut texts = Vec::new();
-        if let Some(node) = node {
-            node.scalars(&mut texts);
+    /// Lines that one shell runs one after the other, each with the line that it stands at.
+    fn shell(&mut self, parts: &[(&str, usize)]) {
+        /// Most empty lines that stand in for what is between two parts.
+        const GAP_MAX: usize = 5_000;
+        let mut text = String::new();
+        let (mut start, mut at) = (0, 0);
+        for (part, line) in parts {
+            if text.is_empty() {
+                (start, at) = (*line, *line);
+            } else if !text.ends_with('\n') {
+                text.push('\n');
+                at += 1;
+            }
+            // What stands further up comes from elsewhere (`extends`): lines could not be told.
+            if *line < at || line.saturating_sub(at) > GAP_MAX {
+                self.script(&text, start);
+                text.clear();
+                (start, at) = (*line, *line);
+            }
+            text.extend(std::iter::repeat_n('\n', line.saturating_sub(at)));
+            text.push_str(part);
+            at = *line + part.matches('\n').count();
         }
-        for (text, line) in texts {
-            self.script(text, line);
+        if !text.is_empty() {
+            self.script(&text, start);
         }
     }
 
@@ -187,6 +217,7 @@ impl<'a> Draft<'a> {
         if let Some(why) = self.state.local {
             crate::workflow::localise(&mut self.job.steps, why);
         }
+        crate::workflow::heed_silence(&mut self.job.steps);
         self.job
     }
 }

@@ -42,9 +42,17 @@ impl JobState {
     }
 }
 
-/// Whether a step writes a commit message at which GitHub starts no workflow for the push
-/// (GitHub Docs, "Skipping workflow runs").
-pub(super) fn asks_for_silence(step: &Step) -> bool {
+/// Where a step writes a commit message at which forges start nothing for the push (GitHub Docs,
+/// "Skipping workflow runs"; GitLab Docs, "Skip a pipeline"), the job's pushes are silent.
+pub(crate) fn heed_silence(steps: &mut [Step]) {
+    if steps.iter().any(asks_for_silence) {
+        for act in steps.iter_mut().flat_map(|step| &mut step.acts) {
+            act.silent |= matches!(act.op, Op::Push(_));
+        }
+    }
+}
+
+fn asks_for_silence(step: &Step) -> bool {
     let silent = |text: &str| {
         let lower = text.to_ascii_lowercase();
         [
@@ -55,23 +63,22 @@ pub(super) fn asks_for_silence(step: &Step) -> bool {
             "[actions skip]",
             "skip-checks: true",
             "skip-checks:true",
+            "***no_ci***",
         ]
         .iter()
         .any(|mark| lower.contains(mark))
     };
+    // `git push -o ci.skip`, which GitLab alone heeds.
+    let by_option = |text: &str| {
+        text.contains("ci.skip") && (text.contains(" -o") || text.contains("--push-option"))
+    };
     step.run
         .as_ref()
-        .is_some_and(|(text, _)| text.contains("commit") && silent(text))
+        .is_some_and(|(text, _)| text.contains("commit") && silent(text) || by_option(text))
         || step
             .with
             .iter()
             .any(|(key, value)| key.contains("message") && silent(value))
-}
-
-pub(super) fn silence(steps: &mut [Step]) {
-    for act in steps.iter_mut().flat_map(|step| &mut step.acts) {
-        act.silent |= matches!(act.op, Op::Push(_));
-    }
 }
 
 /// Clusters and clouds of the job itself are not production.
