@@ -61,6 +61,11 @@ pub(crate) fn name_of(uses: &str) -> String {
         .to_ascii_lowercase()
 }
 
+/// The name as it is written.
+fn what_of(uses: &str) -> &str {
+    uses.split('@').next().unwrap_or(uses)
+}
+
 /// Rights of the job's token without which an action fails.
 pub(crate) fn rights_of(name: &str, with: &With<'_>) -> Option<&'static [&'static str]> {
     let given = |names: &[&str]| with.first(names).is_some();
@@ -89,6 +94,9 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
     let what = name.as_str();
     let forge = |op: Op| vec![Act::new(op, what, with.token())];
     let one = |act: Act| vec![act];
+    if let Some(acts) = super::rarer::acts_of(uses, what, with) {
+        return Some(acts);
+    }
     let acts = match what {
         // ---- merging and approving
         "pascalgn/automerge-action" => forge(Op::Merge {
@@ -520,8 +528,6 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
         "cycjimmy/semantic-release-action"
         | "codfish/semantic-release-action"
         | "docker://ghcr.io/codfish/semantic-release-action"
-        | "python-semantic-release/python-semantic-release"
-        | "relekang/python-semantic-release"
         | "ridedott/release-me-action"
         | "ahmadnassri/action-semantic-release"
         | "open-turo/action-semantic-release"
@@ -604,7 +610,15 @@ pub(crate) fn acts_of(uses: &str, with: &With<'_>) -> Option<Vec<Act>> {
         _ => {
             return super::further::acts_of(what, with)
                 .or_else(|| super::known::acts_of(what, with))
-                .or_else(|| super::shipping::acts_of(what, with));
+                .or_else(|| super::shipping::acts_of(what, with))
+                .or_else(|| {
+                    let origin = super::rarer::origin_of(what)?;
+                    let mut acts = acts_of(&uses.replacen(what_of(uses), origin, 1), with)?;
+                    for act in &mut acts {
+                        act.what = act.what.replacen(origin, what, 1);
+                    }
+                    Some(acts)
+                });
         }
     };
     Some(acts)

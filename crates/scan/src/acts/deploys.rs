@@ -36,7 +36,11 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
     };
     let dry = command.words.iter().any(|word| {
         word.starts_with("--dry-run") && !word.ends_with("=none")
-            || matches!(word.as_str(), "--dryrun" | "--plan" | "--noop")
+            || matches!(
+                word.as_str(),
+                "--dryrun" | "--plan" | "--noop" | "--preview-only" | "--no-execute"
+            )
+            || word == "--preview" && name == "azd"
     });
     let target = command
         .option(&[
@@ -60,6 +64,7 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
             "-f",
             "--file",
             "--values",
+            "-t",
             "--context",
             "--kube-context",
         ])
@@ -78,6 +83,9 @@ pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
 /// `Some(true)` for a preview, `Some(false)` for a deployment.
 fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
     let yes = Some(false);
+    if name.contains("-Az") {
+        return azure_verb(name).then(|| command.has("-WhatIf"));
+    }
     match (name, plain) {
         ("kubectl" | "oc" | "k", list) => list
             .iter()
@@ -118,6 +126,9 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
         | ("cdktf", ["deploy", ..])
         | ("sam", ["deploy", ..])
         | ("sst", ["deploy", ..]) => yes,
+        ("chalice" | "zappa", ["deploy" | "update", stage, ..]) if is_rehearsal(stage) => {
+            Some(true)
+        }
         ("sls" | "serverless" | "osls", ["deploy", ..])
         | ("arc", ["deploy", ..])
         | ("chalice" | "zappa", ["deploy" | "update", ..]) => yes,
@@ -133,13 +144,14 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
                         "services",
                         "update" | "replace" | "update-traffic",
                         ..
-                    ] | ["storage", "cp" | "rsync", ..]
+                    ] | ["storage", "cp" | "mv" | "rsync", ..]
                         | ["run", "jobs", "update" | "execute", ..]
                         | ["compute", "instances", "update-container", ..]
                         | ["app", "services", ..]
                         | ["beta", "run", ..]
                 ))
             .then_some(false)
+            .filter(|_| !fetches(list))
             .map(|_| command.has("--no-traffic") || command.has("--no-promote"))
         }
         ("gsutil", list)
@@ -170,7 +182,6 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
                 | ["storage", "blob", "upload" | "upload-batch" | "sync", ..]
                 | ["container", "create", ..]
                 | ["staticwebapp", ..]
-                | ["acr", "build" | "import", ..]
                 | ["spring", ..]
                 | ["stack", _, "create", ..]
         ))
@@ -227,6 +238,13 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
                 ..,
             ],
         ) => yes,
+        (
+            "surge",
+            [
+                "list" | "whoami" | "login" | "token" | "teardown" | "plus" | "ssl",
+                ..,
+            ],
+        ) => None,
         ("surge", _)
         | ("deployctl", ["deploy", ..])
         | ("kamal", ["deploy" | "redeploy" | "setup", ..])
@@ -237,10 +255,15 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
             | ["serverless", "deploy", ..]
             | ["kubernetes", ..],
         ) => (plain.first() != Some(&"kubernetes")).then_some(false),
+        ("ansible", [_, ..]) => ansible(command),
         ("ansible-playbook", _) => Some(
             command.has("--check") || command.has("--syntax-check") || command.has("--list-tasks"),
         ),
-        ("cap", list) if list.contains(&"deploy") => yes,
+        // The first word of `cap` is its stage, the second of the others.
+        ("cap", list) if list.contains(&"deploy") => {
+            Some(list.first().is_some_and(|stage| is_rehearsal(stage)))
+        }
+        ("dep", ["deploy", stage, ..]) if is_rehearsal(stage) => Some(true),
         ("dep", ["deploy", ..])
         | ("nomad", ["job", "run", ..] | ["run", ..])
         | ("argocd", ["app", "sync" | "set" | "create", ..])
@@ -327,6 +350,45 @@ fn aws(list: &[&str], command: &Command) -> Option<bool> {
     (yes && !endpoint_local).then_some(false)
 }
 
+/// Commands of Azure's PowerShell that make something run.
+fn azure_verb(name: &str) -> bool {
+    const VERBS: &[&str] = &[
+        "publish-azwebapp",
+        "new-azresourcegroupdeployment",
+        "new-azsubscriptiondeployment",
+        "new-azdeployment",
+        "new-aztenantdeployment",
+        "new-azmanagementgroupdeployment",
+        "switch-azwebappslot",
+        "restart-azwebapp",
+        "update-azfunctionapp",
+        "publish-azautomationrunbook",
+        "import-azautomationrunbook",
+        "set-azstorageblobcontent",
+        "set-azdatafactoryv2pipeline",
+        "invoke-azvmruncommand",
+        "import-azapimanagementapi",
+    ];
+    VERBS.iter().any(|verb| name.eq_ignore_ascii_case(verb))
+}
+
+/// Whether a copy of `gcloud storage` ends on this machine.
+fn fetches(list: &[&str]) -> bool {
+    list.first() == Some(&"storage")
+        && list.iter().any(|word| word.starts_with("gs:"))
+        && list
+            .last()
+            .is_some_and(|last| !last.starts_with("gs:") && !last.contains('$'))
+}
+
+/// A module that `ansible` runs on other machines, unless it only looks.
+fn ansible(command: &Command) -> Option<bool> {
+    let module = command.option(&["-m", "--module-name"])?;
+    let module = module.rsplit('.').next().unwrap_or(module);
+    let looks = matches!(module, "ping" | "setup" | "debug" | "stat" | "win_ping");
+    (!looks).then(|| command.has("--check") || command.has("-C"))
+}
+
 /// A command on another machine deploys if it does anything but look.
 fn ssh(command: &Command) -> Option<bool> {
     let text = command.text().to_ascii_lowercase();
@@ -399,20 +461,25 @@ fn pages(name: &str, plain: &[&str], command: &Command, what: &str) -> Option<Ac
         ("mkdocs", ["gh-deploy", ..]) | ("ghp-import", _) | ("angular-cli-ghpages" | "ngh", _) => {
             Some("gh-pages".to_owned())
         }
-        ("mike", ["deploy", ..]) if command.has("--push") || command.has("-p") => {
+        ("mike", ["deploy" | "set-default" | "alias" | "delete", ..])
+            if command.has("--push") || command.has("-p") =>
+        {
             Some("gh-pages".to_owned())
         }
+        ("doctr", ["deploy", ..]) => Some("gh-pages".to_owned()),
         ("docusaurus", ["deploy", ..]) | ("quarto", ["publish", "gh-pages", ..]) => {
             Some("gh-pages".to_owned())
         }
         _ => None,
     }?;
-    if name == "ghp-import"
-        && !(command.has("-p")
-            || command.has("--push")
-            || what.contains("-np")
-            || what.contains("p"))
-    {
+    // `-np`, `-fnp`: a letter among others.
+    let pushes = |word: &String| {
+        word == "--push"
+            || word
+                .strip_prefix('-')
+                .is_some_and(|flags| !flags.starts_with('-') && flags.contains('p'))
+    };
+    if name == "ghp-import" && !command.words.iter().any(pushes) {
         return None;
     }
     Some(Act::new(Op::Push(Target::Branch(push)), what, Token::Git))

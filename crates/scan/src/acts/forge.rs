@@ -273,7 +273,8 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
         "/api/webhooks/",
         "dokploy",
     ];
-    if hook.iter().any(|mark| lower.contains(mark)) {
+    let pages = lower.contains("/pages/projects/") && lower.contains("/deployments");
+    if hook.iter().any(|mark| lower.contains(mark)) || pages && method == "POST" {
         let name = crate::acts::is_rehearsal(&url);
         return vec![
             Act::deploy(shorten(&text)).benign_if(name, "the hook names a rehearsal environment"),
@@ -449,6 +450,10 @@ pub(super) fn request(
         } else {
             return Vec::new();
         }
+    } else if path.ends_with("/merge-upstream") {
+        Op::Push(Target::Branch(
+            field(text, "branch").unwrap_or_else(|| "{default}".to_owned()),
+        ))
     } else if path.ends_with("/merges") {
         Op::Push(Target::Branch(
             field(text, "base").unwrap_or_else(|| "main".to_owned()),

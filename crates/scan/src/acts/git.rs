@@ -41,6 +41,18 @@ pub(super) fn read(command: &Command, shell: &mut Shell) -> Vec<Act> {
             checkout(arguments, shell);
             Vec::new()
         }
+        ["subtree", "push", arguments @ ..] => {
+            let mut plain = Vec::new();
+            let mut words = arguments.iter();
+            while let Some(word) = words.next() {
+                if matches!(*word, "--prefix" | "-P") {
+                    words.next();
+                } else if !word.starts_with('-') {
+                    plain.push(*word);
+                }
+            }
+            push(command, &plain, foreign, shell)
+        }
         ["clone", arguments @ ..] => {
             clone(arguments, shell);
             Vec::new()
@@ -174,9 +186,6 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
     {
         return vec![Act::deploy(what)];
     }
-    if remote.contains("huggingface.co") {
-        return vec![Act::deploy(what)];
-    }
     let elsewhere = url_elsewhere(&remote, shell)
         .or_else(|| {
             shell
@@ -187,7 +196,15 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
         })
         .or(foreign);
     if let Some(place) = elsewhere {
-        return act(Target::Elsewhere(place));
+        return match place.split_once('/') {
+            // A registry of packages, and one of models whose spaces run.
+            Some(("aur.archlinux.org", _)) => vec![Act::publish(what)],
+            Some(("huggingface.co", path)) if path.starts_with("datasets/") => {
+                vec![Act::publish(what)]
+            }
+            Some(("huggingface.co", _)) => vec![Act::deploy(what)],
+            _ => act(Target::Elsewhere(place)),
+        };
     }
     let worktree = shell
         .worktrees
@@ -341,6 +358,27 @@ fn remote(name: &str, url: &str, shell: &mut Shell) {
 
 /// The repository a URL names, where it is surely not this one.
 pub(crate) fn url_elsewhere(url: &str, shell: &Shell) -> Option<String> {
+    /// Hosts that no pipeline of a forge that is read here stands on.
+    const OTHERS: &[&str] = &[
+        "aur.archlinux.org",
+        "huggingface.co",
+        "codeberg.org",
+        "salsa.debian.org",
+        "git.launchpad.net",
+        "git.overleaf.com",
+        "gitee.com",
+        "git.sr.ht",
+        "git.code.sf.net",
+        "invent.kde.org",
+        "git.drupal.org",
+        "git.savannah.gnu.org",
+    ];
+    for host in OTHERS {
+        if let Some((_, after)) = url.split_once(host) {
+            let path = after.trim_start_matches(['/', ':']).trim_end_matches('/');
+            return Some(format!("{host}/{path}"));
+        }
+    }
     let (_, after) = url.split_once("github.com")?;
     let path = after.trim_start_matches(['/', ':']).trim_end_matches('/');
     let path = path.strip_suffix(".git").unwrap_or(path);

@@ -147,8 +147,7 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
             .unwrap_or("another repository")
             .to_owned(),
         ))),
-        "phips28/gh-action-bump-version"
-        | "tripss/conventional-changelog-action"
+        "tripss/conventional-changelog-action"
         | "cocogitto/cocogitto-action"
         | "commitizen-tools/commitizen-action"
         | "reecetech/version-increment-push"
@@ -211,7 +210,6 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "tinact/docker.image-retag"
         | "philips-software/docker-ci-scripts"
         | "vaultvulp/gp-docker-action"
-        | "casperdcl/deploy-pypi"
         | "samuelmeuli/action-maven-publish"
         | "bigwigsmods/packager"
         | "game-ci/steam-deploy"
@@ -223,7 +221,6 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         | "im-open/publish-nuget"
         | "roang-zero1/factorio-mod-portal-publish"
         | "justintime50/homebrew-releaser"
-        | "microsoft/store-submission"
         | "isbang/setup-and-publish"
         | "yeslayla/butler-publish-itchio-action"
         | "fjogeleit/yaml-publish"

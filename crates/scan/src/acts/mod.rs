@@ -23,6 +23,7 @@ pub(crate) mod naming;
 mod programs;
 mod publishes;
 mod questions;
+mod rarer;
 pub(crate) mod reviewed;
 mod runners;
 mod shipping;
@@ -32,6 +33,7 @@ mod tidy;
 pub(crate) mod told;
 mod tools;
 pub(crate) mod unlisted;
+mod versions;
 mod walk;
 pub(crate) mod words;
 

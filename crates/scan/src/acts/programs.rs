@@ -143,6 +143,12 @@ pub(super) fn acts(name: &str, plain: &[&str], command: &Command) -> Vec<Act> {
             publish()
         }
         ("dotnet", ["publish", ..]) if command.text().contains("PublishProfile=") => deploy(),
+        ("msbuild" | "MSBuild", _)
+            if command.text().contains("DeployOnBuild=true")
+                && command.text().contains("PublishProfile=") =>
+        {
+            deploy()
+        }
         ("dotnet", ["publish", ..])
             if command.text().contains("PublishContainer")
                 && command.text().contains("ContainerRegistry") =>
@@ -151,6 +157,7 @@ pub(super) fn acts(name: &str, plain: &[&str], command: &Command) -> Vec<Act> {
         }
         ("wingetcreate", _) if command.has("--submit") || command.has("-s") => publish(),
         ("melos", ["publish", ..]) if command.has("--no-dry-run") => publish(),
+        ("fastlane", ["match" | "cert" | "sigh" | "snapshot" | "scan" | "gym", ..]) => Vec::new(),
         ("fastlane", list) => {
             let uploads = |word: &&str| {
                 word.starts_with("upload_to_")
@@ -176,7 +183,9 @@ pub(super) fn acts(name: &str, plain: &[&str], command: &Command) -> Vec<Act> {
         ("Rscript" | "R" | "r", _) => {
             let text = command.text();
             let has = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
-            if has(&["deployApp(", "deployDoc(", "deploySite("]) {
+            if has(&["submit_cran(", "release_cran("]) {
+                publish()
+            } else if has(&["deployApp(", "deployDoc(", "deploySite("]) {
                 deploy()
             } else if has(&["deploy_to_branch(", "deploy_site_github(", "gh_pages("]) {
                 push(Target::Branch("gh-pages".into()))
@@ -185,6 +194,7 @@ pub(super) fn acts(name: &str, plain: &[&str], command: &Command) -> Vec<Act> {
             }
         }
         ("php", [path, "deploy", ..]) if path.ends_with("/dep") || *path == "dep" => deploy(),
+        ("nix", ["run", target, ..]) if target.contains(".copyTo") => publish(),
         ("nix", ["run", target, ..])
             if target.contains("deploy-rs") || target.ends_with("#deploy") =>
         {
@@ -290,6 +300,7 @@ fn maven(goal: &str, command: &Command) -> Vec<Act> {
             && command.text().contains("build-image.publish=true");
     let deploys = goal == "deploy" && plugin != "deploy" && !plugin.contains("maven-deploy")
         || goal == "redeploy"
+        || matches!(plugin, "k8s" | "oc" | "kubernetes" | "openshift") && goal == "apply"
         || plugin.contains("scm-publish") && goal == "publish-scm";
     if publishes {
         vec![Act::publish(what)]
@@ -334,6 +345,14 @@ fn upload(command: &Command) -> Vec<Act> {
         || text.contains("X-JFrog")
         || text.contains("PRIVATE-TOKEN")
         || text.contains("JOB-TOKEN");
+    // A repository of charts takes them as they are.
+    let charts = text.contains("/api/charts")
+        && ["--data-binary", "-F", "--form"]
+            .iter()
+            .any(|flag| command.has(flag));
+    if charts && !text.contains("localhost") {
+        return vec![Act::publish(shorten(&text))];
+    }
     let chat = [
         "transfer.sh",
         "codecov",

@@ -1,7 +1,7 @@
 //! Commands that put a package or an image into a registry.
 
 use super::git::shorten;
-use super::{API_ENV, Act, NewPr, Op, Target, Token, tools};
+use super::{API_ENV, Act, NewPr, Op, Target, Token, tools, versions};
 use crate::shell::Command;
 
 const DRY: &str = "a dry run publishes nothing";
@@ -10,6 +10,19 @@ const TEST_INDEX: &str = "a test index is not production";
 
 /// Reads one command; nothing for what publishes nothing.
 pub(super) fn read(name: &str, command: &Command) -> Vec<Act> {
+    let without_options: Vec<&str> = command
+        .words
+        .iter()
+        .skip(1)
+        .map(String::as_str)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let what = shorten(&command.text());
+    if !(command.has("--help") || command.has("--version"))
+        && let Some(acts) = versions::read(name, &without_options, command, &what)
+    {
+        return acts;
+    }
     let acts = read_words(name, command, None);
     if !acts.is_empty() {
         return acts;
@@ -37,6 +50,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         && (command.has("--dry-run")
             || command.has("--dryrun")
             || command.has("--dry")
+            || command.has("-WhatIf")
             || command.has("-n") && name == "cargo");
     let publish = || {
         vec![
@@ -106,17 +120,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         }
         ("jsr", ["publish", ..]) | ("vsce" | "ovsx", ["publish", ..]) => publish(),
         ("tfx", ["extension", "publish", ..]) => publish(),
-        (
-            "cargo",
-            ["publish", ..] | ["workspaces" | "ws", "publish", ..] | ["smart-release", ..],
-        ) => publish(),
-        ("cargo", ["release", ..]) => {
-            if command.has("--execute") || command.has("-x") {
-                publish()
-            } else {
-                Vec::new()
-            }
-        }
+        ("cargo", ["publish", ..]) => publish(),
         ("release-plz", ["release", ..]) => release_and_publish(&what, true),
         ("twine", ["upload", ..]) => {
             let test = words
@@ -131,7 +135,10 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         ("poetry" | "flit" | "uv" | "hatch" | "pdm" | "maturin", ["publish" | "upload", ..]) => {
             let test = words.iter().any(|word| {
                 word.contains("test.pypi") || word.contains("testpypi") || *word == "test-pypi"
-            });
+            }) || matches!(
+                command.option(&["-r", "--repo", "--repository"]),
+                Some("test")
+            );
             vec![
                 Act::publish(what.clone())
                     .benign_if(dry, DRY)
@@ -148,6 +155,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
                         | "release:perform"
                         | "nexus-staging:release"
                         | "central-publishing:publish"
+                        | "deploy:deploy-file"
                         | "jib:build"
                         | "jreleaser:full-release"
                 )
@@ -166,7 +174,16 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
             ]
         }
         ("gradle" | "gradlew", list) if list.iter().any(|word| is_gradle_publish(word)) => {
-            publish()
+            if command.has("--validate-only") || command.has("-m") {
+                Vec::new()
+            } else if list
+                .iter()
+                .any(|word| word.ends_with("jreleaserFullRelease"))
+            {
+                release_and_publish(&what, false)
+            } else {
+                publish()
+            }
         }
         ("sbt", list)
             if list.iter().any(|word| {
@@ -183,6 +200,9 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
             docker(list, &words, &what, command)
         }
         ("docker-compose", ["push", ..]) => publish(),
+        ("skopeo", ["sync", ..]) if matches!(command.option(&["--dest", "-d"]), Some("docker")) => {
+            publish()
+        }
         ("skopeo", ["copy" | "sync", ..])
             if words
                 .iter()
@@ -204,6 +224,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         ("helm", ["push" | "cm-push", ..])
         | ("oras", ["push" | "copy" | "cp", ..])
         | ("chart-releaser" | "cr", ["upload", ..]) => publish(),
+        ("chart-releaser" | "cr", ["index", ..]) if command.has("--push") => publish(),
         ("goreleaser", ["release", ..]) | ("goreleaser", [])
             if rest.is_empty() || plain.first() == Some(&"release") =>
         {
@@ -249,11 +270,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
                 with_registry(on_release_branches(release_and_publish(&what, false)))
             }
         }
-        ("python-semantic-release", ["publish" | "version", ..]) => {
-            on_release_branches(release_and_publish(&what, false))
-        }
-        ("release-it" | "np", _) => release_and_publish(&what, false),
-        ("auto", ["shipit" | "release" | "latest", ..]) => release_and_publish(&what, false),
+        ("auto", ["shipit" | "latest", ..]) => release_and_publish(&what, false),
         ("release-please", ["github-release", ..]) => {
             let mut act = Act::new(
                 Op::Release {
@@ -404,7 +421,7 @@ fn docker(list: &[&str], words: &[&str], what: &str, command: &Command) -> Vec<A
         | ["image", "push", ..]
         | ["compose", "push", ..]
         | ["manifest", "push", ..] => true,
-        ["buildx", "build", ..] | ["build", ..] | ["buildx", "bake", ..] => {
+        ["buildx", "build", ..] | ["build", ..] | ["buildx", "bake", ..] | ["bake", ..] => {
             command.has("--push")
                 || words
                     .iter()
@@ -424,7 +441,8 @@ fn is_gradle_publish(word: &str) -> bool {
     (task.starts_with("publish") && !task.contains("MavenLocal"))
         || matches!(
             task,
-            "closeAndReleaseRepository"
+            "artifactoryPublish"
+                | "closeAndReleaseRepository"
                 | "closeAndReleaseStagingRepository"
                 | "uploadArchives"
                 | "jib"
@@ -442,7 +460,7 @@ fn pushes(what: &str) -> Vec<Act> {
 }
 
 /// The same in one push of both, so that a branch that refuses it gets no tag either.
-fn at_once(what: &str, command: &Command) -> Vec<Act> {
+pub(super) fn at_once(what: &str, command: &Command) -> Vec<Act> {
     let mut commit = Act::new(Op::Push(Target::Current), what, Token::Git);
     commit.must = !command.guarded;
     vec![commit, Act::new(Op::Tag(None), what, Token::Git)]

@@ -248,16 +248,12 @@ pub(super) fn acts_of(what: &str, with: &With<'_>) -> Option<Vec<Act>> {
         "cloudflare/wrangler-action" => {
             let command = with.first(&["command"]).unwrap_or("deploy");
             let environment = with.get("environment").unwrap_or_default();
-            let read_only = [
-                "whoami",
-                "secret",
-                "versions upload",
-                "types",
-                "--dry-run",
-                "tail",
-            ]
-            .iter()
-            .any(|word| command.contains(word));
+            let read_only = ["whoami", "secret", "versions upload", "types", "tail"]
+                .iter()
+                .any(|word| command.contains(word));
+            if command.contains("--dry-run") {
+                return Some(Vec::new());
+            }
             if read_only && !command.contains("deploy ") {
                 return Some(Vec::new());
             }

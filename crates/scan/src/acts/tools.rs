@@ -50,8 +50,12 @@ pub(super) fn publishes(name: &str, plain: &[&str], command: &Command) -> bool {
         && command
             .words
             .iter()
-            .any(|word| word.starts_with("-T") || word.starts_with("-X"))
-        && plain.contains(&"deploy");
+            .any(|word| ["-T", "-X", "-M"].iter().any(|way| word.starts_with(way)))
+        && (plain.contains(&"deploy")
+            || command
+                .words
+                .iter()
+                .any(|word| word.starts_with('-') && word.ends_with(":deploy")));
     let uploaded = name.starts_with("python")
         && plain.first() == Some(&"setup.py")
         && plain.contains(&"upload");
@@ -97,14 +101,7 @@ pub(super) fn by_step(name: &str, plain: &[&str], command: &Command, what: Strin
     match (name, plain) {
         ("piper", [step, ..]) => piper(step, &command.text(), what),
         ("release-cli", ["create", ..]) => release(what),
-        _ if known(table::RELEASES, name, plain) => {
-            let mut acts = release(what.clone());
-            // It goes the whole way to the index.
-            if name == "fullrelease" {
-                acts.push(Act::publish(what));
-            }
-            acts
-        }
+        _ if known(table::RELEASES, name, plain) => release(what),
         // A build tool runs a target that its author named for what it does.
         ("bazel" | "bazelisk", ["run", target, ..]) => {
             let target = target.to_ascii_lowercase();

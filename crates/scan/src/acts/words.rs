@@ -228,6 +228,7 @@ const REGISTRIES: &[&str] = &[
     "curseforge",
     "modrinth",
     "itch",
+    "itchio",
     "steam",
     "workshop",
     "packagecloud",
@@ -254,6 +255,53 @@ const REGISTRIES: &[&str] = &[
     "webstore",
     "apk",
     "ipa",
+];
+
+/// Those of them where nothing runs: what is deployed there is published.
+const STORES: &[&str] = &[
+    "pypi",
+    "npm",
+    "nuget",
+    "crates",
+    "gem",
+    "rubygems",
+    "packagist",
+    "playstore",
+    "testflight",
+    "appstore",
+    "marketplace",
+    "vscode",
+    "addon",
+    "snapcraft",
+    "flathub",
+    "homebrew",
+    "aur",
+    "winget",
+    "chocolatey",
+    "scoop",
+    "curseforge",
+    "modrinth",
+    "itch",
+    "itchio",
+    "steam",
+    "workshop",
+    "thunderstore",
+    "webstore",
+    "conda",
+    "opam",
+    "cpan",
+    "zenodo",
+    "galaxy",
+];
+
+/// Those whose entries are brought up to date from elsewhere.
+const FOLLOWED: &[&str] = &[
+    "aur",
+    "winget",
+    "homebrew",
+    "scoop",
+    "chocolatey",
+    "flathub",
 ];
 
 const PLACES: &[&str] = &[
@@ -482,7 +530,11 @@ fn said_aloud(name: &str) -> Option<Said> {
         "docker-push",
         "build-push",
         "build-and-push",
-    ]) {
+    ]) || runs(&["deploy"])
+        && name_words
+            .iter()
+            .any(|word| STORES.contains(&word.as_str()))
+    {
         Claim::Publish
     } else if has(&["deploy", "rsync", "s3-sync", "ftp-"]) {
         Claim::Deploy
@@ -505,7 +557,9 @@ fn tags_images(words: &[String]) -> bool {
 /// What single words hint at.
 fn said_by_words(words: &[String]) -> Option<Said> {
     let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
-    let claim = if has(&["merge", "merges", "merger", "mergebot", "automerger"]) {
+    let claim = if has(FOLLOWED) && has(&["update", "updater", "releaser", "tap"]) {
+        Claim::Publish
+    } else if has(&["merge", "merges", "merger", "mergebot", "automerger"]) {
         Claim::Merge { auto: false }
     } else if has(&["approve", "approver"]) {
         Claim::Approve
@@ -578,9 +632,14 @@ fn said_by_words(words: &[String]) -> Option<Said> {
     })
 }
 
+/// The input that makes an action rehearse.
+fn dry_run<'a>(with: &'a With<'_>) -> Option<&'a str> {
+    with.first(&["dry-run", "dry_run", "dryrun", "dry"])
+}
+
 /// What a claim amounts to.
 pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
-    let forge = |op: Op| vec![Act::new(op, what, with.token())];
+    let forge = |op: Op| vec![Act::new(op, what, with.token()).unless(dry_run(with))];
     match claim {
         Claim::Merge { auto } => forge(super::merge(auto)),
         Claim::Approve => forge(Op::Approve),
@@ -598,7 +657,9 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
             draft: with.get("draft").map(str::to_owned),
             tag: with.first(&["tag_name", "tag"]).map(str::to_owned),
         }),
-        Claim::Bump => vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git)],
+        Claim::Bump => {
+            vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git).unless(dry_run(with))]
+        }
         Claim::Tag => forge(Op::Tag(with.first(&["tag", "tag_name"]).map(str::to_owned))),
         Claim::Pages => forge(Op::Push(Target::Branch("gh-pages".to_owned()))),
         Claim::Commit => vec![Act::new(
@@ -621,9 +682,7 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
             with.first(&["branch", "target-branch", "target_branch"])
                 .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
         )),
-        Claim::Publish => {
-            vec![Act::publish(what).unless(with.first(&["dry-run", "dry_run", "dryrun"]))]
-        }
+        Claim::Publish => vec![Act::publish(what).unless(dry_run(with))],
         Claim::Deploy => {
             let target = with
                 .first(&[
@@ -635,14 +694,10 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
                     "host",
                 ])
                 .unwrap_or_default();
-            vec![
-                Act::deploy(what)
-                    .unless(with.first(&["dry-run", "dry_run", "dryrun"]))
-                    .benign_if(
-                        is_rehearsal(target),
-                        "the target's name says that it is not production",
-                    ),
-            ]
+            vec![Act::deploy(what).unless(dry_run(with)).benign_if(
+                is_rehearsal(target),
+                "the target's name says that it is not production",
+            )]
         }
         Claim::Dispatch => forge(Op::Dispatch {
             workflow: with
