@@ -238,23 +238,13 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
     {
         return request(&method, &url, &text, token, shell);
     }
+    let gitlab = ["/api/v4/", "CI_API_V4_URL", "/merge_requests/"]
+        .iter()
+        .any(|mark| url.contains(mark));
+    if gitlab {
+        return request(&method, &url, &text, token, shell);
+    }
     let what = shorten(&text);
-    if url.contains("/merge_requests/") && url.contains("/merge") && method == "PUT" {
-        return vec![Act::new(merge(false), what, token)];
-    }
-    if (url.contains("/trigger/pipeline") || url.contains("/pipeline"))
-        && url.contains("/api/v4/")
-        && method == "POST"
-    {
-        return vec![Act::new(
-            Op::Dispatch {
-                workflow: None,
-                repository: None,
-            },
-            what,
-            token,
-        )];
-    }
     let hook = [
         "build-hook",
         "deploy_hook",
@@ -370,7 +360,7 @@ pub(super) fn is_bare_post(command: &Command) -> bool {
     posts
 }
 
-/// A request to GitHub's API.
+/// A request to the interface of GitHub or GitLab.
 pub(super) fn request(
     method: &str,
     path: &str,
@@ -379,6 +369,7 @@ pub(super) fn request(
     shell: &Shell,
 ) -> Vec<Act> {
     let path = shell.expand(path);
+    let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
     let lower = text.to_ascii_lowercase();
     let what = shorten(text);
     let writes = matches!(method, "POST" | "PUT" | "PATCH");
@@ -463,6 +454,20 @@ pub(super) fn request(
             Some(branch) => Op::Push(Target::Branch(branch)),
             None => Op::Push(Target::Branch("{default}".to_owned())),
         }
+    } else if path.contains("/repository/tags") {
+        Op::Tag(None)
+    } else if path.ends_with("/repository/commits") || path.contains("/repository/files/") {
+        let branch = field(text, "branch").filter(|name| !name.contains('$'));
+        Op::Push(Target::Branch(
+            branch.unwrap_or_else(|| "{default}".to_owned()),
+        ))
+    } else if path.ends_with("/trigger/pipeline") || path.ends_with("/pipeline") {
+        Op::Dispatch {
+            workflow: None,
+            repository: None,
+        }
+    } else if path.ends_with("/merge_requests") {
+        Op::CreatePr(NewPr::default())
     } else if path.ends_with("/labels") {
         Op::Label(Vec::new())
     } else if path.ends_with("/comments") {

@@ -45,6 +45,7 @@ fn address(raw: &str) -> Option<String> {
     const PLACES: &[&str] = &[
         "/pulls/",
         "/merge_requests/",
+        "/repository/",
         "/releases",
         "/git/refs",
         "/dispatches",

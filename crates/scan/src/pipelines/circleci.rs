@@ -11,6 +11,44 @@ const COMMANDS_MAX: usize = 8;
 
 pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflow>, YamlError> {
     let root = yaml::parse_one(text)?;
+    let mut out = configured(file, &root, here);
+    if root.str_of("setup") == Some("true") {
+        for path in continued(&root, here) {
+            if let Ok(text) = here.tree.read(&path)
+                && let Ok(root) = yaml::parse_one(&text)
+            {
+                out.extend(configured(&path, &root, here));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The files of the repository that a setup names to go on with.
+fn continued(root: &Node, here: Here<'_>) -> Vec<String> {
+    /// Most files that a setup may go on with.
+    const FILES_MAX: usize = 20;
+    let mut texts = Vec::new();
+    root.scalars(&mut texts);
+    let mut out: Vec<String> = Vec::new();
+    let words = texts.iter().flat_map(|(text, _)| {
+        text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=' | ','))
+    });
+    for word in words.filter(|word| word.ends_with(".yml") || word.ends_with(".yaml")) {
+        let Some(path) = crate::tree::normal(word) else {
+            continue;
+        };
+        if path != ".circleci/config.yml" && !out.contains(&path) && here.tree.read(&path).is_ok() {
+            out.push(path);
+        }
+        if out.len() >= FILES_MAX {
+            break;
+        }
+    }
+    out
+}
+
+fn configured(file: &str, root: &Node, here: Here<'_>) -> Vec<Workflow> {
     let mut out = Vec::new();
     for entry in root.get("workflows").map(Node::entries).unwrap_or_default() {
         let Some(list) = entry.value.get("jobs") else {
@@ -43,7 +81,7 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
             } else if entry
                 .value
                 .get("when")
-                .is_some_and(|when| off_by_parameter(when, &root))
+                .is_some_and(|when| off_by_parameter(when, root))
             {
                 // Someone sets the parameter: by hand, or for a schedule that the settings hold.
                 let name = entry.key.to_ascii_lowercase();
@@ -65,7 +103,7 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
         let jobs = list
             .items()
             .iter()
-            .map(|item| job(file, item, &root, here))
+            .map(|item| job(file, item, root, here))
             .collect();
         out.push(workflow(System::CircleCi, file, &entry.key, triggers, jobs));
     }
@@ -73,7 +111,7 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
         && let Some(build) = root.at(&["jobs", "build"])
     {
         let mut draft = Draft::new("build", build.line, file, here);
-        steps(&mut draft, build.get("steps"), &root, &Vec::new(), 0);
+        steps(&mut draft, build.get("steps"), root, &Vec::new(), 0);
         out.push(workflow(
             System::CircleCi,
             file,
@@ -82,7 +120,7 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
             vec![draft.done()],
         ));
     }
-    Ok(out)
+    out
 }
 
 /// Whether a workflow waits for a parameter of the pipeline that is off unless someone sets it.

@@ -1,12 +1,13 @@
 //! Jenkinsfiles, as far as they can be read without running Groovy: stages, `when { branch … }`,
 //! `input`, `sh` steps and `triggers`.
 
+mod blocks;
 mod when;
 
 use super::{Draft, Here, branch_is, is_tag, trigger, workflow};
 use crate::acts::Act;
 use crate::expr::Expr;
-use crate::workflow::{Job, System, Workflow};
+use crate::workflow::{Condition, Job, System, Workflow};
 
 /// Most stages of one file.
 const STAGES_MAX: usize = 500;
@@ -27,6 +28,7 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
     let all: Vec<&str> = text.lines().collect();
     let mut lines = text.lines().enumerate().peekable();
     let mut comment = false;
+    let mut blocks = blocks::Blocks::default();
     while let Some((index, raw)) = lines.next() {
         let line = raw.trim();
         let at = index + 1;
@@ -66,12 +68,19 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
             asked = Some(at);
             draft.job.manual = Some(("a person answers the input step", at));
         }
-        if (line.starts_with("when ") || line.starts_with("when{")) && draft.job.condition.is_none()
+        let asked_when = word_at(line, "when {").or_else(|| word_at(line, "when{"));
+        if let Some(start) = asked_when
+            && draft.job.condition.is_none()
         {
-            let rest = all
+            let lines = all
                 .get(index..(index + when::LINES_MAX).min(all.len()))
                 .unwrap_or_default()
                 .join("\n");
+            let rest = lines
+                .trim_start()
+                .get(start..)
+                .unwrap_or_default()
+                .to_owned();
             if let Some(expr) = when::read(&rest, &parameters) {
                 draft.only_if(Some(expr), line, at);
             }
@@ -86,6 +95,7 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
         }
         let mut rest = line;
         while let Some(start) = step_at(rest) {
+            blocks.pass(rest.get(..start).unwrap_or_default(), &parameters);
             let step = rest.get(start..).unwrap_or_default();
             let Some(Words {
                 body,
@@ -108,7 +118,16 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
                 }
             }
             draft.script(&unescaped(&body), at);
+            if let (Some(expr), Some(step)) = (blocks.condition(), draft.job.steps.last_mut()) {
+                step.condition = Some(Condition {
+                    text: "if".to_owned(),
+                    line: at,
+                    expr: Some(expr),
+                });
+            }
         }
+        blocks.pass(rest, &parameters);
+        blocks.end_line();
     }
     jobs.push(draft.done());
     Some(workflow(System::Jenkins, file, file, triggers, jobs))

@@ -6,7 +6,7 @@ use crate::expr::{Expr, Value};
 /// Deepest nesting of conditions.
 const DEPTH_MAX: usize = 8;
 /// Most conditions of one block, and most parts of one condition: what is beyond is unknown.
-const CONDITIONS_MAX: usize = 64;
+pub(super) const CONDITIONS_MAX: usize = 64;
 /// Most parameters and most variables of one file; every stage is given the variables.
 const NAMES_MAX: usize = 256;
 /// Longest `when` block, in lines.
@@ -184,7 +184,7 @@ fn plain(word: &str, line: &str, parameters: &Parameters) -> Option<Expr> {
 
 /// A condition in Groovy, as far as it asks for the branch or for a parameter, and of its parts the
 /// first `parts`.
-fn expression(text: &str, parameters: &Parameters, parts: usize) -> Option<Expr> {
+pub(super) fn expression(text: &str, parameters: &Parameters, parts: usize) -> Option<Expr> {
     let text = text.trim().trim_start_matches("return ").trim();
     let open = Some(Expr::Literal(Value::Open));
     let Some(left_over) = parts.checked_sub(1) else {

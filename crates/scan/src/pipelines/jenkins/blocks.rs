@@ -1,0 +1,183 @@
+//! `if (…) { … } else { … }` around the steps of a script.
+
+use super::super::{both, not};
+use super::when::{self, Parameters};
+use crate::expr::{Expr, Value};
+
+/// Deepest nesting of blocks whose conditions are kept.
+const DEPTH_MAX: usize = 64;
+/// Most conditions that one step is put under.
+const CONDITIONS_MAX: usize = 8;
+
+/// The blocks that are open at a place, and their conditions.
+#[derive(Default)]
+pub(super) struct Blocks {
+    depth: usize,
+    open: Vec<(usize, Expr)>,
+    /// A condition whose block, or only statement, comes next.
+    coming: Option<Expr>,
+    /// The condition of the only statement that this line holds.
+    alone: Option<Expr>,
+    /// The block that ended last, for an `else` behind it.
+    ended: Option<(usize, Expr)>,
+}
+
+impl Blocks {
+    /// Goes over a part of a line that holds no script.
+    pub(super) fn pass(&mut self, part: &str, parameters: &Parameters) {
+        let mut rest = part;
+        let mut before = ' ';
+        while let Some(c) = rest.chars().next() {
+            let starts_word = !(before.is_ascii_alphanumeric() || matches!(before, '_' | '.'));
+            let length = match c {
+                '\'' | '"' => rest
+                    .get(1..)
+                    .and_then(|inner| inner.find(c))
+                    .map_or(rest.len(), |end| end + 2),
+                '/' if rest.starts_with("//") => return,
+                '{' => {
+                    self.depth += 1;
+                    if let Some(expr) = self.coming.take()
+                        && self.open.len() < DEPTH_MAX
+                    {
+                        self.open.push((self.depth, expr));
+                    }
+                    1
+                }
+                '}' => {
+                    if let Some(ended) = self.open.pop_if(|(depth, _)| *depth == self.depth) {
+                        self.ended = Some(ended);
+                    }
+                    self.depth = self.depth.saturating_sub(1);
+                    1
+                }
+                _ if starts_word && is_word(rest, "else") => {
+                    let other = self
+                        .ended
+                        .take()
+                        .filter(|(depth, _)| *depth == self.depth + 1);
+                    self.coming = other.map(|(_, expr)| not(expr));
+                    4
+                }
+                _ if starts_word && is_word(rest, "if") => match asked(rest) {
+                    Some((text, length)) => {
+                        let expr = when::expression(text, parameters, when::CONDITIONS_MAX)
+                            .unwrap_or(Expr::Literal(Value::Open));
+                        self.coming = Some(match self.coming.take() {
+                            Some(other) => both(other, expr),
+                            None => expr,
+                        });
+                        length
+                    }
+                    None => 2,
+                },
+                _ => {
+                    if !c.is_whitespace() {
+                        self.alone = self.coming.take().or(self.alone.take());
+                    }
+                    c.len_utf8()
+                }
+            };
+            before = c;
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+
+    pub(super) fn end_line(&mut self) {
+        self.alone = None;
+    }
+
+    /// What must hold for a step at this place; `None` where nothing is asked.
+    pub(super) fn condition(&mut self) -> Option<Expr> {
+        if let Some(expr) = self.coming.take() {
+            self.alone = Some(expr);
+        }
+        self.open
+            .iter()
+            .rev()
+            .take(CONDITIONS_MAX)
+            .map(|(_, expr)| expr.clone())
+            .chain(self.alone.clone())
+            .reduce(both)
+    }
+}
+
+fn is_word(text: &str, word: &str) -> bool {
+    text.strip_prefix(word)
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// What stands in the brackets behind `if`, and how much of the text that takes.
+fn asked(text: &str) -> Option<(&str, usize)> {
+    let open = text.find('(').filter(|at| {
+        text.get(2..*at)
+            .is_some_and(|between| between.trim().is_empty())
+    })?;
+    let mut depth = 0_usize;
+    let mut quote = None;
+    for (at, c) in text.char_indices().skip_while(|(at, _)| *at < open) {
+        match (quote, c) {
+            (Some(mark), _) if c == mark => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(') => depth += 1,
+            (None, ')') => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some((text.get(open + 1..at)?, at + 1));
+                }
+            }
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(lines: &[&str]) -> Option<Expr> {
+        let mut blocks = Blocks::default();
+        for (index, line) in lines.iter().enumerate() {
+            blocks.pass(line, &Vec::new());
+            if index + 1 < lines.len() {
+                blocks.end_line();
+            }
+        }
+        blocks.condition()
+    }
+
+    #[test]
+    fn steps_stand_under_the_conditions_around_them() {
+        let main = when::expression("BRANCH_NAME == 'main'", &Vec::new(), 8).unwrap();
+        assert_eq!(
+            after(&["if (env.BRANCH_NAME == 'main') {"]),
+            Some(main.clone())
+        );
+        assert_eq!(
+            after(&["if (env.BRANCH_NAME == 'main')", "{", "  "]),
+            Some(main.clone())
+        );
+        assert_eq!(
+            after(&["if (env.BRANCH_NAME == 'main') "]),
+            Some(main.clone())
+        );
+        assert_eq!(after(&["if (env.BRANCH_NAME == 'main') { x() }", ""]), None);
+        assert_eq!(after(&["if (env.BRANCH_NAME == 'main') x()", ""]), None);
+        let other = Some(not(main.clone()));
+        assert_eq!(
+            after(&["if (env.BRANCH_NAME == 'main') {", "} else {"]),
+            other
+        );
+        assert_eq!(
+            after(&["if (env.BRANCH_NAME == 'main') { a() }", "else {", "b()"]),
+            other
+        );
+        assert_eq!(after(&["gif (BRANCH_NAME == 'main') {"]), None);
+        assert_eq!(after(&["echo 'if (BRANCH_NAME == 1) {'"]), None);
+        let long = "if (x) { ".repeat(10_000);
+        assert!(after(&[&long]).is_some());
+        assert!(after(&["} } } } if (((("]).is_none());
+    }
+}
