@@ -297,6 +297,11 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
         | "openhands/openhands-github-action" => {
             agent.name = "OpenHands";
             agent.shell = true;
+            // The workflow heeds comments of owners, members and collaborators alone.
+            if name.ends_with("openhands-resolver.yml") {
+                agent.checks = ActorCheck::OnEntities;
+                agent.bots = Bots::Only(Vec::new());
+            }
         }
         "mirrajabi/aider-github-action"
         | "oscard0m/aider-action"

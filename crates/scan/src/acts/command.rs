@@ -46,6 +46,18 @@ pub(crate) struct Reader<'a> {
     package_runs: usize,
 }
 
+/// Whether a value is a secret address that is named for the build or the deployment it starts.
+fn is_hook(value: &str) -> bool {
+    let upper = value.to_ascii_uppercase();
+    upper.contains("SECRETS.")
+        && upper.contains("HOOK")
+        && [
+            "DEPLOY", "BUILD", "RENDER", "VERCEL", "NETLIFY", "COOLIFY", "PAGES",
+        ]
+        .iter()
+        .any(|word| upper.contains(word))
+}
+
 impl<'a> Reader<'a> {
     pub(crate) fn new(tree: &'a Tree, shell: Shell) -> Self {
         /// Most files that the commands of one step may name.
@@ -332,7 +344,8 @@ impl<'a> Reader<'a> {
         }
         for (name, value) in self.known.map(|(_, env)| env).into_iter().flatten() {
             let address = value.contains("github.event.")
-                && (value.contains(".url") || value.contains("links.self"));
+                && (value.contains(".url") || value.contains("links.self"))
+                || is_hook(value);
             if address && value.len() < 200 {
                 out = out
                     .replace(&format!("${{{name}}}"), value)

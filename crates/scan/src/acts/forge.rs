@@ -262,9 +262,22 @@ pub(super) fn curl(command: &Command, shell: &Shell) -> Vec<Act> {
         "portainer",
         "/api/webhooks/",
         "dokploy",
+        "/api/deploy/",
+        "triggerbuild",
+        "redeploy",
+        "deploy-webhook",
+        "deploywebhook",
+        "webhook-deploy",
+        "deployment_webhook",
+        "deployment_hook",
+        "action=deploy",
+        "\"action\":\"deploy\"",
     ];
-    let pages = lower.contains("/pages/projects/") && lower.contains("/deployments");
-    if hook.iter().any(|mark| lower.contains(mark)) || pages && method == "POST" {
+    let started = method == "POST"
+        && ["/deploys", "/deployments", "/builds"]
+            .iter()
+            .any(|end| url.trim_end_matches(['"', '\'']).ends_with(end));
+    if started || hook.iter().any(|mark| lower.contains(mark)) {
         let name = crate::acts::is_rehearsal(&url);
         return vec![
             Act::deploy(shorten(&text)).benign_if(name, "the hook names a rehearsal environment"),

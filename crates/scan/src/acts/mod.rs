@@ -27,7 +27,7 @@ mod rarer;
 pub(crate) mod reviewed;
 mod runners;
 mod shipping;
-mod strange;
+pub(crate) mod strange;
 mod table;
 mod tidy;
 pub(crate) mod told;

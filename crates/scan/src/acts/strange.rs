@@ -400,6 +400,96 @@ const SENDS: &[&str] = &[
     "googleapiclient",
 ];
 
+/// What a request that tells somebody something is sent to, or what has a meaning of its own.
+const TELLS: &[&str] = &[
+    "slack",
+    "discord",
+    "telegram",
+    "teams",
+    "office.com",
+    "hc-ping",
+    "healthcheck",
+    "uptime",
+    "sentry",
+    "datadog",
+    "grafana",
+    "newrelic",
+    "honeycomb",
+    "codecov",
+    "notify",
+    "notif",
+    "github.com",
+    "github_api",
+    "/repos/",
+    "anthropic",
+    "openai",
+    "generativelanguage",
+    "statuspage",
+    "cronitor",
+    "purge",
+    "indexnow",
+    "sitemap",
+    "oauth",
+    "/token",
+    "login",
+    "mailgun",
+    "sendgrid",
+    "twilio",
+    "pushover",
+    "ntfy",
+    "gotify",
+    "pagerduty",
+    "opsgenie",
+    "jira",
+    "atlassian",
+    "linear",
+    "shields.io",
+    "metrics",
+    "influx",
+    "loki",
+    "localhost",
+    "127.0.0.1",
+    "warmup",
+    "graphql",
+];
+
+/// What a request that nothing here knows is noted as.
+pub(crate) const REQUEST: &str = "a request";
+
+/// Whether a command sends something to an address that nothing here knows.
+fn is_request(words: &[&str], name: &str) -> bool {
+    if !matches!(
+        name,
+        "curl"
+            | "wget"
+            | "http"
+            | "https"
+            | "xh"
+            | "Invoke-RestMethod"
+            | "Invoke-WebRequest"
+            | "irm"
+            | "iwr"
+    ) {
+        return false;
+    }
+    let text = words.join(" ").to_lowercase();
+    let sends = words.iter().any(|word| {
+        let word = word.to_ascii_uppercase();
+        matches!(word.as_str(), "POST" | "PUT" | "PATCH")
+            || word.ends_with("XPOST")
+            || word.ends_with("XPUT")
+            || word.starts_with("--DATA")
+            || word.starts_with("--FORM")
+            || word.starts_with("--POST-")
+            || word.starts_with("--REQUEST=P")
+            || matches!(
+                word.as_str(),
+                "-D" | "-F" | "-T" | "--JSON" | "--UPLOAD-FILE"
+            )
+    });
+    sends && !TELLS.iter().any(|mark| text.contains(mark))
+}
+
 impl Reader<'_> {
     /// Notes a command that nothing was found for and whose program nothing here knows.
     pub(super) fn note_strange(&mut self, command: &Command, name: &str, line: usize) {
@@ -415,12 +505,16 @@ impl Reader<'_> {
         ]
         .iter()
         .any(|flag| command.has(flag));
-        if idle || self.strange.len() >= NOTED_MAX || !self.is_strange(&words, name) {
+        if idle
+            || self.strange.len() >= NOTED_MAX
+            || !(is_request(&words, name) || self.is_strange(&words, name))
+        {
             return;
         }
+        let request = is_request(&words, name);
         self.strange.push(Unresolved {
             what: super::git::shorten(&command.text()),
-            name: name.to_owned(),
+            name: if request { REQUEST } else { name }.to_owned(),
             line,
             why: Why::Strange,
             only_if: Vec::new(),

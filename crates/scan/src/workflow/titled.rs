@@ -5,10 +5,11 @@
 //! done *depends*.
 
 use super::held::Held;
-use super::unread::Rights;
+use super::unread::{Rights, Unread};
 use super::{Job, Pairs, Step};
 use crate::acts::catalog::With;
 use crate::acts::headings::{self, Heading};
+use crate::acts::strange::REQUEST;
 use crate::acts::words::{self, Claim};
 use crate::acts::{Act, Op, Token, is_rehearsal};
 
@@ -65,8 +66,7 @@ pub(super) fn ships(step: &Step) -> bool {
 /// it open.
 pub(super) fn acts(
     step: &Step,
-    what: &str,
-    fact: &str,
+    unread: &Unread,
     titles: &Titles,
     (held, wide, login): (Held, Held, bool),
     rights: &Rights,
@@ -82,6 +82,17 @@ pub(super) fn acts(
     }
     let own = of_step.is_some();
     let ambient = own && !titles.ships;
+    let what = unread.what.as_str();
+    // An address may be the secret, or the request's own words say what it is for.
+    let request = unread.name == REQUEST;
+    let hook = request
+        && own
+        && (what.to_lowercase().contains("deploy")
+            || step
+                .run
+                .as_ref()
+                .is_some_and(|(text, _)| text.contains("secrets."))
+            || step.env.iter().any(|(_, value)| value.contains("secrets.")));
     let forge = held.token || held.own;
     let mut claim = heading.claim;
     if claim == Claim::Release && (heading.aimed || !forge) && (held.registry || login) {
@@ -89,7 +100,9 @@ pub(super) fn acts(
     }
     let (sure, open) = match claim {
         Claim::Deploy => (
-            held.place || own && held.other || ambient && (wide.place || login || rights.identity),
+            hook || held.place
+                || own && held.other
+                || ambient && (wide.place || login || rights.identity),
             held.place || held.own || held.registry || held.other || wide.place || login,
         ),
         Claim::Publish => (
@@ -106,6 +119,9 @@ pub(super) fn acts(
         Claim::Merge { .. } => (own && forge, false),
         _ => (false, false),
     };
+    if request && !matches!(claim, Claim::Deploy | Claim::Publish) {
+        return Vec::new();
+    }
     let sure = sure && (own || unnamed && !titles.ships);
     let open = open && (own || !titles.ships && (held.place || held.registry || forge));
     if !sure && !open {
@@ -118,7 +134,7 @@ pub(super) fn acts(
     let token = forge_token(&step.env);
     for act in &mut out {
         if !sure {
-            act.unsure = Some(fact.to_owned());
+            act.unsure = Some(unread.fact());
         }
         if titles.rehearsal && matches!(act.op, Op::Deploy { .. }) {
             act.benign = Some("the job's name says that it is not production");

@@ -262,14 +262,7 @@ fn one_step(
         let quiet = words::is_quiet(&unread.name)
             && !(unread.kind == Kind::Program && unlisted::says_so(&unread.what));
         if speaks && open && !quiet && !titled::ships(step) {
-            let named = titled::acts(
-                step,
-                &unread.what,
-                &unread.fact(),
-                titles,
-                (held, wide, *login),
-                rights,
-            );
+            let named = titled::acts(step, unread, titles, (held, wide, *login), rights);
             if acts.is_empty() || named.iter().any(|act| act.unsure.is_none()) {
                 acts = named;
             }
