@@ -462,6 +462,21 @@ pub(crate) fn condition(node: Option<&Node>) -> Option<Condition> {
     })
 }
 
+/// An environment that a matrix names: the one of its values that is production, if one is.
+fn of_matrix(name: String, state: &JobState, library: &Library<'_>) -> String {
+    let matrix = name.trim_start_matches("${{").trim_start();
+    let Some(tree) = library.tree().filter(|_| matrix.starts_with("matrix.")) else {
+        return name;
+    };
+    let stands = state.values.of(&name, &Vec::new(), &[], tree);
+    let Some(stands) = stands.filter(|stands| !stands.open) else {
+        return name;
+    };
+    let texts: Vec<String> = stands.variants.into_iter().map(|one| one.text).collect();
+    let production = texts.iter().find(|text| !crate::acts::is_rehearsal(text));
+    production.or(texts.first()).cloned().unwrap_or(name)
+}
+
 fn job(
     file: &str,
     entry: &yaml::Entry,
@@ -534,6 +549,7 @@ fn job(
             step.acts.push(act);
         }
     }
+    let environment = environment.map(|(name, line)| (of_matrix(name, &state, library), line));
     if let Some(why) = state.local {
         localise(&mut steps, why);
     }

@@ -29,6 +29,12 @@ pub(super) fn read(command: &Command, shell: &mut Shell) -> Vec<Act> {
             shell.committed |= !command.guarded;
             Vec::new()
         }
+        // What another repository holds takes the branch's place.
+        ["reset", "--hard", place] => {
+            let elsewhere = place.contains('/') && !place.starts_with("origin/");
+            shell.committed |= elsewhere && !place.contains('$') && !command.guarded;
+            Vec::new()
+        }
         ["push", arguments @ ..] => {
             let mut acts = push(command, arguments, foreign, shell);
             let must = shell.committed && !command.guarded;

@@ -221,16 +221,16 @@ fn perform(
                 SinkKind::Deploy
             };
             let mut gate = Gate::Clear;
-            let environment = job
-                .environment
-                .as_ref()
-                .map(|(name, _)| name.as_str())
-                .unwrap_or_default();
-            if kind == SinkKind::Deploy && is_rehearsal(environment) {
+            let template = job.environment.as_ref().map(|(name, _)| name.as_str());
+            let environment = match template.map(|template| expr::template(template, names)) {
+                Some(Value::Text(name)) => name,
+                _ => template.unwrap_or_default().to_owned(),
+            };
+            if kind == SinkKind::Deploy && is_rehearsal(&environment) {
                 return Gate::Clear;
             }
             if let Some(fact) = branch_fact(run, kind)
-                && (!act.latest || run.is_pull_request())
+                && (!(act.latest || state.landed) || run.is_pull_request())
             {
                 gate = Gate::Fact(fact);
             }
@@ -249,7 +249,11 @@ fn perform(
                 .as_ref()
                 .filter(|_| act.token == Token::Git && matches!(target, Target::Elsewhere(_)));
             let credential = aside.unwrap_or(credential);
-            return push(engine, run, job, act, names, way, credential, target);
+            let cost = push(engine, run, job, act, names, way, credential, target);
+            state.landed |= cost == Gate::Clear
+                && !matches!(target, Target::Elsewhere(_))
+                && names.destination(target) == Some(Reference::Default);
+            return cost;
         }
         Op::Tag(name) => tag(engine, run, job, act, way, credential, name.clone()),
         Op::Release { draft, tag: name } => {

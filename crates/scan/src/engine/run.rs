@@ -403,6 +403,8 @@ pub(super) struct JobRun {
     pub(super) moved: Option<String>,
     /// It approved pull requests of its own choice.
     pub(super) approved: bool,
+    /// Its work is on the default branch.
+    pub(super) landed: bool,
     /// A step failed for want of rights.
     pub(super) ended: bool,
     /// The condition of the step at hand.
@@ -422,6 +424,7 @@ impl JobRun {
             aside: None,
             moved: None,
             approved: false,
+            landed: false,
             ended: false,
             condition: None,
         }

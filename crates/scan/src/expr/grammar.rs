@@ -35,10 +35,7 @@ pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
                 .count();
             out.push(Token::Text(rest.get(..end + flags)?.to_owned()));
             rest = rest.get(end + flags..)?;
-        } else if first.is_ascii_digit()
-            || (matches!(first, '-' | '+')
-                && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
-        {
+        } else if starts_number(rest) {
             let signed = |index: usize| {
                 let before = rest.get(..index).unwrap_or_default();
                 before.ends_with(['e', 'E']) && !before.contains(['x', 'X'])
@@ -269,4 +266,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether a number begins here: `1`, `-1`, `.5`, `-.5`.
+fn starts_number(rest: &str) -> bool {
+    let unsigned = rest.strip_prefix(['-', '+']).unwrap_or(rest);
+    let digits = unsigned.strip_prefix('.').unwrap_or(unsigned);
+    digits.starts_with(|c: char| c.is_ascii_digit())
 }

@@ -3,7 +3,7 @@
 //! packages, and others know that token not at all.
 
 use super::{Pairs, Step};
-use crate::acts::{Act, Op};
+use crate::acts::{Act, Op, Token};
 
 const ELSEWHERE: &str = "the job logs in to another registry than the one that it pushes to";
 const FORGE_ONLY: &str = "the job's own token opens no registry but the forge's";
@@ -99,6 +99,7 @@ fn weigh(act: &mut Act, registries: &[String], logins: &[Login], hosted: bool) {
     }
     if registries.iter().all(forge) {
         act.needs_right = Some("packages");
+        act.token = Token::Value("${{ github.token }}".to_owned());
     } else if !registries.iter().any(forge) {
         act.benign = Some(FORGE_ONLY);
     }

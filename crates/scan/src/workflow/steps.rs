@@ -154,6 +154,12 @@ pub(super) fn step(
                 state,
                 &mut out,
             );
+            if goes_on(shell_name) {
+                let last = run.line + text.trim_end().lines().count();
+                for act in out.acts.iter_mut().filter(|act| act.file == file) {
+                    act.must &= act.line + 1 >= last;
+                }
+            }
         }
     }
     out.agents.extend(generic_agent(file, &out));
@@ -174,6 +180,23 @@ pub(super) fn step(
         }
     }
     out
+}
+
+/// Whether a shell goes on behind a command that failed, so that the last one alone counts.
+fn goes_on(shell: &str) -> bool {
+    let mut words = shell.split_whitespace();
+    match words.next().unwrap_or_default() {
+        "pwsh" | "powershell" | "cmd" => true,
+        // With arguments of its own it is not told to end.
+        "bash" | "sh" => {
+            let own: Vec<&str> = words.collect();
+            !own.is_empty()
+                && !own
+                    .iter()
+                    .any(|word| word.starts_with('-') && word.contains('e'))
+        }
+        _ => false,
+    }
 }
 
 /// A program that gets a model's key and the forge's token in one environment is taken for an
