@@ -364,7 +364,11 @@ fn job_way(
         return None;
     }
     // Jobs that need this one run only if it went through.
-    if let Some((gate, None)) = &state.refused {
+    if let Some((gate, condition)) = &state.refused
+        && condition
+            .as_deref()
+            .is_none_or(|text| text.split("&&").all(is_of_run))
+    {
         way = way.gated(gate);
     }
     Some(way)
@@ -440,16 +444,24 @@ impl JobRun {
             .any(|word| condition.contains(word));
         let follows = pushed_if.as_deref().is_none_or(|pushed_if| {
             // What it asked of the event holds for the whole run.
-            pushed_if.split("&&").map(str::trim).all(|part| {
-                let holds = !["||", "steps.", "needs.", "env."]
-                    .iter()
-                    .any(|word| part.contains(word));
-                condition.contains(part)
-                    || holds && (part.contains("github.event_name") || part.contains("github.ref"))
-            })
+            pushed_if
+                .split("&&")
+                .map(str::trim)
+                .all(|part| condition.contains(part) || is_of_run(part))
         });
         (follows && !anyway).then_some(gate)
     }
+}
+
+/// Whether a condition asks for what is the same in the whole run.
+fn is_of_run(condition: &str) -> bool {
+    let open = ["||", "steps.", "needs.", "env."]
+        .iter()
+        .any(|word| condition.contains(word));
+    !open
+        && ["github.event_name", "github.ref", "github.repository"]
+            .iter()
+            .any(|word| condition.contains(word))
 }
 
 #[expect(
