@@ -30,6 +30,10 @@ pub(super) const CALLS: &[&str] = &[
     "$`",
     "run(",
     "system(",
+    "system \"",
+    "system '",
+    "sh \"",
+    "sh '",
     "execFile(",
     "execFileSync(",
     "Popen(",
@@ -178,6 +182,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
     wrappers.extend(helpers.iter().cloned());
     let mut permission_lookup = None;
     let lines: Vec<&str> = text.lines().take(LINES_MAX).collect();
+    let libraries = super::libraries::taken(text);
     let mut block_comment = false;
     for (index, raw) in lines.iter().enumerate() {
         let trimmed = raw.trim_start();
@@ -197,6 +202,9 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
         call(raw, &lines, index, shell, acts);
         if acts.len() == before {
             acts.extend(http::forge(raw, &lines, index, shell));
+        }
+        if acts.len() == before && !libraries.is_empty() {
+            acts.extend(super::libraries::read(raw, text, &libraries));
         }
         acts.extend(http::hook(raw, &lines, index));
         if raw.contains("getCollaboratorPermissionLevel")
@@ -382,6 +390,7 @@ fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<A
     } else if has(&[
         "repos.createRelease(",
         "create_git_release(",
+        "create_git_tag_and_release(",
         "create_release(",
         "Repositories.CreateRelease(",
         ".releases.create(",
@@ -426,7 +435,9 @@ fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<A
             add(Op::Tag(None));
         }
     } else if has(&["git.updateRef(", "updateRef("]) {
-        if window().contains("heads/") {
+        if window().contains("tags/") && !window().contains("heads/") {
+            add(Op::Tag(None));
+        } else if window().contains("heads/") {
             let text = window();
             let branch = text
                 .split("heads/")
@@ -440,13 +451,22 @@ fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<A
         "repos.createOrUpdateFileContents(",
         ".update_file(",
         ".create_file(",
+        ".update_contents(",
+        ".create_contents(",
+        "Repositories.UpdateFile(",
+        "Repositories.CreateFile(",
     ]) {
-        let branch = window().contains("branch");
-        add(Op::Push(if branch {
-            Target::Branch("$branch".to_owned())
-        } else {
-            Target::Branch("{default}".to_owned())
-        }));
+        let text = window();
+        let branch = quoted_after(&text, "branch")
+            .or_else(|| text.contains("branch").then(|| "$branch".to_owned()));
+        add(Op::Push(Target::Branch(
+            branch.unwrap_or_else(|| "{default}".to_owned()),
+        )));
+    } else if has(&["repos.mergeUpstream(", "merge_upstream("]) {
+        let branch = quoted_after(&window(), "branch");
+        add(Op::Push(Target::Branch(
+            branch.unwrap_or_else(|| "{default}".to_owned()),
+        )));
     } else if has(&["repos.merge(", "repo.merge(", "Repositories.Merge("]) {
         // A branch into another one.
         let named = quoted_after(&window(), "base").or_else(|| {

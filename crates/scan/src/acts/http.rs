@@ -191,6 +191,19 @@ pub(super) fn hook(raw: &str, lines: &[&str], index: usize) -> Option<Act> {
         .join(" ");
     let posts = !matches!(call.0, "fetch(" | "axios(" | "got(" | "urlopen(")
         || window.to_ascii_uppercase().contains("POST");
+    let api = [
+        ("API.NETLIFY.COM", "/DEPLOYS"),
+        ("API.RENDER.COM", "/DEPLOYS"),
+        ("API.CLOUDFLARE.COM", "/DEPLOYMENTS"),
+        ("API.VERCEL.COM", "/DEPLOYMENTS"),
+    ]
+    .iter()
+    .any(|(host, path)| address.contains(host) && address.contains(path))
+        // A deployment of Vercel's is a preview unless it says so.
+        && (!address.contains("VERCEL") || window.contains("production"));
+    if api && posts {
+        return Some(Act::deploy("a request that deploys"));
+    }
     // Who is told something is told it in a body.
     let body = match call.0 {
         "fetch(" | "got(" => window.contains("body:") || window.contains("json:"),

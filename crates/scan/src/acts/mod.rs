@@ -18,6 +18,7 @@ mod guards;
 pub(crate) mod headings;
 mod http;
 mod known;
+mod libraries;
 mod make;
 pub(crate) mod naming;
 mod programs;

@@ -400,7 +400,33 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         | "s3upload"
         | "lambdadeployfunction"
         | "cloudformationcreateorupdatestack"
-        | "azurespringcloud" => Act::deploy(task),
+        | "sqlazuredacpacdeployment"
+        | "azuremysqldeployment"
+        | "azurevmssdeployment"
+        | "azurecloudpowershelldeployment"
+        | "azurefunctiononkubernetes"
+        | "powerplatformimportsolution"
+        | "powerplatformdeploypackage"
+        | "powerplatformpublishcustomizations"
+        | "beanstalkdeployapplication"
+        | "codedeploydeployapplication"
+        | "systemsmanagerruncommand"
+        | "octopusdeployrelease"
+        | "octopusdeployreleasetenanted"
+        | "octopusdeploytenantedrelease"
+        | "azurespringcloud" => Act::deploy(task)
+            .benign_if(input("deploymentMode") == "Validation", "it only validates"),
+        "vsbuild" | "msbuild"
+            if input("msbuildArgs").contains("DeployOnBuild=true")
+                && input("msbuildArgs").contains("PublishProfile=") =>
+        {
+            Act::deploy(task)
+        }
+        "awscli" | "awsshellscript" if !input("awsCommand").is_empty() => {
+            let words = ["awsCommand", "awsSubCommand", "awsArguments"].map(input);
+            draft.script(&format!("aws {}", words.join(" ")), line);
+            return;
+        }
         "kubernetes" if matches!(command.as_str(), "apply" | "create" | "set" | "replace") => {
             Act::deploy(task)
         }
@@ -437,7 +463,12 @@ fn task_step(draft: &mut Draft<'_>, task: &str, step: &Node) {
         "googleplayrelease"
         | "appstorerelease"
         | "publishvsextension"
+        | "appcenterdistribute"
+        | "ecrpushimage"
+        | "octopuspush"
+        | "octopuscreaterelease"
         | "publishazuredevopsextension" => Act::publish(task),
+        "githubrelease" if input("action").eq_ignore_ascii_case("delete") => return,
         "githubrelease" => Act::new(
             crate::acts::Op::Release {
                 draft: Some(input("isDraft").to_owned()),

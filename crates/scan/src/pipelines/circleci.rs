@@ -211,7 +211,7 @@ fn job(file: &str, item: &Node, root: &Node, here: Here<'_>) -> Job {
                 .collect();
             steps(&mut draft, body.get("steps"), root, &given, 0);
         }
-        None => orb(&mut draft, name, item.line),
+        None => orb(&mut draft, &canonical(name, root), item.line),
     }
     draft.done()
 }
@@ -268,7 +268,8 @@ fn filters(options: &Node) -> Expr {
 
 fn steps(draft: &mut Draft<'_>, list: Option<&Node>, root: &Node, given: &Given, depth: usize) {
     for step in list.map(Node::items).unwrap_or_default() {
-        if let Some(run) = step.get("run") {
+        // `deploy` is the older name of `run`, of the branch that is deployed.
+        if let Some(run) = step.get("run").or_else(|| step.get("deploy")) {
             let script = run.get("command").unwrap_or(run);
             if let Some(text) = script.text() {
                 draft.script(&filled(text, given), script.line);
@@ -300,9 +301,19 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, root: &Node, given: &Given,
                 steps(draft, command.get("steps"), root, &inner, depth + 1);
             }
         } else {
-            orb(draft, name, step.line);
+            orb(draft, &canonical(name, root), step.line);
         }
     }
+}
+
+/// The name of an orb's command or job by the orb's own name, whatever the file calls it.
+fn canonical(name: &str, root: &Node) -> String {
+    let own = name.split_once('/').and_then(|(alias, job)| {
+        let orb = root.at(&["orbs", alias]).and_then(Node::text)?;
+        let orb = orb.split('@').next()?.rsplit('/').next()?;
+        Some(format!("{orb}/{job}"))
+    });
+    own.unwrap_or_else(|| name.to_owned())
 }
 
 /// Commands and jobs of well-known orbs.
@@ -311,6 +322,17 @@ fn orb(draft: &mut Draft<'_>, name: &str, line: usize) {
         "aws-ecs/deploy-service-update"
         | "aws-ecs/deploy_service_update"
         | "aws-ecs/update-service"
+        | "aws-ecs/update_service"
+        | "gcp-gke/rollout-image"
+        | "gcp-gke/update-kubeconfig-with-credentials-and-deploy"
+        | "kubernetes/update-resource"
+        | "pulumi/update"
+        | "pulumi/destroy"
+        | "terraform/destroy"
+        | "azure-acs/deploy"
+        | "helm/rollback-chart"
+        | "cloudfoundry/push"
+        | "cloudfoundry/blue_green"
         | "kubernetes/create-or-update-resource"
         | "kubernetes/update-container-image"
         | "helm/upgrade-helm-chart"
@@ -331,6 +353,8 @@ fn orb(draft: &mut Draft<'_>, name: &str, line: usize) {
         | "aws-ecr/build-and-push-image"
         | "aws-ecr/build_and_push_image"
         | "aws-ecr/push-image"
+        | "aws-ecr/push_image"
+        | "gcp-gcr/build-and-push-image"
         | "gcp-gcr/push-image"
         | "npm-publisher/publish-from-package-json" => Act::publish(name),
         _ => {

@@ -274,7 +274,30 @@ fn plugin(line: &str, images: &Images<'_>) -> Option<Act> {
         "s3Upload ",
         "cfnUpdate(",
         "pushToCloudFoundry",
-    ]) {
+        "octopusDeployRelease",
+        "sshCommand ",
+        "sshCommand(",
+        "sshScript ",
+        "sshScript(",
+        "sshPut ",
+        "sshPut(",
+        "ftpPublisher",
+        "cifsPublisher",
+        "googleStorageUpload",
+        "createDeployment(",
+        "ebCreateApplicationVersion",
+        "ebUpdateEnvironment",
+        "lambdaUpdateFunction",
+        "invokeLambdaDeploy",
+        "azureFunctionAppPublish",
+        "acsDeploy",
+        "aksDeploy",
+        "salt(",
+        "salt authtype",
+        "openshiftTag",
+    ]) || line.contains("KubernetesEngineBuilder")
+        || line.contains(".rollout().latest(")
+    {
         return Some(Act::deploy(what()));
     }
     starts(&[
@@ -284,8 +307,24 @@ fn plugin(line: &str, images: &Images<'_>) -> Option<Act> {
         "rtPublishBuildInfo",
         "rtDockerPush",
         "publishNuget",
+        "rtMavenDeployer",
+        "rtGradleDeployer",
+        "androidApkUpload",
+        "appCenter(",
+        "appCenter ",
+        "octopusPushPackage",
+        "octopusCreateRelease",
+        "uploadProgetPackage",
     ])
     .then(|| Act::publish(what()))
+    .or_else(|| {
+        let release = crate::acts::Op::Release {
+            draft: None,
+            tag: None,
+        };
+        let token = crate::acts::Token::Value("secrets.of the plugin".to_owned());
+        starts(&["createGitHubRelease"]).then(|| Act::new(release, what(), token))
+    })
 }
 
 /// The variables of a file that hold images of the Docker plugin.
