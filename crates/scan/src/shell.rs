@@ -50,9 +50,13 @@ fn collect(script: &str, first_line: usize, depth: usize, out: &mut Vec<Command>
         nested: Vec::new(),
         blocks: 0,
         chained: false,
+        chain: Vec::new(),
+        began: 0,
+        forgives: false,
         out,
     };
     lexer.run();
+    lexer.end_script();
 }
 
 struct Lexer<'a, 'b> {
@@ -68,6 +72,12 @@ struct Lexer<'a, 'b> {
     blocks: usize,
     /// The command that comes next stands behind `&&` or `||`.
     chained: bool,
+    /// The commands of the present chain that nothing but `&&` before them lets be left out.
+    chain: Vec<usize>,
+    /// The first command of the present chain.
+    began: usize,
+    /// The present chain holds `||`.
+    forgives: bool,
     out: &'b mut Vec<Command>,
 }
 
@@ -112,6 +122,7 @@ impl Lexer<'_, '_> {
                         self.advance(1);
                     } else {
                         let joins = self.rest.starts_with("&&") || self.rest.starts_with("||");
+                        let or_else = self.rest.starts_with("||");
                         let forgives = first == '|' || first == '&' && !joins;
                         self.advance(if joins { 2 } else { 1 });
                         self.end_word();
@@ -119,6 +130,9 @@ impl Lexer<'_, '_> {
                         // The body of `cat <<EOF | kubectl apply -f -` follows this line.
                         self.end_command();
                         self.chained = joins;
+                        if or_else {
+                            self.forgive();
+                        }
                     }
                 }
                 '(' | ')' => {
@@ -396,9 +410,38 @@ impl Lexer<'_, '_> {
         if command.words.is_empty() && command.env.is_empty() {
             return;
         }
-        let guarded = command.guarded || self.blocks > 0 || self.depth > 0 || self.chained;
+        let otherwise = command.guarded || self.blocks > 0 || self.depth > 0;
+        if !self.chained {
+            self.chain.clear();
+            self.began = self.out.len();
+            self.forgives = false;
+        } else if !otherwise {
+            self.chain.push(self.out.len());
+        }
+        let guarded = otherwise || self.chained;
         self.chained = false;
         self.out.push(Command { guarded, ..command });
+    }
+
+    /// What stands before `||` may fail.
+    fn forgive(&mut self) {
+        self.forgives = true;
+        for command in self.out.iter_mut().skip(self.began) {
+            command.guarded = true;
+        }
+    }
+
+    /// A script ends as its last chain does: where that is one of `&&` alone, nothing of it may fail
+    /// or be left out without failing the script.
+    fn end_script(&mut self) {
+        if self.forgives || self.blocks > 0 {
+            return;
+        }
+        for index in std::mem::take(&mut self.chain) {
+            if let Some(command) = self.out.get_mut(index) {
+                command.guarded = false;
+            }
+        }
     }
 }
 
@@ -473,6 +516,22 @@ mod tests {
             .iter()
             .map(|command| command.unwrapped().text())
             .collect()
+    }
+
+    #[test]
+    fn the_last_chain_decides_how_a_script_ends() {
+        let guarded = |script: &str| -> Vec<bool> {
+            commands(script).iter().map(|one| one.guarded).collect()
+        };
+        assert_eq!(guarded("a && b && c\n"), [false, false, false]);
+        assert_eq!(guarded("a && b\nc\n"), [false, true, false]);
+        assert_eq!(guarded("a || b && c\n"), [true, true, true]);
+        assert_eq!(guarded("a && b || c\nd\n"), [true, true, true, false]);
+        assert_eq!(guarded("a && b | c\n"), [false, true, false]);
+        assert_eq!(
+            guarded("if a; then b && c; fi\n"),
+            [true, true, true, false]
+        );
     }
 
     #[test]

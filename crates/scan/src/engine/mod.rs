@@ -202,6 +202,8 @@ pub(crate) struct Event {
     pub(crate) workflow: Option<usize>,
     /// `workflow_run`: the event that started the run before.
     pub(crate) upstream: Option<&'static str>,
+    /// `workflow_run`: the run before failed, as a push of its was refused.
+    pub(crate) failed: bool,
     /// Runs in a row that `workflow_run` chained.
     pub(crate) chained: u8,
     pub(crate) kind: Option<String>,
@@ -231,6 +233,7 @@ impl Event {
             releases: false,
             workflow: None,
             upstream: None,
+            failed: false,
             chained: 0,
             kind: None,
             files: None,
@@ -422,6 +425,8 @@ pub(crate) struct Engine<'a> {
     truncated: bool,
     /// Workflows that the present run has called.
     called: usize,
+    /// What a push of the present run waits for, without which the run fails.
+    refused: Option<Gate>,
     /// Names of workflows that some `workflow_run` waits for, by repository.
     listened: Vec<Vec<String>>,
     /// Whether a workflow can do anything, or start one that can; the others are passed over.
@@ -506,6 +511,7 @@ impl<'a> Engine<'a> {
             approvals_seen: HashMap::new(),
             truncated: false,
             called: 0,
+            refused: None,
             listened: subjects.iter().map(listened).collect(),
             active: subjects.iter().map(active).collect(),
         }

@@ -165,7 +165,9 @@ fn start(
     };
     let way = engine.step(way, step, &held);
     engine.called = 0;
+    engine.refused = None;
     let started = jobs(engine, &run, &way);
+    let refused = engine.refused.take();
     if started && event.chained < CHAIN_MAX {
         let listeners = engine.listened.get(event.repository).is_some_and(|names| {
             names
@@ -193,7 +195,17 @@ fn start(
                     event.actor.clone(),
                 )
             };
-            engine.happens(next, way);
+            match refused {
+                Some(gate) => {
+                    let failed = Event {
+                        failed: true,
+                        ..next.clone()
+                    };
+                    engine.happens(failed, way.clone());
+                    engine.happens(next, way.gated(&gate));
+                }
+                None => engine.happens(next, way),
+            }
         }
     }
 }
@@ -369,6 +381,7 @@ fn job_way(
             .as_deref()
             .is_none_or(|text| text.split("&&").all(is_of_run))
     {
+        engine.refused = Some(gate.clone());
         way = way.gated(gate);
     }
     Some(way)

@@ -505,6 +505,7 @@ impl Names<'_> {
         }
         match field {
             "event" => event.upstream.map_or(Value::Open, text),
+            "conclusion" if event.failed => text("failure"),
             "head_branch" => match (&event.pull_request, &event.reference) {
                 (Some(pull), _) => pull.head.as_deref().map_or(Value::Open, text),
                 (None, Reference::Default) => text(self.run.default_branch()),
