@@ -346,6 +346,10 @@ pub(crate) fn by_action(uses: &str, with: &With<'_>) -> Option<Agent> {
             agent.name = "Warp";
             agent.shell = true;
         }
+        "shaftoe/pi-coding-agent-action" => {
+            agent.name = "pi";
+            agent.shell = true;
+        }
         "qwenlm/qwen-code-action" => {
             agent.name = "Qwen Code";
             agent.shell = true;

@@ -86,6 +86,15 @@ fn agents() {
 }
 
 #[test]
+fn steps() {
+    let (count, wrong) = wrong(include_str!("probes/steps.tsv"), |text| {
+        nightly(&format!("      - {}\n", text.replace("\\n", "\n        ")))
+    });
+    assert!(count >= 50, "only {count} probes");
+    assert!(wrong.is_empty(), "of {count}:\n{wrong}");
+}
+
+#[test]
 fn programs() {
     let (count, wrong) = wrong(include_str!("probes/programs.tsv"), |text| {
         let (language, code) = text.split_once(' ').unwrap();

@@ -221,6 +221,7 @@ pub(super) fn acts_of(uses: &str, what: &str, with: &With<'_>) -> Option<Vec<Act
         | "cloudposse/github-action-atmos-terraform-apply"
         | "cloudposse/github-action-deploy-argocd"
         | "cloudposse/github-action-deploy-helmfile"
+        | "azure/appconfiguration-sync"
         | "azure/data-factory-deploy-action" => vec![Act::deploy(what)],
         "samkirkland/ftp-deploy-action" => {
             vec![Act::deploy(what).unless(with.first(&["dry-run"]))]

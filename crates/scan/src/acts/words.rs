@@ -80,6 +80,24 @@ const QUIET: &[&str] = &[
     "latest-release",
     "releases-to",
     "release-asset",
+    "upload-to-release",
+    // Services that keep texts, tasks and talk, and those that try apps out.
+    "lokalise",
+    "weblate",
+    "crowdin",
+    "transifex",
+    "phrase",
+    "jira",
+    "confluence",
+    "notion",
+    "trello",
+    "asana",
+    "browserstack",
+    "saucelabs",
+    "lambdatest",
+    "kobiton",
+    "appetize",
+    "maestro",
     "label",
     "codecov",
     "coverage",
@@ -255,6 +273,9 @@ const REGISTRIES: &[&str] = &[
     "webstore",
     "apk",
     "ipa",
+    "ios",
+    "android",
+    "appgallery",
 ];
 
 /// Those of them where nothing runs: what is deployed there is published.
@@ -455,6 +476,7 @@ fn said_aloud(name: &str) -> Option<Said> {
         "github-release",
         "release-action",
         "publish-release",
+        "release-publish",
         "release-on-push",
         "auto-release",
     ]) {
@@ -480,7 +502,14 @@ fn said_aloud(name: &str) -> Option<Said> {
         ])
     {
         Claim::Tag
-    } else if has(&["gh-pages", "ghpages", "github-pages", "pages-deploy"]) {
+    } else if has(&["gh-pages", "ghpages", "github-pages", "pages-deploy"])
+        || runs(&[
+            "publish-pages",
+            "deploy-pages",
+            "push-pages",
+            "pages-publish",
+        ])
+    {
         Claim::Pages
     } else if runs(&[
         "fork-sync",
@@ -682,7 +711,13 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
             with.first(&["branch", "target-branch", "target_branch"])
                 .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
         )),
-        Claim::Publish => vec![Act::publish(what).unless(dry_run(with))],
+        Claim::Publish => {
+            let target = with.first(&["environment", "stage"]).unwrap_or_default();
+            vec![Act::publish(what).unless(dry_run(with)).benign_if(
+                is_rehearsal(target),
+                "the target's name says that it is not production",
+            )]
+        }
         Claim::Deploy => {
             let target = with
                 .first(&[

@@ -51,6 +51,7 @@ const TOOLS: &[&str] = &[
     "helmfile",
     "terraform",
     "tofu",
+    "opentofu",
     "terragrunt",
     "pulumi",
     "serverless",
@@ -122,6 +123,7 @@ fn given_arguments(
     let Some(tool) = named else { return };
     let tool = match *tool {
         "maven" => "mvn",
+        "opentofu" => "tofu",
         other => other,
     };
     let inputs = node.get("with").map(Node::entries).unwrap_or_default();

@@ -351,12 +351,13 @@ fn what_it_does(
         | Claim::Approve
         | Claim::CreatePr
         | Claim::Release
-        | Claim::Bump
         | Claim::Tag
         | Claim::Pages
         | Claim::Commit
         | Claim::Dispatch
         | Claim::RepositoryDispatch => plain || forge_token,
+        // Many only write the new version into a file.
+        Claim::Bump => forge_token || plain && held.token,
         Claim::Update => rights.contents && rights.free || plain && !rights.declared,
     };
     // A hint and a credential somewhere in reach leave it open; a registry's own, or a login, does not.
