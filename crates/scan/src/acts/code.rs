@@ -372,6 +372,9 @@ fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<A
         "MergeRequests.merge(",
         "MergeRequests.accept(",
         "PullRequests.Merge(",
+        "PullRequest.Merge(",
+        "AcceptMergeRequest(",
+        ".merge_pull(",
         "PUT /repos/{owner}/{repo}/pulls/{pull_number}/merge",
     ]) {
         add(super::forge::merge(false));
@@ -395,6 +398,15 @@ fn call(raw: &str, lines: &[&str], index: usize, shell: &Shell, acts: &mut Vec<A
         "Repositories.CreateRelease(",
         ".releases.create(",
         "ProjectReleases.create(",
+        "repos.uploadReleaseAsset(",
+        "Repositories.UploadReleaseAsset(",
+        "Repository.Release.Create(",
+        "Repository.Release.UploadAsset(",
+        ".create_release_asset(",
+        "upload_release_asset(",
+        "Releases.CreateRelease(",
+        "git_repo.create_git_tag_and_release(",
+        ".create_git_tag_and_release(",
     ]) {
         let draft = window();
         add(Op::Release {

@@ -20,6 +20,7 @@ mod http;
 mod known;
 mod libraries;
 mod make;
+mod modules;
 pub(crate) mod naming;
 mod programs;
 mod publishes;

@@ -2,7 +2,7 @@
 
 use super::{FOLLOW_MAX, Reader};
 use crate::acts::naming::{self, Unresolved, Why};
-use crate::acts::{code, functions, reviewed, words};
+use crate::acts::{code, functions, modules, reviewed, words};
 use crate::shell;
 use crate::tree::normal;
 
@@ -236,11 +236,43 @@ impl Reader<'_> {
         if depth >= FOLLOW_MAX {
             return;
         }
+        if file.ends_with(".py") {
+            self.python_modules(&modules::imports(text), &place, depth);
+            return;
+        }
         for (import, (path, body)) in imports.iter().zip(&modules) {
             let mark = format!("{path}#{}", import.called.join(","));
             if !path.is_empty() && !import.called.is_empty() && self.enter(&mark) {
                 let kept = functions::only_called(body, &import.called);
                 self.program(&kept, path, depth + 1);
+            }
+        }
+    }
+
+    /// Reads those functions of a Python program's own modules that it calls.
+    fn python_modules(&mut self, imports: &[modules::Module], place: &str, depth: usize) {
+        for import in imports {
+            for file in &import.files {
+                let path = match file.strip_prefix("./") {
+                    Some(near) if !place.is_empty() => normal(&format!("{place}/{near}")),
+                    Some(near) => normal(near),
+                    None => normal(file),
+                };
+                let Some(path) = path else { continue };
+                if self.lookups == 0 {
+                    self.bound_reached();
+                    return;
+                }
+                self.lookups -= 1;
+                let Ok(text) = self.tree.read(&path) else {
+                    continue;
+                };
+                if self.enter(&format!("{path}#{}", import.called.join(","))) {
+                    let module = modules::as_module(&text);
+                    let kept = functions::only_called(&module, &import.called);
+                    self.program(&kept, &path, depth + 1);
+                }
+                break;
             }
         }
     }
