@@ -597,6 +597,9 @@ fn said_by_words(words: &[String]) -> Option<Said> {
     ]) && has(REGISTRIES)
     {
         Claim::Publish
+    } else if has(&["tag", "retag"]) && has(&["registry", "ecr", "ghcr", "acr", "gcr"]) {
+        // An image gets a further name there.
+        Claim::Publish
     } else if has(&["upload", "uploader", "push", "sync", "release", "copy"]) && has(PLACES)
         || has(&["rollout", "redeploy", "promote", "promotion"])
         || has(&["ssh", "scp", "sftp", "ftp"])

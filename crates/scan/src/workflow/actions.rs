@@ -2,8 +2,9 @@
 //! by what they are handed.
 
 use super::steps::{JobState, script_step, step};
-use super::{Inner, Kind, Library, Step, Unread};
+use super::{Inner, Kind, Library, Pairs, Step, Unread};
 use crate::acts::command::{Reader, Shell};
+use crate::acts::words;
 use crate::tree::Tree;
 use crate::yaml::{self, Node};
 
@@ -26,8 +27,48 @@ pub(super) fn unlisted_step(
     let owner = name.split('/').next().unwrap_or_default();
     if out.acts.is_empty() && !matches!(owner, "actions" | "github" | "dependabot") {
         let short = name.split_once('/').map_or(name, |(_, rest)| rest);
-        note_unread(short, uses, Kind::Action, file, state, out);
+        let asked = asked_for(&out.with).map(|asked| format!("{short}-{asked}"));
+        let name = asked
+            .filter(|name| words::said(short).is_none() && words::said(name).is_some())
+            .unwrap_or_else(|| short.to_owned());
+        note_unread(&name, uses, Kind::Action, file, state, out);
     }
+}
+
+/// What an action of many is told to do by one word: `command: githubPublishRelease`.
+fn asked_for(with: &Pairs) -> Option<String> {
+    const NAMES: &[&str] = &[
+        "command",
+        "action",
+        "operation",
+        "task",
+        "mode",
+        "goal",
+        "subcommand",
+        "cmd",
+        "function",
+        "step",
+    ];
+    let (_, value) = with
+        .iter()
+        .find(|(name, _)| NAMES.contains(&name.to_ascii_lowercase().as_str()))?;
+    let value = value.trim();
+    let one = !value.is_empty()
+        && value.len() <= 40
+        && value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'));
+    if !one {
+        return None;
+    }
+    let mut out = String::new();
+    for c in value.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() && !out.ends_with('-') {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    Some(out)
 }
 
 fn note_unread(name: &str, uses: &str, kind: Kind, file: &str, state: &JobState, out: &mut Step) {
@@ -116,7 +157,7 @@ fn given_arguments(
     out: &mut Step,
 ) {
     let Some(tree) = library.tree() else { return };
-    let words = crate::acts::words::words(name.split_once('/').map_or(name, |(_, rest)| rest));
+    let words = words::words(name.split_once('/').map_or(name, |(_, rest)| rest));
     let named = TOOLS
         .iter()
         .find(|tool| words.iter().any(|word| word == *tool));

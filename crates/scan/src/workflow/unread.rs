@@ -328,7 +328,8 @@ fn what_it_does(
         return Vec::new();
     }
     if unread.kind == Kind::Command {
-        return by_command(unread, held, wide, login, with);
+        let identity = rights.identity && !login;
+        return by_command(unread, held, wide, login, identity, with);
     }
     let said = words::said(&unread.name);
     let Some(Said { claim, plain }) = said else {
@@ -394,7 +395,14 @@ fn what_it_does(
 
 /// What a program that no list knows ships, by its words: believed with a credential for it in the
 /// step, open with a login or a credential elsewhere in the job.
-fn by_command(unread: &Unread, held: Held, wide: Held, login: bool, with: &With<'_>) -> Vec<Act> {
+fn by_command(
+    unread: &Unread,
+    held: Held,
+    wide: Held,
+    login: bool,
+    identity: bool,
+    with: &With<'_>,
+) -> Vec<Act> {
     let weak = unread.name.ends_with("-maybe");
     let claim = if unread.name.contains("deploy") {
         Claim::Deploy
@@ -402,7 +410,9 @@ fn by_command(unread: &Unread, held: Held, wide: Held, login: bool, with: &With<
         Claim::Publish
     };
     let known = held.registry || held.place;
-    let sure = known || !weak && held.other;
+    // Trusted publishing takes the run's identity.
+    let trusted = !weak && identity && claim == Claim::Publish;
+    let sure = known || trusted || !weak && held.other;
     let open = !weak && (wide.registry || wide.place || login || held.own);
     if !sure && !open {
         return Vec::new();
