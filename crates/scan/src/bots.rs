@@ -45,6 +45,8 @@ pub(crate) enum Duty {
         /// It approves first, which counts as a review.
         approves: bool,
         why: String,
+        /// The branch that what it merges aims at; `None` for any.
+        base: Option<String>,
         /// The files that what it merges may change; `None` for whatever a pull request changes.
         files: Option<Vec<String>>,
     },
@@ -228,6 +230,7 @@ fn merger(
             needs,
             approves,
             why: format!("{product} is configured to merge"),
+            base: None,
             files: None,
         },
     }

@@ -13,7 +13,7 @@ use forks::same_repository;
 use functions::call;
 pub(crate) use grammar::joined;
 use grammar::{Reader, tokens};
-pub(crate) use wishes::{literals, pairs, paths};
+pub(crate) use wishes::{compared, literals, pairs, paths};
 
 /// What an expression's value is.
 #[derive(Clone, Debug, PartialEq)]

@@ -285,6 +285,14 @@ pub(crate) fn is_github_workflow(file: &str) -> bool {
         })
 }
 
+/// Where an event tells who opened or pushed to a pull request.
+const AUTHORS: &[&str] = &[
+    "github.actor",
+    "github.triggering_actor",
+    "github.event.sender.login",
+    "github.event.pull_request.user.login",
+];
+
 /// Bots that no file configures but that a workflow waits for by name.
 fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
     let mut seen: Vec<(&str, String, usize)> = Vec::new();
@@ -330,6 +338,19 @@ fn inferred_bots(workflows: &[Workflow], bots: &mut Vec<Bot>) {
                         )
                     {
                         logins.push((text.clone(), workflow.file.clone(), condition.line));
+                    }
+                }
+                // Accounts of machines by their names; Copilot's has no mark.
+                for text in expr::compared(expr, AUTHORS) {
+                    let lower = text.to_ascii_lowercase();
+                    let machine = ["-bot", "_bot", "-robot", "-automation"]
+                        .iter()
+                        .any(|end| lower.ends_with(end));
+                    let known = ["dependabot", "renovate"]
+                        .iter()
+                        .any(|mark| lower.contains(mark));
+                    if (machine || lower == "copilot") && !known {
+                        logins.push((text.to_owned(), workflow.file.clone(), condition.line));
                     }
                 }
                 for text in texts {

@@ -428,12 +428,18 @@ pub(crate) fn is_interesting(path: &str) -> bool {
             || name == ".aider.conf.yml"
             || name == "sweep.yaml"
             || lower.split('/').any(|piece| {
-                ["tekton", "argo"]
+                ["tekton", "argo", "flux"]
                     .iter()
                     .any(|start| piece.starts_with(start))
                     || matches!(
                         piece,
-                        "gitops" | "pipelines" | "pipeline" | "workflows" | "ci" | "cd"
+                        "clusters"
+                            | "gitops"
+                            | "pipelines"
+                            | "pipeline"
+                            | "workflows"
+                            | "ci"
+                            | "cd"
                     )
             })
             || ["tekton", "argo", "pipeline", "workflow"]

@@ -38,6 +38,7 @@ pub(crate) enum System {
     Jenkins,
     Tekton,
     Argo,
+    Flux,
 }
 
 impl System {
@@ -46,7 +47,12 @@ impl System {
         match self {
             Self::GitHub => JOBS_MAX,
             Self::GitLab => 1_000,
-            Self::Jenkins | Self::Azure | Self::CircleCi | Self::Tekton | Self::Argo => 500,
+            Self::Jenkins
+            | Self::Azure
+            | Self::CircleCi
+            | Self::Tekton
+            | Self::Argo
+            | Self::Flux => 500,
         }
     }
 
@@ -59,6 +65,7 @@ impl System {
             Self::Jenkins => "Jenkins",
             Self::Tekton => "Tekton",
             Self::Argo => "Argo",
+            Self::Flux => "Flux",
         }
     }
 }

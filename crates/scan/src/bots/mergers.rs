@@ -18,6 +18,17 @@ pub(super) fn mergify(file: &str, root: &Node) -> Vec<Bot> {
         })
         .collect();
     for rule in root
+        .get("queue_rules")
+        .map(Node::items)
+        .unwrap_or_default()
+        .iter()
+        .filter(|rule| rule.str_of("autoqueue") == Some("true"))
+    {
+        let mut all = conditions(rule.get("queue_conditions"));
+        all.extend(conditions(rule.get("merge_conditions")));
+        bots.push(mergify_rule(file, rule.line, &all, false));
+    }
+    for rule in root
         .get("pull_request_rules")
         .map(Node::items)
         .unwrap_or_default()
@@ -38,16 +49,7 @@ pub(super) fn mergify(file: &str, root: &Node) -> Vec<Bot> {
         if actions.get("queue").is_some() {
             all.extend(queue_conditions.iter().cloned());
         }
-        let (authors, needs) = demands(&all);
-        let mut bot = merger(
-            "Mergify",
-            "mergify[bot]",
-            file,
-            rule.line,
-            authors,
-            needs,
-            approves,
-        );
+        let mut bot = mergify_rule(file, rule.line, &all, approves);
         if !merges {
             // Only approves; merging is another rule's business.
             if let Duty::Merges { needs, .. } = &mut bot.duty {
@@ -77,6 +79,27 @@ pub(super) fn mergify(file: &str, root: &Node) -> Vec<Bot> {
         }
     }
     bots
+}
+
+fn mergify_rule(file: &str, line: usize, all: &[String], approves: bool) -> Bot {
+    let (authors, needs) = demands(all);
+    let mut bot = merger(
+        "Mergify",
+        "mergify[bot]",
+        file,
+        line,
+        authors,
+        needs,
+        approves,
+    );
+    if let Duty::Merges { base, .. } = &mut bot.duty {
+        *base = all.iter().find_map(|condition| {
+            let name = condition.trim().strip_prefix("base")?.trim_start();
+            let name = name.strip_prefix('=')?.trim();
+            Some(name.trim_matches(['"', '\'']).to_owned())
+        });
+    }
+    bot
 }
 
 fn conditions(node: Option<&Node>) -> Vec<String> {

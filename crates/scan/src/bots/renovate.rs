@@ -95,16 +95,27 @@ pub(super) fn of_value(file: &str, text: &str, value: &Value, tree: &Tree) -> Ve
     }
     let mut scopes = Vec::new();
     automerges(value, value, 0, &mut scopes);
+    // A rule for a manager that is off is about nothing.
+    scopes.retain(|scope| match scope {
+        Scope::Managers(names) if !enabled.is_empty() => {
+            names.iter().any(|name| enabled.contains(&name.as_str()))
+        }
+        Scope::Managers(_) | Scope::Files(_) | Scope::All => true,
+    });
     if !scopes.is_empty() {
         let asked = value.get("dependencyDashboardApproval") == Some(&Value::Bool(true))
             || texts(value.get("extends")).any(|preset| preset == ":dependencyDashboardApproval");
-        let needs = if asked {
-            vec![Need::Command(
+        let mut needs = Vec::new();
+        if asked {
+            needs.push(Need::Command(
                 "a person approves the update on the dependency dashboard".to_owned(),
-            )]
-        } else {
-            Vec::new()
-        };
+            ));
+        }
+        if text.contains("pr-comment") {
+            needs.push(Need::Fact(
+                "whether something merges what Renovate comments on".to_owned(),
+            ));
+        }
         bots.push(merges(
             file,
             line_of(text, "automerge"),

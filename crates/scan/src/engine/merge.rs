@@ -391,9 +391,15 @@ pub(super) fn answer_pull_request(engine: &mut Engine<'_>, event: &Event, way: &
             needs,
             approves,
             why,
+            base,
             ..
         } = &bot.duty
             && concerns(authors, bot, &pull.author)
+            && base.as_deref().is_none_or(|base| {
+                base == pull.base.as_deref().unwrap_or(&subject.default_branch)
+                    // Where nothing names the default branch, these may be it.
+                    || !subject.default_known && matches!(base, "main" | "master")
+            })
             && (!matches!(
                 bot.product,
                 "Mergify" | "Kodiak" | "Bulldozer" | "bors" | "Mergeable" | "Auto Merge"

@@ -40,6 +40,11 @@ pub(crate) fn pairs<'a>(
     wishes(expr, first, second).pairs
 }
 
+/// The texts that one of some paths must be for the expression, or a part of it, to hold.
+pub(crate) fn compared<'a>(expr: &'a Expr, paths: &[&str]) -> Vec<&'a str> {
+    wishes(expr, paths, &[]).first
+}
+
 #[derive(Default)]
 struct Wishes<'a> {
     first: Vec<&'a str>,

@@ -1,8 +1,9 @@
-//! Tekton and Argo: manifests that are pipelines, and applications that sync themselves.
+//! Tekton, Argo and Flux: manifests that are pipelines, and applications that sync themselves.
 
 use super::{Draft, Here, trigger, workflow};
+use crate::acts::{Act, Op, Target, Token};
 use crate::bots::{Bot, Duty};
-use crate::workflow::{System, Trigger, Workflow};
+use crate::workflow::{Job, System, Trigger, Workflow};
 use crate::yaml::{self, Kind, Node, YamlError};
 
 /// Deepest place in a manifest where a script is looked for.
@@ -11,7 +12,8 @@ const DEPTH_MAX: usize = 24;
 pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflow>, YamlError> {
     let tekton = text.contains("tekton.dev/");
     let argo = text.contains("argoproj.io/");
-    if !tekton && !argo {
+    let flux = text.contains("fluxcd.io/");
+    if !tekton && !argo && !flux {
         return Ok(Vec::new());
     }
     let mut out = Vec::new();
@@ -23,6 +25,12 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
             .and_then(Node::text)
             .unwrap_or(kind);
         let line = document.line;
+        if kind == "ImageUpdateAutomation" {
+            let triggers = vec![trigger("schedule", line)];
+            let jobs = vec![image_updates(name, file, &document, here)];
+            out.push(workflow(System::Flux, file, name, triggers, jobs));
+            continue;
+        }
         let (system, triggers) = match kind {
             "Pipeline" | "PipelineRun" | "Task" | "TaskRun" => (System::Tekton, as_code(&document)),
             "EventListener" | "TriggerTemplate" => {
@@ -45,6 +53,27 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
         }
     }
     Ok(out)
+}
+
+/// Flux writes the newest images into the branch that it watches, or into another.
+fn image_updates(name: &str, file: &str, document: &Node, here: Here<'_>) -> Job {
+    let mut draft = Draft::new(name, document.line, file, here);
+    let branch = [
+        &["spec", "git", "push", "branch"][..],
+        &["spec", "git", "checkout", "ref", "branch"],
+    ]
+    .iter()
+    .find_map(|path| document.at(path));
+    let target = branch
+        .and_then(Node::text)
+        .map_or(Target::Current, |name| Target::Branch(name.to_owned()));
+    let act = Act::new(
+        Op::Push(target),
+        "Flux commits the newest images",
+        Token::Value("secrets.of the GitRepository".to_owned()),
+    );
+    draft.act(act, branch.map_or(document.line, |node| node.line));
+    draft.done()
 }
 
 /// Pipelines-as-Code says in annotations what starts a run.
@@ -159,9 +188,27 @@ fn suspends(node: &Node, depth: usize) -> bool {
     }
 }
 
-/// Applications that sync a branch of this repository by themselves.
+/// Applications and kustomizations that sync a branch of this repository by themselves.
 pub(super) fn servers(file: &str, documents: &[Node], slug: Option<&str>) -> Vec<Bot> {
-    documents
+    let flux = documents.iter().filter_map(|document| {
+        let ours = document
+            .str_of("apiVersion")?
+            .contains("kustomize.toolkit.fluxcd.io/")
+            && document.str_of("kind") == Some("Kustomization")
+            && document
+                .at(&["spec", "sourceRef", "name"])
+                .and_then(Node::text)
+                == Some("flux-system")
+            && document.at(&["spec", "suspend"]).and_then(Node::text) != Some("true");
+        ours.then(|| Bot {
+            product: "Flux",
+            login: "flux".to_owned(),
+            file: file.to_owned(),
+            line: document.line,
+            duty: Duty::Syncs,
+        })
+    });
+    let argo = documents
         .iter()
         .filter(|document| document.str_of("kind") == Some("Application"))
         .filter_map(|document| {
@@ -181,6 +228,6 @@ pub(super) fn servers(file: &str, documents: &[Node], slug: Option<&str>) -> Vec
                 line: automated.line,
                 duty: Duty::Syncs,
             })
-        })
-        .collect()
+        });
+    flux.chain(argo).collect()
 }

@@ -100,7 +100,7 @@ pub(crate) fn servers(tree: &Tree, slug: Option<&str>) -> Vec<Bot> {
         .iter()
         .filter(|file| kind(file) == Some(Kind::Cluster))
         .filter_map(|file| Some((file, tree.read(file).ok()?)))
-        .filter(|(_, text)| text.contains("argoproj.io"))
+        .filter(|(_, text)| text.contains("argoproj.io") || text.contains("fluxcd.io"))
         .filter_map(|(file, text)| Some((file, yaml::parse(&text).ok()?)))
         .flat_map(|(file, documents)| argo::servers(file, &documents, slug))
         .collect()
