@@ -123,6 +123,16 @@ fn programs() {
 }
 
 #[test]
+fn gitlab() {
+    let (count, wrong) = wrong(include_str!("probes/gitlab.tsv"), |text| {
+        let file = format!("{}\n", text.replace("\\n", "\n"));
+        vec![(".gitlab-ci.yml".to_owned(), file)]
+    });
+    assert!(count >= 40, "only {count} probes");
+    assert!(wrong.is_empty(), "of {count}:\n{wrong}");
+}
+
+#[test]
 fn azure() {
     let (count, wrong) = wrong(include_str!("probes/azure.tsv"), |text| {
         let head = "trigger: none\nschedules:\n- cron: '0 3 * * *'\n  branches:\n    include: \

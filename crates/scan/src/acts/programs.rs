@@ -346,7 +346,7 @@ fn upload(command: &Command) -> Vec<Act> {
         || text.contains("PRIVATE-TOKEN")
         || text.contains("JOB-TOKEN");
     // A repository of charts takes them as they are.
-    let charts = text.contains("/api/charts")
+    let charts = (text.contains("/api/charts") || text.contains("/packages/helm/api/"))
         && ["--data-binary", "-F", "--form"]
             .iter()
             .any(|flag| command.has(flag));

@@ -123,6 +123,24 @@ pub(super) fn acts_of(uses: &str, what: &str, with: &With<'_>) -> Option<Vec<Act
             python_release(what, with)
         }
         "jamesives/github-pages-deploy-action" if on("dry-run") => Vec::new(),
+        // ---- what another action does, once more where it fails
+        "wandalen/wretry.action" if with.first(&["action"]).is_some() => {
+            let inner: Vec<(String, String)> = with
+                .first(&["with"])
+                .unwrap_or_default()
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| {
+                    let value = value.trim().trim_matches(['"', '\'']);
+                    (name.trim().to_owned(), value.to_owned())
+                })
+                .collect();
+            let action = with.first(&["action"]).unwrap_or_default();
+            if action.to_ascii_lowercase().starts_with("wandalen/") {
+                return None;
+            }
+            return super::catalog::acts_of(action, &With(&inner));
+        }
         // ---- images
         "docker/build-push-action" if is_first_version(uses) => {
             if with.first(&["repository"]).is_none() {

@@ -40,6 +40,8 @@ pub(super) const PACKAGES: &[(&str, &str)] = &[
     ("storybook-to-ghpages", "gh-pages"),
     ("ossutil64", "ossutil"),
     ("helm3", "helm"),
+    ("gitlab-terraform", "terraform"),
+    ("gitlab-tofu", "tofu"),
     ("@capgo/cli", "capgo"),
     ("appwrite-cli", "appwrite"),
     ("@edgeone/cli", "edgeone"),

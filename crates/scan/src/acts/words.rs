@@ -76,8 +76,6 @@ const QUIET: &[&str] = &[
     "publish-test",
     "report",
     "scan",
-    "last-release",
-    "latest-release",
     "releases-to",
     "release-asset",
     "upload-to-release",
@@ -89,7 +87,6 @@ const QUIET: &[&str] = &[
     "phrase",
     "jira",
     "confluence",
-    "notion",
     "trello",
     "asana",
     "browserstack",
@@ -156,6 +153,16 @@ const QUIET_ALONE: &[&str] = &[
     "artifacts",
     "query",
     "queries",
+    // What is told to a bus is a message.
+    "nats",
+    "mqtt",
+    "kafka",
+    "pubsub",
+    "rabbitmq",
+    "amqp",
+    "sns",
+    "sqs",
+    "eventbridge",
 ];
 
 /// First words of a name that say the same: `get-release`, but not `nuget-push`.
@@ -409,7 +416,20 @@ pub(crate) fn is_quiet(name: &str) -> bool {
 }
 
 fn only_looks(name: &str) -> bool {
-    QUIET.iter().any(|word| name.contains(word))
+    let split = words(name);
+    // What a pull request deploys is a preview; the latest release is asked for, unless it goes on.
+    let of_request = split
+        .windows(2)
+        .any(|pair| pair == ["deploy", "pr"] || pair == ["pr", "deploy"]);
+    let newest = ["last-release", "latest-release"]
+        .iter()
+        .any(|word| name.contains(word))
+        && !["deploy", "publish", "upload", "create"]
+            .iter()
+            .any(|word| name.contains(word));
+    of_request
+        || newest
+        || QUIET.iter().any(|word| name.contains(word))
         || words(name)
             .iter()
             .any(|word| QUIET_ALONE.contains(&word.as_str()) || word.ends_with("check"))
@@ -553,6 +573,20 @@ fn said_aloud(name: &str) -> Option<Said> {
         "trigger-github-workflow",
     ]) {
         Claim::Dispatch
+    } else if runs(&[
+        "to-s3",
+        "to-gcs",
+        "to-r2",
+        "to-cdn",
+        "to-ftp",
+        "to-sftp",
+        "to-bucket",
+        "to-server",
+        "to-vps",
+        "to-cloudfront",
+    ]) && has(&["publish", "deploy", "upload", "push", "sync"])
+    {
+        Claim::Deploy
     } else if has(&[
         "publish",
         "push-to-registry",
@@ -620,7 +654,8 @@ fn said_by_words(words: &[String]) -> Option<Said> {
         Claim::Bump
     } else if has(&["tag", "tags", "tagger", "retag", "tagging"]) && !tags_images(words) {
         Claim::Tag
-    } else if has(&["commit", "commits", "committer", "push", "pusher"]) {
+    } else if has(&["commit", "commits", "committer", "push", "pusher"]) && !has(&["conventional"])
+    {
         Claim::Commit
     } else if has(&[
         "update",

@@ -537,10 +537,12 @@ fn asked(text: &str) -> Expr {
     let scheduled = text.split("&&").any(|part| {
         part.contains("CI_PIPELINE_SOURCE") && part.contains("schedule") && !part.contains("!=")
     });
-    if !scheduled {
-        return expr;
-    }
-    replaced(&expr, &|path| {
+    if scheduled { as_set(&expr) } else { expr }
+}
+
+/// A question with the variables that a schedule may set left open.
+fn as_set(expr: &Expr) -> Expr {
+    replaced(expr, &|path| {
         let own =
             path.starts_with("$ci_") || path.starts_with("$gitlab_") || !path.starts_with('$');
         (!own).then_some(Expr::Literal(Value::Open))
@@ -580,11 +582,10 @@ fn refs(node: &Node) -> Expr {
     if by_variable.is_empty() {
         return by_ref;
     }
+    let scheduled = list.texts().contains(&"schedules");
     let variables = by_variable.iter().fold(flag(false), |rest, text| {
-        either(
-            rest,
-            super::parse(text).unwrap_or(Expr::Literal(Value::Open)),
-        )
+        let asked = super::parse(text).unwrap_or(Expr::Literal(Value::Open));
+        either(rest, if scheduled { as_set(&asked) } else { asked })
     });
     if list.texts().is_empty() {
         variables

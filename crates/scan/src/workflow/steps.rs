@@ -507,7 +507,9 @@ fn uses_step(
                 out.acts = acts;
             }
         }
-        "nick-fields/retry" | "nick-invision/retry" | "wandalen/wretry.action" => {
+        "nick-fields/retry" | "nick-invision/retry" | "wandalen/wretry.action"
+            if with.get("action").is_none() =>
+        {
             if let Some(command) = node.at(&["with", "command"])
                 && let Some(text) = command.text()
                 && let Some(tree) = library.tree()
