@@ -210,7 +210,7 @@ pub(super) fn read(raw: &str, text: &str, taken: &[usize]) -> Vec<Act> {
         "async function ",
         "func ",
     ];
-    if names.iter().any(|word| plain.starts_with(word)) && !plain.contains("{ ") {
+    if names.iter().any(|word| plain.starts_with(word)) && !plain.contains([';', '{']) {
         return Vec::new();
     }
     let found = taken.iter().find_map(|index| {

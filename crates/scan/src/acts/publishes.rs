@@ -96,6 +96,19 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
             acts.extend(publish());
             acts
         }
+        (
+            "yarn" | "npm" | "pnpm" | "bun",
+            ["changeset" | "changesets", "publish", ..]
+            | ["exec" | "run", "changeset" | "changesets", "publish", ..],
+        )
+        | ("changeset", ["publish", ..]) => {
+            // A snapshot is new each time.
+            if command.option(&["--tag"]).is_some() || command.has("--no-git-tag") {
+                publish()
+            } else {
+                changeset(&what)
+            }
+        }
         ("npm" | "yarn" | "pnpm" | "bun" | "deno", list)
             if list.contains(&"publish")
                 && !list.contains(&"run")
@@ -106,8 +119,6 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         {
             publish()
         }
-        ("yarn" | "npm" | "pnpm", ["changeset" | "changesets", "publish", ..]) => changeset(&what),
-        ("changeset", ["publish", ..]) => changeset(&what),
         ("lerna", ["version", ..]) | ("yarn" | "npm" | "pnpm", ["lerna", "version", ..])
             if !command.has("--no-push") && !command.has("--no-git-tag-version") =>
         {

@@ -123,6 +123,17 @@ pub(super) fn acts_of(uses: &str, what: &str, with: &With<'_>) -> Option<Vec<Act
             python_release(what, with)
         }
         "jamesives/github-pages-deploy-action" if on("dry-run") => Vec::new(),
+        // ---- plugins of Drone, which take their settings from the environment
+        _ if what.starts_with("docker://") && plugin(what).is_some() => match plugin(what) {
+            Some("s3" | "s3-sync" | "gcs" | "drone-ssh" | "drone-scp" | "heroku" | "netlify") => {
+                vec![Act::deploy(what)]
+            }
+            Some("docker" | "ecr" | "gcr" | "acr" | "heroku-docker" | "npm" | "pypi") => {
+                vec![Act::publish(what)]
+            }
+            Some("github-release") => release(),
+            _ => return None,
+        },
         // ---- what another action does, once more where it fails
         "wandalen/wretry.action" if with.first(&["action"]).is_some() => {
             let inner: Vec<(String, String)> = with
@@ -241,6 +252,11 @@ pub(super) fn acts_of(uses: &str, what: &str, with: &With<'_>) -> Option<Vec<Act
         | "cloudposse/github-action-deploy-helmfile"
         | "azure/appconfiguration-sync"
         | "azure/data-factory-deploy-action" => vec![Act::deploy(what)],
+        "davids/jekyll-deploy" => {
+            let branch = Target::Branch("gh-pages".to_owned());
+            let token = Token::Value("secrets.GH_PAGES_TOKEN".to_owned());
+            vec![Act::new(Op::Push(branch), what, token).unless(with.first(&["build-only"]))]
+        }
         "samkirkland/ftp-deploy-action" => {
             vec![Act::deploy(what).unless(with.first(&["dry-run"]))]
         }
@@ -303,6 +319,15 @@ pub(super) fn origin_of(what: &str) -> Option<&'static str> {
         .find(|known| known.split_once('/').is_some_and(|(_, name)| name == short))
         .filter(|known| **known != what)
         .copied()
+}
+
+/// The name of a plugin's image.
+fn plugin(what: &str) -> Option<&str> {
+    let image = what.strip_prefix("docker://")?;
+    let image = image.split(':').next().unwrap_or(image);
+    image
+        .strip_prefix("plugins/")
+        .or_else(|| image.strip_prefix("appleboy/"))
 }
 
 fn only_if(acts: Vec<Act>, template: &str) -> Vec<Act> {

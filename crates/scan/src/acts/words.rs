@@ -704,6 +704,29 @@ fn dry_run<'a>(with: &'a With<'_>) -> Option<&'a str> {
     with.first(&["dry-run", "dry_run", "dryrun", "dry"])
 }
 
+/// Whether an input of one of these names, or one that asks for building alone, turns it off.
+fn turned_off(with: &With<'_>, names: &[&str]) -> bool {
+    /// Inputs that are on where nothing leaves the run.
+    const OFF: &[&str] = &[
+        "build-only",
+        "build_only",
+        "skip-push",
+        "skip_push",
+        "skip-publish",
+        "skip-deploy",
+        "no-push",
+        "no_push",
+    ];
+    OFF.iter().any(|name| with.says(name, "true"))
+        || names.iter().any(|name| with.says(name, "false"))
+}
+
+/// The template that decides whether it happens.
+fn asked<'a>(with: &'a With<'_>, names: &[&str]) -> Option<&'a str> {
+    with.first(names)
+        .filter(|value| value.trim_start().starts_with("${{"))
+}
+
 /// What a claim amounts to.
 pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
     let forge = |op: Op| vec![Act::new(op, what, with.token()).unless(dry_run(with))];
@@ -751,10 +774,18 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
         )),
         Claim::Publish => {
             let target = with.first(&["environment", "stage"]).unwrap_or_default();
-            vec![Act::publish(what).unless(dry_run(with)).benign_if(
-                is_rehearsal(target),
-                "the target's name says that it is not production",
-            )]
+            if turned_off(with, &["push", "publish", "upload"]) {
+                return Vec::new();
+            }
+            vec![
+                Act::publish(what)
+                    .unless(dry_run(with))
+                    .only_if(asked(with, &["push", "publish", "upload"]))
+                    .benign_if(
+                        is_rehearsal(target),
+                        "the target's name says that it is not production",
+                    ),
+            ]
         }
         Claim::Deploy => {
             let target = with
@@ -767,10 +798,18 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
                     "host",
                 ])
                 .unwrap_or_default();
-            vec![Act::deploy(what).unless(dry_run(with)).benign_if(
-                is_rehearsal(target),
-                "the target's name says that it is not production",
-            )]
+            if turned_off(with, &["deploy", "upload"]) {
+                return Vec::new();
+            }
+            vec![
+                Act::deploy(what)
+                    .unless(dry_run(with))
+                    .only_if(asked(with, &["deploy", "upload"]))
+                    .benign_if(
+                        is_rehearsal(target),
+                        "the target's name says that it is not production",
+                    ),
+            ]
         }
         Claim::Dispatch => forge(Op::Dispatch {
             workflow: with

@@ -376,7 +376,10 @@ fn what_it_does(
     // What is not there can't be believed on its name.
     sure &= unread.kind == Kind::Action;
     let mut acts = words::acts(claim, &unread.what, with);
-    if claim == Claim::Update && rights.pull_requests {
+    let follows = ["upstream", "fork"]
+        .iter()
+        .any(|word| unread.name.to_ascii_lowercase().contains(word));
+    if claim == Claim::Update && rights.pull_requests && !follows {
         for act in &mut acts {
             act.op = Op::CreatePr(NewPr::default());
         }
