@@ -7,6 +7,7 @@ mod gates;
 mod held;
 mod logins;
 mod modelled;
+pub(crate) mod onsite;
 mod refused;
 mod steps;
 mod titled;
@@ -324,6 +325,22 @@ pub(crate) fn read(
         .filter(|entry| entry.value.is_map())
         .map(|entry| job(file, entry, library, defaults, &values))
         .collect();
+    let title = root.str_of("name").unwrap_or_default();
+    onsite::judge(&mut jobs, file, title, library.tree(), |job| {
+        let runner = root.at(&["jobs", job.id.as_str(), "runs-on"]);
+        let mut labels = Vec::new();
+        if let Some(runner) = runner {
+            runner.scalars(&mut labels);
+        }
+        if labels
+            .iter()
+            .any(|(label, _)| label.contains("self-hosted"))
+        {
+            onsite::Ground::Own
+        } else {
+            onsite::Ground::Hosted
+        }
+    });
     modelled::agents(&mut jobs, file, &env);
     unread::judge(&mut jobs, permissions.as_ref(), &env);
     gates::by_outputs(&mut jobs, file);

@@ -280,7 +280,14 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
         ("prisma", ["migrate", "deploy", ..]) => None,
         ("cargo", ["shuttle", "deploy", ..] | ["lambda", "deploy", ..]) => yes,
         ("eas", ["update", ..]) => yes,
-        ("clasp", ["push" | "deploy", ..])
+        ("duck", _) if command.has("--upload") || command.has("--synchronize") => yes,
+        (
+            "clasp",
+            [
+                "push" | "deploy" | "create-deployment" | "update-deployment",
+                ..,
+            ],
+        )
         | ("deployer", ["deploy", ..])
         | ("dokku", _)
         | ("caprover", ["deploy", ..]) => yes,
@@ -299,8 +306,8 @@ fn deploys(name: &str, plain: &[&str], command: &Command) -> Option<bool> {
                 .then_some(false),
             _ => yes,
         },
-        ("rclone", ["sync" | "copy" | "copyto" | "move", .., last]) => {
-            last.contains(':').then_some(false)
+        ("rclone", ["sync" | "copy" | "copyto" | "move", _, to, ..]) => {
+            to.contains(':').then_some(false)
         }
         ("mc", ["cp" | "mirror", ..]) => yes,
         ("docker", ["stack", "deploy", ..] | ["service", "update", ..]) => yes,

@@ -182,8 +182,8 @@ fn push(command: &Command, arguments: &[&str], foreign: Option<String>, shell: &
         || remote.starts_with("dokku@")
         || remote.starts_with("piku@")
         || remote.contains("git.scalingo.com")
-        || remote.contains("git.clever-cloud.com")
-        || remote.contains("clever-cloud.com:")
+        || remote.contains("clever-cloud.com")
+        || remote.contains("//dokku@")
         || remote.contains(".scm.azurewebsites.net")
         || remote.contains("git.gigalixir.com")
         || remote.contains("git.wpengine.com")
@@ -436,7 +436,7 @@ fn token_of(remote: &str, shell: &Shell) -> Token {
     }
 }
 
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     /// Longest command that a report repeats, in characters.
     const SHOWN_MAX: usize = 90;
     let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -12,7 +12,7 @@ mod fastlane;
 mod forge;
 mod functions;
 mod further;
-mod git;
+pub(crate) mod git;
 pub(crate) mod goreleaser;
 mod guards;
 pub(crate) mod headings;

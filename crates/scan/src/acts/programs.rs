@@ -22,7 +22,9 @@ pub(super) fn program(word: &str) -> &str {
                 .iter()
                 .find(|(package, _)| *package == short)
         })
-        .map_or(short, |(_, name)| name)
+        .map_or(short.strip_suffix(".exe").unwrap_or(short), |(_, name)| {
+            name
+        })
 }
 
 /// Whether a command that copies fetches: what it copies to is a place on this machine.

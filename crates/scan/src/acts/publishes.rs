@@ -210,7 +210,7 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
         ("docker" | "podman" | "buildah" | "nerdctl" | "finch", list) => {
             docker(list, &words, &what, command)
         }
-        ("docker-compose", ["push", ..]) => publish(),
+        ("docker-compose", list) if list.contains(&"push") && !list.contains(&"run") => publish(),
         ("skopeo", ["sync", ..]) if matches!(command.option(&["--dest", "-d"]), Some("docker")) => {
             publish()
         }
@@ -303,7 +303,11 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
             Token::Env(API_ENV),
         )],
         ("huggingface-cli" | "hf", ["upload" | "upload-large-folder", ..]) => publish(),
-        ("web-ext", ["sign", ..]) | ("chrome-webstore-upload", _) => publish(),
+        ("web-ext", ["sign", ..]) => vec![Act::publish(what.clone()).benign_if(
+            command.option(&["--channel"]) == Some("unlisted"),
+            "what is not listed is signed alone",
+        )],
+        ("chrome-webstore-upload", _) => publish(),
         ("eas", ["submit", ..]) => publish(),
         ("eas", ["build", ..]) if command.has("--auto-submit") => publish(),
         ("xcrun", ["altool", ..])
@@ -428,10 +432,7 @@ pub(super) fn goreleaser(what: &str, arguments: &str) -> Vec<Act> {
 fn docker(list: &[&str], words: &[&str], what: &str, command: &Command) -> Vec<Act> {
     let local = is_local(words);
     let pushes = match list {
-        ["push", ..]
-        | ["image", "push", ..]
-        | ["compose", "push", ..]
-        | ["manifest", "push", ..] => true,
+        ["push", ..] | ["image", "push", ..] | ["manifest", "push", ..] => true,
         ["buildx", "build", ..] | ["build", ..] | ["buildx", "bake", ..] | ["bake", ..] => {
             command.has("--push")
                 || words
@@ -439,6 +440,8 @@ fn docker(list: &[&str], words: &[&str], what: &str, command: &Command) -> Vec<A
                     .any(|word| word.contains("type=registry") || word.contains("push=true"))
         }
         ["buildx", "imagetools", "create", ..] => true,
+        // Behind options with values: `compose -f x.yml push`.
+        ["compose", rest @ ..] => rest.contains(&"push") && !rest.contains(&"run"),
         _ => false,
     };
     if !pushes || command.words.iter().any(|word| word == "--push=false") {

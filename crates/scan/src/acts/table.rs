@@ -175,6 +175,7 @@ pub(super) const PUBLISHES: &[(&str, &[&str])] = &[
     ("mcp-publisher", &["publish"]),
     ("mi", &["release"]),
     ("minil", &["release"]),
+    ("monodeploy", &[]),
     ("mops", &["publish"]),
     ("msstore", &["publish"]),
     ("nexus3", &["upload"]),
@@ -621,6 +622,7 @@ pub(super) const DEPLOYS: &[(&str, &[&str])] = &[
     ("werf", &["converge"]),
     ("wing", &["deploy"]),
     ("wmill", &["sync", "push"]),
+    ("wput", &[]),
     ("zcli", &["push"]),
     ("zeabur", &["deploy"]),
 ];

@@ -12,7 +12,7 @@ use crate::bots::Bot;
 use crate::expr::{self, Comparison, Expr, Value};
 use crate::tree::Tree;
 use crate::workflow::{
-    Condition, Job, JobState, Library, Step, System, Trigger, Workflow, script_step,
+    Condition, Job, JobState, Library, Step, System, Trigger, Workflow, onsite, script_step,
 };
 use crate::yaml::{self, YamlError};
 
@@ -82,7 +82,7 @@ pub(crate) fn read(
         tree,
         slug: library.slug(),
     };
-    match kind(file) {
+    let mut found = match kind(file) {
         Some(Kind::GitLab) => {
             gitlab::read(file, text, here).map(|found| found.into_iter().collect())
         }
@@ -91,7 +91,16 @@ pub(crate) fn read(
         Some(Kind::Jenkins) => Ok(jenkins::read(file, text, here).into_iter().collect()),
         Some(Kind::Cluster) => argo::read(file, text, here),
         Some(Kind::GitHub) | None => Ok(Vec::new()),
+    }?;
+    // Their runners may be machines of one's own.
+    if matches!(kind(file), Some(Kind::GitLab | Kind::Azure | Kind::Jenkins)) {
+        for one in &mut found {
+            onsite::judge(&mut one.jobs, file, "", Some(tree), |_| {
+                onsite::Ground::Perhaps
+            });
+        }
     }
+    Ok(found)
 }
 
 /// Services that deploy a branch by themselves, from manifests in the repository.
