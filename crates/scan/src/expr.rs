@@ -147,6 +147,14 @@ pub(crate) fn template(text: &str, scope: &dyn Scope) -> Value {
     Value::Text(out)
 }
 
+/// Whether a template that is one expression of several parts holds: which of them a fact decides
+/// would be lost in a value.
+pub(crate) fn compound(text: &str, scope: &dyn Scope) -> Option<Truth> {
+    let inner = text.trim().strip_prefix("${{")?.strip_suffix("}}")?;
+    let expr = parse(inner).filter(|_| !inner.contains("${{"))?;
+    matches!(expr, Expr::Not(_) | Expr::Both(..) | Expr::Either(..)).then(|| truth(&expr, scope))
+}
+
 /// Whether an expression holds.
 pub(crate) fn truth(expr: &Expr, scope: &dyn Scope) -> Truth {
     match expr {

@@ -91,8 +91,8 @@ impl Lexer<'_, '_> {
                 '\\' => self.escape(),
                 '\n' => {
                     self.advance(1);
-                    self.line += 1;
                     self.end_word();
+                    self.line += 1;
                     if self.waiting.is_empty() {
                         self.end_command();
                     } else {

@@ -16,6 +16,7 @@ mod values;
 
 use crate::acts::Act;
 use crate::acts::command::Shell;
+use crate::acts::outputs::Write;
 use crate::agents::Agent;
 use crate::expr::{self, Expr, Value};
 use crate::tree::{Tree, normal};
@@ -198,6 +199,8 @@ pub(crate) struct Step {
     /// Makes a token of an app with these scopes to write; `None` for no such token, or for one
     /// with all rights of its installation.
     pub(crate) token_rights: Option<Vec<String>>,
+    /// What it leaves for later steps, as far as its script tells.
+    pub(crate) writes: Vec<Write>,
     /// What it runs and could not be read.
     pub(crate) unread: Vec<Unread>,
     /// Steps of a composite action, whose inputs are `with` over these defaults.

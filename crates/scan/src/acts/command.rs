@@ -1,5 +1,6 @@
 //! Commands of a script, and the scripts, package scripts and make targets they call.
 
+mod arguments;
 mod follow;
 mod state;
 
@@ -31,6 +32,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) strange: Vec<Unresolved>,
     /// What names stand for, and the environment of the step.
     pub(crate) known: Option<(&'a Values, &'a Pairs)>,
+    /// What the script at hand was called with; `None` for the step's own.
+    arguments: Option<Vec<String>>,
     /// Variables of loops over words.
     pub(super) loops: Vec<(String, Vec<String>)>,
     /// The file that is being read.
@@ -75,6 +78,7 @@ impl<'a> Reader<'a> {
             unresolved: Vec::new(),
             strange: Vec::new(),
             known: None,
+            arguments: None,
             loops: Vec::new(),
             here: String::new(),
             followed: Vec::new(),
@@ -91,27 +95,41 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn script_at(&mut self, text: &str, file: &str, line: usize, depth: usize) {
-        let before = self.acts.len();
-        for command in shell::commands(text) {
-            if self.acts.len() >= ACTS_MAX {
-                return;
+        // The acts of each command, by the line that it stands on.
+        let mut made: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
+        let commands = shell::commands(text);
+        for command in &commands {
+            let before = self.acts.len();
+            if before >= ACTS_MAX {
+                break;
             }
-            let at = line + command.line;
-            self.unwrap(&command, file, at, depth);
+            self.unwrap(command, file, line + command.line, depth);
+            if self.acts.len() > before {
+                made.push((command.line, before..self.acts.len()));
+            }
         }
-        if self.acts.len() == before {
+        if made.is_empty() {
             return;
         }
+        // After `shift` they are others.
+        let moved = commands.iter().any(|command| {
+            matches!(command.words.as_slice(), [first, rest @ ..]
+                if first == "shift" || first == "set" && rest.first().is_some_and(|word| word == "--"))
+        });
+        let functions = arguments::functions(text);
+        let bodies = arguments::bodies(text, &functions);
         for (condition, lines) in guards::of_script(text) {
             let condition = self.spelled_out(condition);
-            for act in self.acts.iter_mut().skip(before) {
-                let inside = act.file == file
-                    && act
-                        .line
-                        .checked_sub(line)
-                        .is_some_and(|at| lines.contains(&at));
-                if inside && act.only_if.len() < ONLY_IF_MAX {
-                    act.only_if.push(condition.clone());
+            let condition = match &self.arguments {
+                Some(given) if !moved => arguments::put_in(condition, given, &bodies, &lines),
+                Some(_) | None => condition,
+            };
+            let lines = arguments::with_called(lines, &functions, &commands);
+            for (_, acts) in made.iter().filter(|(at, _)| lines.contains(at)) {
+                for act in self.acts.get_mut(acts.clone()).unwrap_or_default() {
+                    if act.only_if.len() < ONLY_IF_MAX {
+                        act.only_if.push(condition.clone());
+                    }
                 }
             }
         }
@@ -266,7 +284,8 @@ impl<'a> Reader<'a> {
                 self.call(name, command, depth, file, line);
             }
             _ if program.contains('/') || name.ends_with(".sh") || name.ends_with(".ps1") => {
-                self.follow(program, depth);
+                let given = words.get(1..).unwrap_or_default();
+                self.follow_with(program, given, depth);
             }
             _ => {}
         }
@@ -280,6 +299,11 @@ impl<'a> Reader<'a> {
             let mut found = self.acts.split_off(before_publish);
             super::goreleaser::by_configuration(self.tree, &mut found);
             self.acts.append(&mut found);
+        }
+        if self.is_private(name, command) {
+            for act in self.acts.iter_mut().skip(before_publish) {
+                act.benign = Some("package.json says that the package is private");
+            }
         }
         if !matches!(name, "ssh" | "sshpass") {
             self.acts.extend(deploys::read(name, command));
@@ -379,6 +403,33 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether a command publishes the package of its directory, which may not be published.
+    fn is_private(&self, name: &str, command: &Command) -> bool {
+        let own = matches!(name, "npm" | "pnpm" | "yarn" | "bun")
+            && command.words.iter().any(|word| word == "publish")
+            && !command.words.iter().any(|word| {
+                word.starts_with("-w")
+                    || word.starts_with("--workspace")
+                    || word.starts_with("--filter")
+                    || word.starts_with("--prefix")
+                    || word.starts_with("--cwd")
+                    || matches!(word.as_str(), "-r" | "--recursive" | "-C" | "--dir" | "workspace" | "workspaces")
+                    // Another directory, or a packed file.
+                    || word.contains('/') && !word.contains("://") && !word.starts_with('-')
+                    || word.ends_with(".tgz")
+            });
+        let directory = self.shell.directory.as_deref();
+        own && !directory.is_some_and(|place| place.contains('$'))
+            && self
+                .tree
+                .read(&self.within(directory, "package.json"))
+                .ok()
+                .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+                .is_some_and(|package| {
+                    package.get("private") == Some(&serde_json::Value::Bool(true))
+                })
+    }
+
     fn nested_shell(&mut self, command: &Command, file: &str, line: usize, depth: usize) {
         if depth >= FOLLOW_MAX {
             return;
@@ -394,9 +445,9 @@ impl<'a> Reader<'a> {
         } else if words.first() == Some(&"eval") {
             let text = words.get(1..).unwrap_or_default().join(" ");
             self.script_at(&text, file, line, depth + 1);
-        } else if let Some(path) = words.iter().skip(1).find(|word| !word.starts_with('-')) {
-            let path = (*path).to_owned();
-            self.follow(&path, depth);
+        } else if let Some(at) = words.iter().skip(1).position(|word| !word.starts_with('-')) {
+            let path = words.get(at + 1).copied().unwrap_or_default().to_owned();
+            self.follow_with(&path, words.get(at + 2..).unwrap_or_default(), depth);
         } else if let Some(body) = &command.stdin {
             let body = body.clone();
             self.script_at(&body, file, line + 1, depth + 1);

@@ -22,6 +22,7 @@ mod libraries;
 mod make;
 mod modules;
 pub(crate) mod naming;
+pub(crate) mod outputs;
 mod programs;
 mod publishes;
 mod questions;

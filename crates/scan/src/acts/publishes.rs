@@ -172,6 +172,9 @@ fn read_words(name: &str, command: &Command, known: Option<Vec<&str>>) -> Vec<Ac
                 )
             }) =>
         {
+            if list.contains(&"jreleaser:full-release") {
+                return release_and_publish(&what, false);
+            }
             let skipped = words
                 .iter()
                 .any(|word| word.starts_with("-Dmaven.deploy.skip") && !word.ends_with("=false"));

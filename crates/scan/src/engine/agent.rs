@@ -91,11 +91,15 @@ pub(super) fn agent_step(
     if agent.reviewer {
         return;
     }
-    // An agent is where a way begins: who tasked it does not decide on what it does.
+    // An agent is where a way begins: who tasked it does not decide on what it does. Whether it
+    // runs at all may still be for a fact to decide.
     let own = Way {
-        level: Level::Clear,
-        facts: 0,
-        reason: None,
+        level: if way.fact.is_some() {
+            Level::Fact
+        } else {
+            Level::Clear
+        },
+        reason: way.fact.clone(),
         ..way
     };
     // An app's rights are those of its installation, whatever `permissions` says; but who wrote

@@ -290,6 +290,8 @@ pub(crate) struct Way {
     pub(crate) length: u32,
     /// The deciding fact, or the person's edge.
     pub(crate) reason: Option<Arc<str>>,
+    /// The first fact, whoever decides besides.
+    pub(crate) fact: Option<Arc<str>>,
     pub(crate) node: Option<usize>,
 }
 
@@ -300,6 +302,7 @@ impl Way {
             facts: 0,
             length: 0,
             reason: None,
+            fact: None,
             node: None,
         }
     }
@@ -310,9 +313,10 @@ impl Way {
             Gate::Clear => {}
             Gate::Fact(fact) => {
                 way.facts += 1;
+                way.fact.get_or_insert_with(|| fact.as_str().into());
                 if way.level < Level::Fact {
                     way.level = Level::Fact;
-                    way.reason = Some(fact.as_str().into());
+                    way.reason.clone_from(&way.fact);
                 }
             }
             Gate::Human(edge) => {

@@ -45,14 +45,14 @@ pub(super) fn one_act(
         way = way.gated(&Gate::Fact(fact.clone()));
     }
     for template in &act.only_if {
-        match expr::truth_of(&flag(template, names)) {
+        match asked(template, names) {
             Truth::No => return,
             Truth::Yes | Truth::Can => {}
             Truth::Depends(fact) => way = way.gated(&Gate::Fact(fact)),
         }
     }
     for template in &act.unless {
-        match expr::truth_of(&flag(template, names)) {
+        match asked(template, names) {
             Truth::Yes => return,
             Truth::No | Truth::Can => {}
             Truth::Depends(fact) => way = way.gated(&Gate::Fact(fact)),
@@ -156,6 +156,10 @@ pub(super) fn one_act(
     if act.must && costs != Gate::Clear {
         state.refused = Some((costs, state.condition.clone()));
     }
+}
+
+fn asked(template: &str, names: &Names<'_>) -> Truth {
+    expr::compound(template, names).unwrap_or_else(|| expr::truth_of(&flag(template, names)))
 }
 
 fn flag(template: &str, names: &Names<'_>) -> Value {

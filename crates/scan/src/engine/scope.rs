@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::run::{Run, Secrets};
 use super::{Actor, Credential, Event, PullRequest, Reference};
+use crate::acts::outputs::Write;
 use crate::expr::{self, Scope, Truth, Value};
 use crate::workflow::{Job, Pairs, Step, System};
 
@@ -177,6 +178,12 @@ impl Names<'_> {
             return Value::Null;
         }
         if let Some(step) = step
+            && let Some(name) = field.strip_prefix("outputs.")
+            && let Some(value) = self.written(job, step, name)
+        {
+            return value;
+        }
+        if let Some(step) = step
             && releases_by_pull_request(step)
             && (field.contains("release") || field.contains("published") || field.contains("tag"))
         {
@@ -187,6 +194,61 @@ impl Names<'_> {
             };
         }
         Value::Open
+    }
+
+    /// What a step's script leaves under a name, where that is one text for sure.
+    fn written(&self, job: Option<&Job>, step: &Step, name: &str) -> Option<Value> {
+        let mut env = vec![&self.run.workflow.env];
+        env.extend(job.map(|job| &job.env));
+        env.push(&step.env);
+        let names = Names {
+            run: self.run,
+            job,
+            env,
+            inputs: self.inputs,
+            depth: Cell::new(self.depth.get()),
+        };
+        let of_name = |write: &&Write| write.name.eq_ignore_ascii_case(name);
+        step.writes.iter().find(of_name)?;
+        // Where nothing is written for sure, it may stay empty, which asks the same as a no.
+        let no = |value: &str| matches!(value, "" | "false" | "0" | "no");
+        let mut possible = vec![String::new()];
+        let mut fact = None;
+        for write in step.writes.iter().filter(of_name) {
+            let holds = write.only_if.iter().fold(Truth::Yes, |holds, template| {
+                let asked = expr::compound(template, &names)
+                    .unwrap_or_else(|| expr::truth_of(&expr::template(template, &names)));
+                expr::both(holds, asked)
+            });
+            if holds == Truth::No {
+                continue;
+            }
+            let value = match expr::template(write.value.as_deref()?, &names) {
+                Value::Text(text) => text,
+                Value::Bool(yes) => yes.to_string(),
+                Value::Null => String::new(),
+                _ => return None,
+            };
+            if write.sure {
+                possible.clear();
+                fact = None;
+            }
+            match holds {
+                Truth::Depends(on) if !no(&value) => fact = Some(on),
+                _ if possible.contains(&value) => {}
+                _ => possible.push(value),
+            }
+        }
+        let (first, rest) = possible.split_first()?;
+        let only = match rest {
+            [] => first,
+            [only] if no(first) && no(only) => only,
+            _ => return None,
+        };
+        match fact {
+            Some(fact) => no(only).then_some(Value::Fact(fact)),
+            None => Some(text(only)),
+        }
     }
 
     fn need(&self, rest: &str) -> Value {

@@ -134,6 +134,9 @@ pub(super) fn step(
         && let Some(text) = run.text()
     {
         out.run = Some((text.to_owned(), run.line));
+        if out.id.is_some() {
+            out.writes = crate::acts::outputs::written(text);
+        }
         let directory = node
             .str_of("working-directory")
             .map(str::to_owned)

@@ -71,11 +71,26 @@ impl Reader<'_> {
         known
     }
 
-    /// Reads a script file of the repository.
+    /// Reads a script file of the repository, as it is called without arguments.
     pub(crate) fn follow(&mut self, path: &str, depth: usize) {
+        self.follow_with(path, &[], depth);
+    }
+
+    /// Reads a script file of the repository, as it is called with some arguments.
+    pub(super) fn follow_with(&mut self, path: &str, arguments: &[&str], depth: usize) {
         if depth >= FOLLOW_MAX {
             return;
         }
+        let given = arguments
+            .iter()
+            .map(|word| self.shell.expand(word))
+            .collect();
+        let outer = self.arguments.replace(given);
+        self.follow_file(path, depth);
+        self.arguments = outer;
+    }
+
+    fn follow_file(&mut self, path: &str, depth: usize) {
         let path = self.shell.expand(path);
         let own = self.here.rsplit_once('/').map_or("", |(place, _)| place);
         let path = path
@@ -102,7 +117,10 @@ impl Reader<'_> {
             let Some(candidate) = normal(&candidate) else {
                 continue;
             };
-            if !self.enter(&candidate) {
+            // With other arguments it does something else.
+            let given = self.arguments.iter().flatten();
+            let mark = given.fold(candidate.clone(), |mark, word| format!("{mark} {word}"));
+            if !self.enter(&mark) {
                 return;
             }
             let Ok(text) = self.tree.read(&candidate) else {
