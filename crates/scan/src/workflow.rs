@@ -10,6 +10,7 @@ mod modelled;
 pub(crate) mod onsite;
 mod refused;
 mod steps;
+mod stops;
 mod titled;
 mod unread;
 mod values;
@@ -348,6 +349,13 @@ pub(crate) fn read(
     unread::judge(&mut jobs, permissions.as_ref(), &env);
     gates::by_outputs(&mut jobs, file);
     gates::by_names(&mut jobs);
+    stops::judge(&mut jobs, |id, index| {
+        let step = root
+            .at(&["jobs", id, "steps"])
+            .and_then(|steps| steps.items().get(index));
+        step.and_then(|step| step.str_of("continue-on-error"))
+            .is_some_and(|text| text != "false")
+    });
     for job in &mut jobs {
         let node = root.at(&["jobs", job.id.as_str()]);
         let hosted = node.is_some_and(|node| {

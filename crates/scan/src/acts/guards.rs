@@ -77,6 +77,54 @@ pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
     out
 }
 
+/// What holds where a script ended without failing: the conditions of what stands behind its stops.
+/// One that may also end well before its end tells nothing.
+pub(crate) fn past(text: &str) -> Vec<String> {
+    let text = text.trim_end();
+    let mut fails = false;
+    for (at, _) in text.match_indices("exit") {
+        let before = text.get(..at).unwrap_or_default();
+        let after = text.get(at + 4..).unwrap_or_default();
+        let word = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || "_-.$".contains(c))
+            && !after.starts_with(|c: char| c.is_ascii_alphanumeric() || "_-(.".contains(c));
+        if !word {
+            continue;
+        }
+        let code = after.trim_start_matches([' ', '\t']);
+        if !code.starts_with(|c: char| c.is_ascii_digit() && c != '0') {
+            return Vec::new();
+        }
+        fails = true;
+    }
+    if !fails || text.contains("set +e") {
+        return Vec::new();
+    }
+    let end = text.lines().count();
+    of_script(&format!("{text}\ntrue"))
+        .into_iter()
+        .filter(|(_, lines)| lines.contains(&end))
+        .map(|(condition, _)| condition)
+        .collect()
+}
+
+/// The same of a program that fails its step. One that returns before its end tells nothing.
+pub(crate) fn past_program(text: &str) -> Vec<String> {
+    let fails = text.matches("setFailed(").count() + text.matches("throw ").count();
+    if fails == 0 || text.matches("return").count() > fails || text.contains("catch") {
+        return Vec::new();
+    }
+    let text = text
+        .trim_end()
+        .replace("core.setFailed(", "throw core.setFailed(");
+    let end = text.lines().count();
+    of_program(&format!("{text}\n;"))
+        .conditions
+        .into_iter()
+        .filter(|(_, lines)| lines.contains(&end))
+        .map(|(condition, _)| condition)
+        .collect()
+}
+
 /// The commands of a line as the walk hands them on.
 fn parts(line: &str) -> impl Iterator<Item = &str> {
     line.split(';').map(|part| {

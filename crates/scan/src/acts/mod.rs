@@ -14,7 +14,7 @@ mod functions;
 mod further;
 pub(crate) mod git;
 pub(crate) mod goreleaser;
-mod guards;
+pub(crate) mod guards;
 pub(crate) mod headings;
 mod http;
 mod known;

@@ -1,10 +1,69 @@
 //! What earlier steps and jobs let later ones do.
 
 use super::Job;
-use crate::acts::{reviewed, told};
+use crate::acts::{Act, Check, Op, Token, reviewed, told};
 
-/// Steps and jobs that ask for an output which says that a review approved wait for that review.
+/// Steps and jobs that ask for an output which says that a review approved wait for that review;
+/// those that ask for one which says that the account has rights let others in by nothing.
 pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
+    said_by(jobs, file, reviewed::outputs, reviewed::check);
+    said_by(jobs, file, permitted, permission);
+}
+
+/// Words of outputs that say whether an account may do something.
+const MAY: &[&str] = &[
+    "allow", "auth", "perm", "access", "trusted", "member", "admin", "maintain", "write", "can",
+    "ok", "proceed", "should", "is_", "has_", "valid",
+];
+
+/// Outputs by which a script that looks up the account's rights says what it found.
+fn permitted(text: &str) -> Vec<String> {
+    let looks = [
+        "getCollaboratorPermissionLevel",
+        "/permission",
+        "get_collaborator_permission",
+    ]
+    .iter()
+    .any(|mark| text.contains(mark));
+    if !looks {
+        return Vec::new();
+    }
+    let by_call = text.split("setOutput(").skip(1).filter_map(|rest| {
+        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        rest.get(1..)?.split(quote).next().map(str::to_owned)
+    });
+    let by_line = text
+        .lines()
+        .filter(|line| line.contains("GITHUB_OUTPUT"))
+        .filter_map(|line| {
+            let (before, _) = line.split_once('=')?;
+            let name = before.rsplit([' ', '"', '\'']).next()?;
+            Some(name.to_owned())
+        });
+    by_call
+        .chain(by_line)
+        .filter(|name| {
+            let lower = name.to_ascii_lowercase();
+            MAY.iter().any(|word| lower.contains(word))
+        })
+        .collect()
+}
+
+fn permission(file: &str, line: usize) -> Act {
+    let why = "the step waits for an output that says whether the account has rights";
+    let mut act = Act::new(Op::Check(Check::Actor(why)), why, Token::Outside);
+    act.line = line;
+    file.clone_into(&mut act.file);
+    act
+}
+
+/// Steps and jobs that ask for outputs which scripts set by what they looked up.
+fn said_by(
+    jobs: &mut [Job],
+    file: &str,
+    outputs: fn(&str) -> Vec<String>,
+    check: fn(&str, usize) -> Act,
+) {
     let mut of_jobs: Vec<String> = Vec::new();
     for job in jobs.iter_mut() {
         let mut names: Vec<String> = Vec::new();
@@ -14,7 +73,7 @@ pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
                 .as_ref()
                 .filter(|condition| names.iter().any(|name| requires(&condition.text, name)));
             if let Some(condition) = asks {
-                step.acts.insert(0, reviewed::check(file, condition.line));
+                step.acts.insert(0, check(file, condition.line));
             }
             let Some(id) = &step.id else { continue };
             let text = step.run.as_ref().map(|(text, _)| text).or_else(|| {
@@ -25,7 +84,7 @@ pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
             });
             let Some(text) = text else { continue };
             names.extend(
-                reviewed::outputs(text)
+                outputs(text)
                     .into_iter()
                     .map(|name| format!("steps.{id}.outputs.{name}")),
             );
@@ -47,7 +106,7 @@ pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
         if let Some(condition) = asks
             && let Some(first) = job.steps.first_mut()
         {
-            first.acts.insert(0, reviewed::check(file, condition.line));
+            first.acts.insert(0, check(file, condition.line));
         }
     }
 }
