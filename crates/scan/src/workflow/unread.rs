@@ -272,7 +272,14 @@ fn one_step(
             && !words::is_quiet(&unread.name)
             && !believed
             && (unread.kind != Kind::Action || held.own || held.outside() || !acts.is_empty());
+        // What updates the repository and may open pull requests opens one.
+        let opens = rights.declared
+            && rights.pull_requests
+            && words::said(&unread.name).is_some_and(|said| said.claim == Claim::Update);
         for act in &mut acts {
+            if opens && matches!(act.op, Op::Push(_)) {
+                act.op = Op::CreatePr(NewPr::default());
+            }
             unread.file.clone_into(&mut act.file);
             act.line = unread.line;
             act.only_if.extend(unread.only_if.iter().cloned());
