@@ -202,8 +202,6 @@ pub(crate) struct Step {
     pub(crate) token_rights: Option<Vec<String>>,
     /// What it leaves for later steps, as far as its script tells.
     pub(crate) writes: Vec<Write>,
-    /// What must hold for it not to fail, and the job with it: templates.
-    pub(crate) passes: Vec<String>,
     /// What it runs and could not be read.
     pub(crate) unread: Vec<Unread>,
     /// Steps of a composite action, whose inputs are `with` over these defaults.

@@ -78,9 +78,11 @@ pub(super) fn of_script(text: &str) -> Vec<(String, Vec<usize>)> {
 }
 
 /// What holds where a script ended without failing: the conditions of what stands behind its stops.
-/// One that may also end well before its end tells nothing.
+/// `exit 0` ends it well, and one whose code is not told may do either.
 pub(crate) fn past(text: &str) -> Vec<String> {
     let text = text.trim_end();
+    let mut gentle = String::with_capacity(text.len());
+    let mut from = 0;
     let mut fails = false;
     for (at, _) in text.match_indices("exit") {
         let before = text.get(..at).unwrap_or_default();
@@ -91,16 +93,22 @@ pub(crate) fn past(text: &str) -> Vec<String> {
             continue;
         }
         let code = after.trim_start_matches([' ', '\t']);
-        if !code.starts_with(|c: char| c.is_ascii_digit() && c != '0') {
+        if code.starts_with(|c: char| c.is_ascii_digit() && c != '0') {
+            fails = true;
+        } else if code.starts_with('0') {
+            gentle.push_str(text.get(from..at).unwrap_or_default());
+            gentle.push_str("true");
+            from = at + 4;
+        } else {
             return Vec::new();
         }
-        fails = true;
     }
+    gentle.push_str(text.get(from..).unwrap_or_default());
     if !fails || text.contains("set +e") {
         return Vec::new();
     }
-    let end = text.lines().count();
-    of_script(&format!("{text}\ntrue"))
+    let end = gentle.lines().count();
+    of_script(&format!("{gentle}\ntrue"))
         .into_iter()
         .filter(|(_, lines)| lines.contains(&end))
         .map(|(condition, _)| condition)
@@ -559,6 +567,27 @@ mod tests {
                 !ends(&text).is_some_and(|lines| lines.contains(&last)),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_script_asks_for_to_end_well_is_told() {
+        for text in [
+            "if [ \"$A\" != x ]; then\n  exit 1\nfi\necho\n",
+            "if [[ $A == x ]]\nthen\n  echo\nelse\n  exit 1\nfi\n",
+            "[ \"$A\" = x ] || exit 1\n",
+        ] {
+            let found = past(text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].contains("env.A == 'x'"), "{found:?}");
+        }
+        for text in [
+            "if [ \"$A\" != x ]; then\n  exit 0\nfi\necho\n",
+            "[ \"$A\" = x ] || exit 0\n",
+            "if [ \"$A\" != x ]; then\n  echo\nfi\n",
+            "if x; then\n  exit 1\nfi\n",
+        ] {
+            assert_eq!(past(text), Vec::<String>::new(), "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a step's script leaves for later steps: outputs, and whether they run at all.
+//! What a step's script leaves for later steps in `GITHUB_OUTPUT`.
 
 use super::guards;
 use crate::shell::{self, Command};
@@ -75,33 +75,6 @@ pub(crate) fn written(text: &str) -> Vec<Write> {
         }
     }
     out
-}
-
-/// What must hold for a script to end well: templates. `exit 0` ends it, and nothing after it.
-pub(crate) fn passes(text: &str) -> Vec<String> {
-    if !text.contains("exit ") {
-        return Vec::new();
-    }
-    let mut whole = String::with_capacity(text.len() + 2);
-    for line in text.lines() {
-        let mut rest = line;
-        while let Some((before, after)) = rest.split_once("exit 0") {
-            let word = before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                || after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-            whole.push_str(before);
-            whole.push_str(if word { "exit 0" } else { ":" });
-            rest = after;
-        }
-        whole.push_str(rest);
-        whole.push('\n');
-    }
-    let end = whole.lines().count();
-    whole.push_str(":\n");
-    guards::of_script(&whole)
-        .into_iter()
-        .filter(|(_, lines)| lines.contains(&end))
-        .map(|(condition, _)| condition)
-        .collect()
 }
 
 /// `echo "name=value" >> "$GITHUB_OUTPUT"`.
@@ -223,28 +196,6 @@ mod tests {
             brief("echo \"go=$(x)\" >> $GITHUB_OUTPUT\n"),
             [("go".to_owned(), None, true, 0)]
         );
-    }
-
-    #[test]
-    fn what_a_script_asks_for_to_end_well_is_told() {
-        let asked = "${{ env.A == 'x' }}";
-        for text in [
-            "if [ \"$A\" != x ]; then\n  exit 1\nfi\necho\n",
-            "if [[ $A == x ]]\nthen\n  echo\nelse\n  exit 1\nfi\n",
-            "[ \"$A\" = x ] || exit 1\n",
-        ] {
-            let found = passes(text);
-            assert_eq!(found.len(), 1, "{text}: {found:?}");
-            assert!(found[0].contains("env.A == 'x'"), "{asked}: {found:?}");
-        }
-        for text in [
-            "if [ \"$A\" != x ]; then\n  exit 0\nfi\necho\n",
-            "[ \"$A\" = x ] || exit 0\n",
-            "if [ \"$A\" != x ]; then\n  echo\nfi\n",
-            "if x; then\n  exit 1\nfi\n",
-        ] {
-            assert_eq!(passes(text), Vec::<String>::new(), "{text}");
-        }
     }
 
     #[test]

@@ -558,17 +558,6 @@ fn step_acts(
             here = way.clone();
         }
     }
-    if step.condition.is_none() {
-        for template in &step.passes {
-            match expr::compound(template, &names)
-                .unwrap_or_else(|| expr::truth_of(&expr::template(template, &names)))
-            {
-                Truth::No => state.ended = true,
-                Truth::Depends(fact) => *way = way.gated(&Gate::Fact(fact)),
-                Truth::Yes | Truth::Can => {}
-            }
-        }
-    }
     if let Some(inner) = &step.inner
         && depth < COMPOSITES_MAX
     {

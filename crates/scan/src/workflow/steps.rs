@@ -134,9 +134,6 @@ pub(super) fn step(
         && let Some(text) = run.text()
     {
         out.run = Some((text.to_owned(), run.line));
-        if node.get("continue-on-error").is_none() {
-            out.passes = crate::acts::outputs::passes(text);
-        }
         if out.id.is_some() {
             out.writes = crate::acts::outputs::written(text);
         }
