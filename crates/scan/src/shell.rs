@@ -20,6 +20,8 @@ pub(crate) struct Command {
     /// Whether it may be left out, or may fail without ending the script: in a branch, a loop, a
     /// function or a substitution, beside `&&`, `||` or a pipe.
     pub(crate) guarded: bool,
+    /// The function that it stands in.
+    pub(crate) function: Option<String>,
 }
 
 /// Longest script that is read, in bytes.
@@ -33,7 +35,47 @@ const NESTING_MAX: usize = 8;
 pub(crate) fn commands(script: &str) -> Vec<Command> {
     let mut out = Vec::new();
     collect(script, 0, 0, &mut out);
+    guard_functions(&mut out);
     out
+}
+
+/// What stands in a function is sure to run where a sure command calls it, and may be left out
+/// otherwise.
+fn guard_functions(commands: &mut [Command]) {
+    /// Functions that call functions.
+    const ROUNDS: usize = 6;
+    let mut defined: Vec<String> = commands
+        .iter()
+        .filter_map(|command| command.function.clone())
+        .collect();
+    defined.sort_unstable();
+    defined.dedup();
+    if defined.is_empty() {
+        return;
+    }
+    let mut sure: Vec<String> = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut found: Vec<String> = commands
+            .iter()
+            .filter(|command| {
+                let within = command.function.as_ref();
+                !command.guarded && within.is_none_or(|name| sure.contains(name))
+            })
+            .filter_map(|command| command.words.first())
+            .filter(|name| defined.binary_search(name).is_ok())
+            .cloned()
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        if found == sure {
+            break;
+        }
+        sure = found;
+    }
+    for command in commands {
+        let within = command.function.as_ref();
+        command.guarded |= within.is_some_and(|name| !sure.contains(name));
+    }
 }
 
 fn collect(script: &str, first_line: usize, depth: usize, out: &mut Vec<Command>) {
@@ -49,6 +91,8 @@ fn collect(script: &str, first_line: usize, depth: usize, out: &mut Vec<Command>
         waiting: Vec::new(),
         nested: Vec::new(),
         blocks: 0,
+        defines: None,
+        bodies: Vec::new(),
         chained: false,
         chain: Vec::new(),
         began: 0,
@@ -70,6 +114,10 @@ struct Lexer<'a, 'b> {
     nested: Vec<(String, usize)>,
     /// Branches, loops and bodies that are open.
     blocks: usize,
+    /// The function whose body comes next.
+    defines: Option<String>,
+    /// Functions that are open, each with the blocks around it.
+    bodies: Vec<(String, usize)>,
     /// The command that comes next stands behind `&&` or `||`.
     chained: bool,
     /// The commands of the present chain that nothing but `&&` before them lets be left out.
@@ -140,7 +188,7 @@ impl Lexer<'_, '_> {
                     // `name()` is a definition; `(…)` a group.
                     if first == '(' && self.rest.starts_with(')') && self.word.is_some() {
                         self.advance(1);
-                        self.word = None;
+                        self.defines = self.word.take();
                         self.command.words.clear();
                     } else if first == '('
                         && self.command.words.is_empty()
@@ -365,6 +413,17 @@ impl Lexer<'_, '_> {
             } else {
                 self.command.line
             };
+            // A group behind `name()` is that function's body.
+            if let Some(name) = self.defines.take()
+                && word == "{"
+            {
+                self.bodies.push((name, self.blocks));
+                return;
+            }
+            if word == "}" && self.bodies.last().is_some_and(|(_, at)| *at == self.blocks) {
+                self.bodies.pop();
+                return;
+            }
             match word.as_str() {
                 "if" | "while" | "until" | "for" | "case" | "{" => self.blocks += 1,
                 "fi" | "done" | "esac" | "}" => self.blocks = self.blocks.saturating_sub(1),
@@ -420,7 +479,12 @@ impl Lexer<'_, '_> {
         }
         let guarded = otherwise || self.chained;
         self.chained = false;
-        self.out.push(Command { guarded, ..command });
+        let function = self.bodies.last().map(|(name, _)| name.clone());
+        self.out.push(Command {
+            guarded,
+            function,
+            ..command
+        });
     }
 
     /// What stands before `||` may fail.

@@ -320,12 +320,15 @@ pub(crate) fn is_bare_hook(script: &str) -> bool {
     let chat = ["slack", "discord", "telegram", "teams"]
         .iter()
         .any(|mark| lower.contains(mark));
-    if chat || script.contains('\n') {
+    if chat {
         return false;
     }
-    crate::shell::commands(script)
-        .first()
-        .is_some_and(forge::is_bare_post)
+    let mut commands = crate::shell::commands(script);
+    commands.retain(|command| {
+        let name = command.words.first().map(String::as_str);
+        !matches!(name, None | Some("set" | "echo" | "printf" | "true" | ":"))
+    });
+    matches!(commands.as_slice(), [one] if forge::is_bare_post(one))
 }
 
 pub(crate) fn publishes_goreleaser(what: &str, arguments: &str) -> Vec<Act> {

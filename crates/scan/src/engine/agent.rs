@@ -107,7 +107,8 @@ pub(super) fn agent_step(
     let declared = job
         .permissions
         .as_ref()
-        .or(run.workflow.permissions.as_ref());
+        .or(run.workflow.permissions.as_ref())
+        .or(run.cap.as_ref());
     let gate = match (&credential, declared) {
         (Credential::App(app), Some(permissions))
             if agent.token.is_none()

@@ -72,8 +72,10 @@ pub(super) fn token_writes(run: &Run<'_>, job: &Job, scope: &str) -> Option<bool
     }
     match declared {
         Some(permissions) => Some(permissions.writes(scope)),
+        // A called workflow has what its caller gives it.
+        None if run.cap.is_some() => Some(true),
         None if run.restricted == Restriction::ReadByDefault => Some(false),
-        None => run.cap.as_ref().map(|_| true),
+        None => None,
     }
 }
 

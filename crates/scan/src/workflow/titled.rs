@@ -113,7 +113,7 @@ pub(super) fn acts(
             held.other || held.place || forge || wide.registry || login || rights.identity,
         ),
         Claim::Release => (
-            own && forge,
+            own && forge || ambient && (wide.token || wide.own),
             forge || wide.own || ambient && rights.contents && rights.free,
         ),
         Claim::Merge { .. } => (own && forge, false),
