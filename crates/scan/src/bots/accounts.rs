@@ -4,7 +4,7 @@ use super::{Authors, Bot, Duty, dependabot_bot, renovate_bot};
 use crate::acts::Op;
 use crate::expr;
 use crate::repository::negated;
-use crate::workflow::{Condition, Workflow};
+use crate::workflow::{Condition, Step, Workflow};
 
 /// Accounts that a bot's rule merges for and whose names say that they are automation: they open
 /// pull requests here, though no file of the repository configures them.
@@ -202,12 +202,16 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
         ("sweep", "Sweep", "sweep-ai[bot]", "sweep/x", false),
     ];
     for workflow in workflows {
-        let lands = workflow
+        let called = workflow
             .jobs
             .iter()
+            .filter_map(|job| job.call.as_ref()?.uses.strip_prefix("./"))
+            .filter_map(|path| workflows.iter().find(|one| one.file == path));
+        let lands = std::iter::once(workflow)
+            .chain(called)
+            .flat_map(|workflow| &workflow.jobs)
             .flat_map(|job| &job.steps)
-            .flat_map(|step| &step.acts)
-            .any(|act| matches!(act.op, Op::Merge { .. } | Op::Approve));
+            .any(|step| lands(step, 0));
         let title = format!("{} {}", workflow.file, workflow.name).to_ascii_lowercase();
         let words: Vec<&str> = title.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         let conditions: Vec<&Condition> = workflow
@@ -281,6 +285,20 @@ pub(crate) fn expected(workflows: &[Workflow], bots: &mut Vec<Bot>) {
             });
         }
     }
+}
+
+/// Whether a step merges or approves, itself or in an action of the repository.
+fn lands(step: &Step, depth: u8) -> bool {
+    /// Deepest chain of composite actions.
+    const DEPTH_MAX: u8 = 8;
+    step.acts
+        .iter()
+        .any(|act| matches!(act.op, Op::Merge { .. } | Op::Approve))
+        || depth < DEPTH_MAX
+            && step
+                .inner
+                .as_ref()
+                .is_some_and(|inner| inner.steps.iter().any(|step| lands(step, depth + 1)))
 }
 
 /// Whether a condition asks for branches that start so, and does not leave them out.
