@@ -103,6 +103,8 @@ pub(super) struct Seen {
     pub(super) acts: Vec<Act>,
     /// Agents that it starts.
     pub(super) agents: Vec<AgentCall>,
+    /// Commands that start something of the repository, with their lines.
+    pub(super) runs: Vec<(String, usize)>,
     /// Knows which repository this is.
     shell: Shell,
 }
@@ -112,6 +114,7 @@ impl Seen {
         Self {
             acts: Vec::new(),
             agents: Vec::new(),
+            runs: Vec::new(),
             shell: Shell {
                 slug: slug.map(str::to_owned),
                 ..Shell::default()
@@ -175,6 +178,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
     let Seen {
         acts,
         agents,
+        runs,
         shell,
     } = seen;
     let first = acts.len();
@@ -239,6 +243,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
         let mut ran = Ran {
             acts,
             agents,
+            runs,
             shell,
         };
         subprocess(raw, &lines, index, file, at, &wrappers, &mut ran);
@@ -250,6 +255,7 @@ pub(super) fn read_with(text: &str, file: &str, line: usize, helpers: &[String],
 struct Ran<'a> {
     acts: &'a mut Vec<Act>,
     agents: &'a mut Vec<AgentCall>,
+    runs: &'a mut Vec<(String, usize)>,
     shell: &'a Shell,
 }
 
@@ -748,7 +754,22 @@ fn without_expressions(text: &str) -> String {
     out
 }
 
+/// Whether a command starts a script, a program or a task of the repository.
+fn starts_something(text: &str) -> bool {
+    const STARTERS: &[&str] = &[
+        "bash", "sh", "python", "python3", "node", "npm", "yarn", "pnpm", "bun", "make", "just",
+        "task", "tsx", "ts-node", "ruby", "uv", "poetry", "rake", "pwsh", "deno",
+    ];
+    let first = text.split_whitespace().next().unwrap_or_default();
+    STARTERS.contains(&first) || first.contains('/') && !first.contains(['$', '{'])
+}
+
 fn commands(text: &str, file: &str, line: usize, ran: &mut Ran<'_>) {
+    /// Most of them in one program.
+    const RUNS_MAX: usize = 50;
+    if starts_something(text) && ran.runs.len() < RUNS_MAX {
+        ran.runs.push((text.to_owned(), line));
+    }
     let tree = crate::tree::Tree::memory(std::collections::BTreeMap::new());
     let mut reader = super::command::Reader::new(&tree, ran.shell.clone());
     reader.script(&without_expressions(text), file, line);

@@ -460,7 +460,7 @@ impl<'a> Reader<'a> {
         let inline = matches!(name, "node" | "python" | "python3" | "ruby" | "julia");
         if inline && let Some(at) = words.iter().position(|word| matches!(*word, "-c" | "-e")) {
             if let Some(text) = words.get(at + 1) {
-                self.program_text(text, file, line, &[]);
+                self.program_text(text, file, line, &[], depth);
             }
             return;
         }
@@ -468,7 +468,7 @@ impl<'a> Reader<'a> {
             && words.len() <= 2
             && let Some(body) = &command.stdin
         {
-            self.program_text(body, file, line + 1, &[]);
+            self.program_text(body, file, line + 1, &[], depth);
             return;
         }
         match name {

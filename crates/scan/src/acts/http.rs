@@ -95,6 +95,9 @@ fn without_names(address: &str) -> String {
     out
 }
 
+/// Lines behind an address that has a name through which the name is looked for.
+const FAR: usize = 60;
+
 /// How the address on a line is asked: there, or where its name is used a little later.
 fn method(raw: &str, lines: &[&str], index: usize) -> Option<&'static str> {
     let said = |text: &str| -> Option<&'static str> {
@@ -133,7 +136,24 @@ fn method(raw: &str, lines: &[&str], index: usize) -> Option<&'static str> {
         Some(name) => ahead
             .iter()
             .position(|line| line.contains(&format!("({name}")))
-            .and_then(|at| ahead.get(at..)?.iter().take(6).find_map(|line| said(line))),
+            .and_then(|at| ahead.get(at..)?.iter().take(6).find_map(|line| said(line)))
+            .or_else(|| {
+                // `request("PUT", url.split("?")[0], …)`: a function of the program's own.
+                let rest = lines.get(index + 1..(index + FAR).min(lines.len()))?;
+                rest.iter()
+                    .take_while(|line| {
+                        super::reviewed::assigned(line.trim()).as_deref() != Some(&name)
+                    })
+                    .find_map(|line| {
+                        let method = said(line)?;
+                        let after = line
+                            .split_once(&format!("{method}\""))
+                            .or_else(|| line.split_once(&format!("{method}'")))?
+                            .1;
+                        let words = after.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+                        words.into_iter().any(|word| word == name).then_some(method)
+                    })
+            }),
         None => {
             // The options of this call, up to its end.
             for line in ahead {

@@ -224,11 +224,34 @@ impl Reader<'_> {
     }
 
     /// Reads the text of a program: what it does, and the agents that it starts.
-    pub(super) fn program_text(&mut self, text: &str, file: &str, line: usize, helpers: &[String]) {
+    pub(super) fn program_text(
+        &mut self,
+        text: &str,
+        file: &str,
+        line: usize,
+        helpers: &[String],
+        depth: usize,
+    ) {
         let mut seen = code::Seen::new(self.shell.slug.as_deref());
         code::read_with(text, file, line, helpers, &mut seen);
         self.acts.append(&mut seen.acts);
         self.shell.agents.append(&mut seen.agents);
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        for (command, at) in seen.runs {
+            // What the command does by itself is known already.
+            let before = self.acts.len();
+            let agents = self.shell.agents.len();
+            self.script_at(&command, file, at, depth + 1);
+            let found = self.acts.split_off(before);
+            self.acts
+                .extend(found.into_iter().filter(|act| act.file != file));
+            let found = self.shell.agents.split_off(agents);
+            self.shell
+                .agents
+                .extend(found.into_iter().filter(|agent| agent.file != file));
+        }
     }
 
     /// Reads a program, the modules that it calls as a whole, and the functions of others that it
@@ -247,7 +270,7 @@ impl Reader<'_> {
             .iter()
             .flat_map(|(_, body)| functions::wrappers(body, &[]))
             .collect();
-        self.program_text(text, file, 1, &helpers);
+        self.program_text(text, file, 1, &helpers, depth);
         for module in code::called_modules(text) {
             self.module(&place, &module, depth + 1);
         }
