@@ -274,9 +274,28 @@ fn is_agents_mark(text: &str) -> bool {
     .any(|name| lower.contains('[') && lower.contains(name))
 }
 
+/// Whether a comparison with a setting holds where nobody set it: `vars.OFF != 'true'`.
+fn is_off_by_default(fact: &str, comparison: Comparison, other: &Value) -> bool {
+    fact.starts_with("the value of the setting vars.")
+        && match (comparison, other) {
+            (Comparison::Unequal, Value::Text(text)) => !text.is_empty(),
+            (Comparison::Unequal, Value::Bool(yes)) => *yes,
+            (Comparison::Equal, Value::Text(text)) => text.is_empty(),
+            _ => false,
+        }
+}
+
 fn compare(left: &Value, comparison: Comparison, right: &Value) -> Value {
     for side in [left, right] {
         if let Value::Fact(fact) = side {
+            let other = if std::ptr::eq(side, left) {
+                right
+            } else {
+                left
+            };
+            if is_off_by_default(fact, comparison, other) {
+                return Value::Open;
+            }
             return Value::Fact(fact.clone());
         }
     }

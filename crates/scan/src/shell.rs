@@ -35,8 +35,36 @@ const NESTING_MAX: usize = 8;
 pub(crate) fn commands(script: &str) -> Vec<Command> {
     let mut out = Vec::new();
     collect(script, 0, 0, &mut out);
+    guard_after_stops(&mut out);
     guard_functions(&mut out);
     out
+}
+
+/// What stands behind a stop without a failure (`exit 0`, `return` in a branch) may be left out:
+/// the script goes well without it.
+fn guard_after_stops(commands: &mut [Command]) {
+    let mut stopped = false;
+    let mut returned: Vec<String> = Vec::new();
+    for command in commands {
+        let well = command
+            .words
+            .get(1)
+            .is_none_or(|code| code == "0" || code.starts_with(['>', '#']));
+        match command.words.first().map(String::as_str) {
+            Some("exit") if command.guarded && well && command.function.is_none() => {
+                stopped = true;
+            }
+            Some("return" | "exit") if command.guarded && well => {
+                returned.extend(command.function.clone());
+            }
+            _ => {}
+        }
+        let left = command
+            .function
+            .as_ref()
+            .map_or(stopped, |name| returned.contains(name));
+        command.guarded |= left;
+    }
 }
 
 /// What stands in a function is sure to run where a sure command calls it, and may be left out
