@@ -473,15 +473,37 @@ impl<'a> Reader<'a> {
         }
         match name {
             "npm" | "yarn" | "pnpm" | "bun" => {
+                /// Options whose value is a package or its place.
+                const VALUED: &[&str] = &[
+                    "--prefix",
+                    "--cwd",
+                    "-C",
+                    "--dir",
+                    "--filter",
+                    "-F",
+                    "-w",
+                    "--workspace",
+                ];
+                let behind = |word: &str| {
+                    let at = words.iter().position(|known| *known == word)?;
+                    words.get(at + 1).copied()
+                };
+                let package = command
+                    .option(&["--filter", "-F", "-w", "--workspace"])
+                    .or_else(|| behind("workspace"))
+                    .and_then(|package| self.package_place(package));
                 let place = command
                     .option(&["--prefix", "--cwd", "-C", "--dir"])
                     .or(self.shell.directory.as_deref())
                     .map(str::to_owned);
+                let place = package.or(place);
                 let mut plain = words
-                    .iter()
-                    .skip(1)
-                    .filter(|word| !word.starts_with('-'))
-                    .copied();
+                    .windows(2)
+                    .filter_map(|pair| match pair {
+                        [before, word] if !VALUED.contains(before) => Some(*word),
+                        _ => None,
+                    })
+                    .filter(|word| !word.starts_with('-'));
                 let mut script = plain.next().unwrap_or_default();
                 if matches!(script, "run" | "run-script" | "workspace" | "workspaces") {
                     if script.starts_with("workspace") {

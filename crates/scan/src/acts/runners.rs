@@ -47,6 +47,7 @@ impl Reader<'_> {
             ("cargo", ["make", task, ..]) | ("cargo-make", ["make", task, ..]) => {
                 self.cargo_make(task, depth);
             }
+            ("deno", ["task", task, ..]) => self.deno(task, depth),
             ("composer", ["run" | "run-script" | "exec", task, ..]) | ("composer", [task, ..]) => {
                 self.composer(task, depth);
             }
@@ -288,6 +289,35 @@ impl Reader<'_> {
             let mut words = vec![program.to_owned()];
             words.extend(texts(found.get("args")));
             self.script_at(&words.join(" "), "Makefile.toml", line, depth + 1);
+        }
+    }
+
+    /// A task of `deno.json`, whose comments are passed over.
+    fn deno(&mut self, task: &str, depth: usize) {
+        for name in ["deno.json", "deno.jsonc"] {
+            let path = self.within(self.shell.directory.clone().as_deref(), name);
+            let Ok(text) = self.tree.read(&path) else {
+                continue;
+            };
+            let plain: Vec<&str> = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
+            let Ok(json) = serde_json::from_str::<serde_json::Value>(&plain.join("\n")) else {
+                return;
+            };
+            let Some(found) = json.pointer(&format!("/tasks/{}", task.replace('/', "~1"))) else {
+                return;
+            };
+            let body = found
+                .as_str()
+                .or_else(|| found.get("command").and_then(serde_json::Value::as_str));
+            if let Some(body) = body
+                && self.enter(&format!("{path}#{task}"))
+            {
+                self.script_at(body, &path, line_of(&text, task), depth + 1);
+            }
+            return;
         }
     }
 

@@ -113,7 +113,9 @@ fn push_matches(trigger: &Trigger, reference: &Reference, subject: &Subject) -> 
                 Some(name) if trigger.tags.is_empty() => !glob::any(&trigger.tags_ignore, name),
                 Some(name) => {
                     glob::any(&trigger.tags, name)
-                        || glob::any(&trigger.tags, &format!("v{name}")) && !name.starts_with('v')
+                        // A bare version may have lost its letter on the way.
+                        || glob::any(&trigger.tags, &format!("v{name}"))
+                            && name.starts_with(|c: char| c.is_ascii_digit())
                 }
                 None => true,
             }

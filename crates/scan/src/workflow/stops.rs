@@ -22,10 +22,11 @@ pub(super) fn judge(jobs: &mut [Job], forgiven: impl Fn(&str, usize) -> bool) {
             .flat_map(|(_, carried)| carried.clone())
             .take(CARRIED_MAX)
             .collect();
+        let mut carried: Vec<String> = Vec::new();
         if !before.is_empty() && !runs_anyway(job.condition.as_ref()) {
             narrow(&mut job.condition, &before, job.line);
+            carried = before;
         }
-        let mut carried: Vec<String> = before;
         for (index, step) in job.steps.iter_mut().enumerate() {
             let own = of_step(step);
             if !carried.is_empty() && !runs_anyway(step.condition.as_ref()) {

@@ -40,6 +40,34 @@ impl Reader<'_> {
         }
     }
 
+    /// Where a package of a monorepo stands, by its name or its place.
+    pub(in crate::acts) fn package_place(&self, package: &str) -> Option<String> {
+        let name = package
+            .trim_start_matches("./")
+            .trim_end_matches("...")
+            .trim_end_matches('/');
+        let is_there = |place: &str| self.tree.read(&format!("{place}/package.json")).is_ok();
+        if name.is_empty() || name.contains(['$', '*', '!', '{']) {
+            return None;
+        }
+        if is_there(name) {
+            return Some(name.to_owned());
+        }
+        let named = |place: &str| {
+            let text = self.tree.read(&format!("{place}/package.json")).ok()?;
+            let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+            (json.get("name")?.as_str()? == name).then(|| place.to_owned())
+        };
+        let listed = self.tree.packages().iter();
+        listed
+            .filter(|package| !package.place.is_empty())
+            .find_map(|package| named(&package.place))
+            .or_else(|| {
+                let short = name.rsplit('/').next().unwrap_or(name);
+                is_there(short).then(|| short.to_owned())
+            })
+    }
+
     fn package_scripts(&mut self, script: &str, path: &str, depth: usize) -> bool {
         let Ok(text) = self.tree.read(path) else {
             return false;
