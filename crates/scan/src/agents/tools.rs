@@ -317,13 +317,33 @@ fn runs(tool: &str, program: &str) -> bool {
     })
 }
 
+/// Whether a rule for `git push` takes branches of one kind alone, by the beginning of their names:
+/// ` origin fix/*)`. Whoever writes that means no other; that a refspec may hold a colon is known.
+fn names_own_branch(rest: &str) -> bool {
+    let rest = rest.trim_end_matches(')').trim_end_matches(":*");
+    let mut plain = rest
+        .split_whitespace()
+        .filter(|word| !word.starts_with('-'));
+    let (Some(_), Some(branch), None) = (plain.next(), plain.next(), plain.next()) else {
+        return false;
+    };
+    let named = branch.trim_end_matches('*').trim_start_matches("head:");
+    !named.is_empty()
+        && !named.contains(['$', '*'])
+        && !["main", "master", "head", "refs/heads/"]
+            .iter()
+            .any(|name| name.starts_with(named) || named.starts_with(name))
+}
+
 /// Whether a tool list lets its agent push commits.
 pub(crate) fn may_push(tools: &[String]) -> bool {
     tools.iter().any(|tool| {
         let lower = tool.to_ascii_lowercase();
         runs(&lower, "git")
-            || lower.starts_with("bash(git push")
-            || lower.starts_with("shell(git push")
+            || ["bash(git push", "shell(git push"]
+                .iter()
+                .filter_map(|start| lower.strip_prefix(start))
+                .any(|rest| !names_own_branch(rest))
             || lower.contains("mcp__github__push_files")
             || lower.contains("mcp__github__create_or_update_file")
             || lower.contains("mcp__github_file_ops")
@@ -358,4 +378,38 @@ pub(crate) fn may_merge(tools: &[String]) -> bool {
             || lower.starts_with("shell(gh pr merge")
             || lower.contains("merge_pull_request")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_for_branches_of_ones_own_is_no_push_to_the_default_one() {
+        let may = |tool: &str| may_push(&[tool.to_owned()]);
+        for free in [
+            "Bash(git push)",
+            "Bash(git push:*)",
+            "Bash(git push *)",
+            "Bash(git push origin:*)",
+            "Bash(git push origin main)",
+            "Bash(git push origin HEAD)",
+            "Bash(git push origin HEAD:main)",
+            "Bash(git push origin *)",
+            "Bash(git push -u origin m*)",
+            "Bash(git push origin $BRANCH)",
+            "Bash(git:*)",
+            "Bash",
+        ] {
+            assert!(may(free), "{free}");
+        }
+        for own in [
+            "Bash(git push origin fix/*)",
+            "Bash(git push -u origin claude/*:*)",
+            "Bash(git push origin HEAD:fix-*)",
+            "Bash(git status)",
+        ] {
+            assert!(!may(own), "{own}");
+        }
+    }
 }
