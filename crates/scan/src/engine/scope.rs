@@ -1,12 +1,14 @@
 //! What an expression's names mean in one run.
 
+mod outputs;
+mod variables;
+
 use std::cell::Cell;
 
 use super::run::{Run, Secrets};
 use super::{Actor, Credential, Event, PullRequest, Reference};
-use crate::acts::outputs::Write;
-use crate::expr::{self, Scope, Truth, Value};
-use crate::workflow::{Job, Pairs, Step, System};
+use crate::expr::{self, Scope, Value};
+use crate::workflow::{Job, Pairs, System};
 
 /// Deepest chain of names that stand for names (`env` of `env`, outputs of outputs).
 pub(super) const DEPTH_MAX: u8 = 8;
@@ -158,142 +160,6 @@ impl Names<'_> {
         } else {
             Value::Null
         }
-    }
-
-    fn step_output(&self, job: Option<&Job>, rest: &str) -> Value {
-        let (id, field) = rest.split_once('.').unwrap_or((rest, ""));
-        let step = job.and_then(|job| {
-            job.steps.iter().find(|step| {
-                step.id
-                    .as_deref()
-                    .is_some_and(|known| known.eq_ignore_ascii_case(id))
-            })
-        });
-        // A step that is skipped leaves no outputs.
-        if let Some(expr) = step
-            .and_then(|step| step.condition.as_ref())
-            .and_then(|condition| condition.expr.as_ref())
-            && expr::truth(expr, self) == Truth::No
-        {
-            return Value::Null;
-        }
-        if let Some(step) = step
-            && let Some(name) = field.strip_prefix("outputs.")
-            && let Some(value) = self.written(job, step, name)
-        {
-            return value;
-        }
-        if let Some(step) = step
-            && releases_by_pull_request(step)
-            && (field.contains("release") || field.contains("published") || field.contains("tag"))
-        {
-            return if self.run.event.releases {
-                Value::Open
-            } else {
-                Value::Null
-            };
-        }
-        Value::Open
-    }
-
-    /// What a step's script leaves under a name, where that is one text for sure.
-    fn written(&self, job: Option<&Job>, step: &Step, name: &str) -> Option<Value> {
-        let mut env = vec![&self.run.workflow.env];
-        env.extend(job.map(|job| &job.env));
-        env.push(&step.env);
-        let names = Names {
-            run: self.run,
-            job,
-            env,
-            inputs: self.inputs,
-            depth: Cell::new(self.depth.get()),
-        };
-        let of_name = |write: &&Write| write.name.eq_ignore_ascii_case(name);
-        step.writes.iter().find(of_name)?;
-        // Where nothing is written for sure, it may stay empty, which asks the same as a no.
-        let no = |value: &str| matches!(value, "" | "false" | "0" | "no");
-        let mut possible = vec![String::new()];
-        let mut fact = None;
-        for write in step.writes.iter().filter(of_name) {
-            let holds = write.only_if.iter().fold(Truth::Yes, |holds, template| {
-                let asked = expr::compound(template, &names)
-                    .unwrap_or_else(|| expr::truth_of(&expr::template(template, &names)));
-                expr::both(holds, asked)
-            });
-            if holds == Truth::No {
-                continue;
-            }
-            let value = match expr::template(write.value.as_deref()?, &names) {
-                Value::Text(text) => text,
-                Value::Bool(yes) => yes.to_string(),
-                Value::Null => String::new(),
-                _ => return None,
-            };
-            if write.sure {
-                possible.clear();
-                fact = None;
-            }
-            match holds {
-                Truth::Depends(on) if !no(&value) => fact = Some(on),
-                _ if possible.contains(&value) => {}
-                _ => possible.push(value),
-            }
-        }
-        let (first, rest) = possible.split_first()?;
-        let only = match rest {
-            [] => first,
-            [only] if no(first) && no(only) => only,
-            _ => return None,
-        };
-        match fact {
-            Some(fact) => no(only).then_some(Value::Fact(fact)),
-            None => Some(text(only)),
-        }
-    }
-
-    fn need(&self, rest: &str) -> Value {
-        let mut parts = rest.splitn(3, '.');
-        let (Some(id), Some(field)) = (parts.next(), parts.next()) else {
-            return Value::Open;
-        };
-        let Some(name) = parts.next() else {
-            return Value::Open;
-        };
-        if field != "outputs" {
-            return Value::Open;
-        }
-        let Some(job) = self
-            .run
-            .workflow
-            .jobs
-            .iter()
-            .find(|job| job.id.eq_ignore_ascii_case(id))
-        else {
-            return Value::Open;
-        };
-        let Some((_, template)) = job
-            .outputs
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        else {
-            return Value::Open;
-        };
-        let names = Names {
-            run: self.run,
-            job: Some(job),
-            env: vec![&self.run.workflow.env, &job.env],
-            inputs: None,
-            depth: Cell::new(self.depth.get()),
-        };
-        if let Some(expr) = job
-            .condition
-            .as_ref()
-            .and_then(|condition| condition.expr.as_ref())
-            && expr::truth(expr, &names) == Truth::No
-        {
-            return Value::Null;
-        }
-        expr::template(template, &names)
     }
 
     fn login(actor: &Actor) -> Value {
@@ -649,109 +515,6 @@ impl Names<'_> {
             Reference::Default | Reference::Branch(_) => self.branch_text(full),
         }
     }
-
-    /// GitLab's and the other systems' variables.
-    fn variable(&self, path: &str) -> Value {
-        let run = self.run;
-        let event = run.event;
-        let name = path.trim_start_matches('$').trim_matches(['{', '}']);
-        let branch = || match &event.reference {
-            Reference::Default => text(run.default_branch()),
-            Reference::Branch(name) => text(name),
-            Reference::Other => text("some-branch"),
-            Reference::Tag(_) => Value::Null,
-        };
-        let merge_request = event.name == "pull_request";
-        if let Some(patterns) = path.strip_prefix("$changes ") {
-            let files = match &event.pull_request {
-                Some(pull) => pull.files.as_ref().or(event.files.as_ref()),
-                None => event.files.as_ref(),
-            };
-            // Other pipelines than those of pushes count every file as changed.
-            let changed = match files {
-                Some(files) => patterns.lines().any(|pattern| {
-                    files.iter().any(|file| {
-                        crate::glob::matches(pattern, file)
-                            || crate::glob::matches(&pattern.replace("/**/*", "/**"), file)
-                    })
-                }),
-                None => true,
-            };
-            return Value::Bool(changed);
-        }
-        if run.workflow.system == System::GitHub {
-            return self.environment(name);
-        }
-        match name {
-            "ci_pipeline_source" => text(match event.name {
-                "pull_request" => "merge_request_event",
-                "workflow_dispatch" => "web",
-                "repository_dispatch" => "trigger",
-                other => other,
-            }),
-            "ci_commit_branch" => {
-                if merge_request {
-                    Value::Null
-                } else {
-                    branch()
-                }
-            }
-            "ci_commit_ref_name" | "ci_commit_ref_slug" => match event.reference {
-                Reference::Tag(_) => text("v1.2.3"),
-                Reference::Default | Reference::Branch(_) | Reference::Other => branch(),
-            },
-            "ci_default_branch" => text(run.default_branch()),
-            "ci_commit_tag" => match event.reference {
-                Reference::Tag(_) => text("v1.2.3"),
-                Reference::Default | Reference::Branch(_) | Reference::Other => Value::Null,
-            },
-            "ci_merge_request_id" | "ci_merge_request_iid" => {
-                if merge_request {
-                    text("1")
-                } else {
-                    Value::Null
-                }
-            }
-            "ci_merge_request_target_branch_name" => {
-                if merge_request {
-                    text(run.default_branch())
-                } else {
-                    Value::Null
-                }
-            }
-            "ci_commit_ref_protected" => match event.reference {
-                Reference::Default | Reference::Tag(_) => text("true"),
-                Reference::Branch(_) | Reference::Other => text("false"),
-            },
-            "gitlab_user_login" => Self::login(&event.actor),
-            "ci_project_path" => run.slug().map_or(Value::Open, text),
-            _ => {
-                for layer in self.env.iter().rev() {
-                    if let Some((_, value)) =
-                        layer.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))
-                    {
-                        return text(value);
-                    }
-                }
-                // A CI variable of the project, or of the one who starts the pipeline.
-                if event.actor == Actor::Person {
-                    Value::Open
-                } else {
-                    Value::Null
-                }
-            }
-        }
-    }
-}
-
-/// Whether a step's release outputs need a merged release pull request.
-pub(super) fn releases_by_pull_request(step: &Step) -> bool {
-    step.uses.as_deref().is_some_and(|uses| {
-        let lower = uses.to_lowercase();
-        lower.contains("release-please")
-            || lower.starts_with("changesets/action")
-            || lower.contains("release-plz")
-    })
 }
 
 /// Whether an event's labels are those that automation set.
