@@ -17,6 +17,7 @@ pub(crate) mod goreleaser;
 pub(crate) mod guards;
 pub(crate) mod headings;
 mod http;
+pub(crate) mod inputs;
 mod known;
 mod libraries;
 mod make;

@@ -168,6 +168,9 @@ pub(super) fn acts_of(uses: &str, what: &str, with: &With<'_>) -> Option<Vec<Act
             vec![Act::publish(format!("{what} (push)"))]
         }
         "elgohr/publish-docker-github-action" if on("no_push") => Vec::new(),
+        // Without the token it rehearses.
+        "metamask/action-npm-publish" if with.first(&["npm-token"]).is_none() => Vec::new(),
+        "brave/pull-merge" => Vec::new(),
         "vaultvulp/gp-docker-action" if on("build-only") || on("pull-only") => Vec::new(),
         "mr-smithers-excellent/docker-build-push" if off("pushImage") => Vec::new(),
         "rafikfarhad/push-to-gcr-github-action"

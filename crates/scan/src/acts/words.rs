@@ -3,9 +3,6 @@
 //! Authors name things for what they do. What a name says is a claim: whether it is believed
 //! depends on what the thing is given ([`crate::workflow`]).
 
-use super::catalog::With;
-use super::{Act, NewPr, Op, Target, Token, is_rehearsal};
-
 /// What a name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
@@ -590,6 +587,10 @@ fn said_aloud(name: &str) -> Option<Said> {
     } else if has(&[
         "publish",
         "push-to-registry",
+        "to-ecr",
+        "to-ghcr",
+        "to-dockerhub",
+        "to-docker-hub",
         "docker-push",
         "build-push",
         "build-and-push",
@@ -617,12 +618,69 @@ fn tags_images(words: &[String]) -> bool {
     })
 }
 
+/// Whether what the name merges are files.
+fn merges_files(words: &[String]) -> bool {
+    words.iter().any(|word| {
+        matches!(
+            word.as_str(),
+            "json"
+                | "jsons"
+                | "yaml"
+                | "yml"
+                | "csv"
+                | "xml"
+                | "lcov"
+                | "junit"
+                | "pdf"
+                | "pdfs"
+                | "file"
+                | "files"
+                | "results"
+                | "logs"
+                | "blobs"
+                | "configs"
+                | "allure"
+        )
+    })
+}
+
+/// Whether the name speaks of commits that are there: of hooks on them, of what they say.
+fn of_commits(words: &[String]) -> bool {
+    words.iter().any(|word| word == "conventional")
+        || words.windows(2).any(|pair| {
+            let [first, second] = pair else { return false };
+            matches!(
+                (first.as_str(), second.as_str()),
+                (
+                    "pre" | "post" | "last" | "latest" | "on" | "of" | "this",
+                    "commit"
+                ) | (
+                    "commit",
+                    "message"
+                        | "messages"
+                        | "msg"
+                        | "sha"
+                        | "hash"
+                        | "info"
+                        | "author"
+                        | "data"
+                        | "range"
+                        | "hooks"
+                        | "hook"
+                        | "graph"
+                        | "history"
+                )
+            )
+        })
+}
+
 /// What single words hint at.
 fn said_by_words(words: &[String]) -> Option<Said> {
     let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
     let claim = if has(FOLLOWED) && has(&["update", "updater", "releaser", "tap"]) {
         Claim::Publish
-    } else if has(&["merge", "merges", "merger", "mergebot", "automerger"]) {
+    } else if has(&["merge", "merges", "merger", "mergebot", "automerger"]) && !merges_files(words)
+    {
         Claim::Merge { auto: false }
     } else if has(&["approve", "approver"]) {
         Claim::Approve
@@ -636,6 +694,7 @@ fn said_by_words(words: &[String]) -> Option<Said> {
         Claim::Publish
     } else if has(&["upload", "uploader", "push", "sync", "release", "copy"]) && has(PLACES)
         || has(&["rollout", "redeploy", "promote", "promotion"])
+        || words.windows(2).any(|pair| pair == ["blue", "green"])
         || has(&["ssh", "scp", "sftp", "ftp"])
     {
         Claim::Deploy
@@ -654,8 +713,7 @@ fn said_by_words(words: &[String]) -> Option<Said> {
         Claim::Bump
     } else if has(&["tag", "tags", "tagger", "retag", "tagging"]) && !tags_images(words) {
         Claim::Tag
-    } else if has(&["commit", "commits", "committer", "push", "pusher"]) && !has(&["conventional"])
-    {
+    } else if has(&["commit", "commits", "committer", "push", "pusher"]) && !of_commits(words) {
         Claim::Commit
     } else if has(&[
         "update",
@@ -697,145 +755,4 @@ fn said_by_words(words: &[String]) -> Option<Said> {
         claim,
         plain: false,
     })
-}
-
-/// The input that makes an action rehearse.
-fn dry_run<'a>(with: &'a With<'_>) -> Option<&'a str> {
-    with.first(&["dry-run", "dry_run", "dryrun", "dry"])
-}
-
-/// Whether an input of one of these names, or one that asks for building alone, turns it off.
-fn turned_off(with: &With<'_>, names: &[&str]) -> bool {
-    /// Inputs that are on where nothing leaves the run.
-    const OFF: &[&str] = &[
-        "build-only",
-        "build_only",
-        "skip-push",
-        "skip_push",
-        "skip-publish",
-        "skip-deploy",
-        "no-push",
-        "no_push",
-    ];
-    OFF.iter().any(|name| with.says(name, "true"))
-        || names.iter().any(|name| with.says(name, "false"))
-}
-
-/// The template that decides whether it happens.
-fn asked<'a>(with: &'a With<'_>, names: &[&str]) -> Option<&'a str> {
-    with.first(names)
-        .filter(|value| value.trim_start().starts_with("${{"))
-}
-
-/// What a claim amounts to.
-pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
-    let forge = |op: Op| vec![Act::new(op, what, with.token()).unless(dry_run(with))];
-    match claim {
-        Claim::Merge { auto } => forge(super::merge(auto)),
-        Claim::Approve => forge(Op::Approve),
-        Claim::CreatePr => forge(Op::CreatePr(NewPr {
-            labels: super::catalog::list(with.first(&["labels", "label", "pr-labels"])),
-            head: with
-                .first(&["branch", "head", "pr-branch", "branch-name"])
-                .map(str::to_owned),
-            base: with
-                .first(&["base", "base-branch", "target-branch"])
-                .map(str::to_owned),
-            release: false,
-        })),
-        Claim::Release => forge(Op::Release {
-            draft: with.get("draft").map(str::to_owned),
-            tag: with.first(&["tag_name", "tag"]).map(str::to_owned),
-        }),
-        Claim::Bump => {
-            vec![Act::new(Op::Push(Target::CurrentAndTags), what, Token::Git).unless(dry_run(with))]
-        }
-        Claim::Tag => forge(Op::Tag(with.first(&["tag", "tag_name"]).map(str::to_owned))),
-        Claim::Pages => forge(Op::Push(Target::Branch("gh-pages".to_owned()))),
-        Claim::Commit => vec![Act::new(
-            Op::Push(Target::Current),
-            what,
-            match with.token() {
-                Token::Env(_) => Token::Git,
-                given => given,
-            },
-        )],
-        // Without this it opens a pull request and leaves the merge to someone else.
-        Claim::Update if with.says("auto_merge", "false") || with.says("auto-merge", "false") => {
-            forge(Op::CreatePr(NewPr {
-                head: with.first(&["head"]).map(str::to_owned),
-                base: with.first(&["base"]).map(str::to_owned),
-                ..NewPr::default()
-            }))
-        }
-        Claim::Update => forge(Op::Push(
-            with.first(&["branch", "target-branch", "target_branch"])
-                .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
-        )),
-        Claim::Publish => {
-            let target = with.first(&["environment", "stage"]).unwrap_or_default();
-            if turned_off(with, &["push", "publish", "upload"]) {
-                return Vec::new();
-            }
-            vec![
-                Act::publish(what)
-                    .unless(dry_run(with))
-                    .only_if(asked(with, &["push", "publish", "upload"]))
-                    .benign_if(
-                        is_rehearsal(target),
-                        "the target's name says that it is not production",
-                    ),
-            ]
-        }
-        Claim::Deploy => {
-            let target = with
-                .first(&[
-                    "environment",
-                    "stage",
-                    "namespace",
-                    "app",
-                    "service",
-                    "host",
-                ])
-                .unwrap_or_default();
-            if turned_off(with, &["deploy", "upload"]) {
-                return Vec::new();
-            }
-            vec![
-                Act::deploy(what)
-                    .unless(dry_run(with))
-                    .only_if(asked(with, &["deploy", "upload"]))
-                    .benign_if(
-                        is_rehearsal(target),
-                        "the target's name says that it is not production",
-                    ),
-            ]
-        }
-        Claim::Dispatch => forge(Op::Dispatch {
-            workflow: with
-                .first(&[
-                    "workflow",
-                    "workflow_file_name",
-                    "workflow-file-name",
-                    "workflow_id",
-                    "workflow-id",
-                    "workflow_name",
-                    "workflow-name",
-                ])
-                .map(str::to_owned),
-            repository: with
-                .first(&["repo", "repository"])
-                .filter(|name| !name.contains("github.") && name.contains('/'))
-                .map(str::to_owned),
-        }),
-        Claim::RepositoryDispatch => forge(Op::RepositoryDispatch {
-            event_type: with
-                .first(&["event-type", "event_type", "event"])
-                .map(str::to_owned),
-            repository: with
-                .first(&["repository", "repo"])
-                .filter(|name| !name.contains("github.repository"))
-                .map(str::to_owned),
-        }),
-    }
 }

@@ -9,6 +9,7 @@ use super::unread::{Rights, Unread};
 use super::{Job, Pairs, Step};
 use crate::acts::catalog::With;
 use crate::acts::headings::{self, Heading};
+use crate::acts::inputs;
 use crate::acts::strange::REQUEST;
 use crate::acts::words::{self, Claim};
 use crate::acts::{Act, Op, Token, is_rehearsal};
@@ -127,9 +128,9 @@ pub(super) fn acts(
     if !sure && !open {
         return Vec::new();
     }
-    let mut out = words::acts(claim, what, &With(&step.with));
+    let mut out = inputs::acts(claim, what, &With(&step.with));
     if claim == Claim::Release && held.registry {
-        out.append(&mut words::acts(Claim::Publish, what, &With(&step.with)));
+        out.append(&mut inputs::acts(Claim::Publish, what, &With(&step.with)));
     }
     let token = forge_token(&step.env);
     for act in &mut out {

@@ -11,6 +11,7 @@ use super::titled::{self, Titles};
 use super::values::TEXT_MAX;
 use super::{Job, Pairs, Permissions, Step};
 use crate::acts::catalog::With;
+use crate::acts::inputs;
 use crate::acts::unlisted;
 use crate::acts::words::{self, Claim, Said};
 use crate::acts::{Act, NewPr, Op, Target, Token};
@@ -382,7 +383,7 @@ fn what_it_does(
     };
     // What is not there can't be believed on its name.
     sure &= unread.kind == Kind::Action;
-    let mut acts = words::acts(claim, &unread.what, with);
+    let mut acts = inputs::acts(claim, &unread.what, with);
     let follows = ["upstream", "fork"]
         .iter()
         .any(|word| unread.name.to_ascii_lowercase().contains(word));
@@ -427,7 +428,7 @@ fn by_command(
     if !sure && !open {
         return Vec::new();
     }
-    let mut acts = words::acts(claim, &unread.what, with);
+    let mut acts = inputs::acts(claim, &unread.what, with);
     if !sure {
         for act in &mut acts {
             act.unsure = Some(unread.fact());
@@ -440,13 +441,13 @@ fn by_command(
 fn by_credential(unread: &Unread, with: &With<'_>, held: Held, rights: &Rights) -> Vec<Act> {
     let mut acts = Vec::new();
     if rights.contents && rights.free {
-        acts.extend(words::acts(Claim::Update, &unread.what, with));
+        acts.extend(inputs::acts(Claim::Update, &unread.what, with));
     }
     if held.registry {
-        acts.extend(words::acts(Claim::Publish, &unread.what, with));
+        acts.extend(inputs::acts(Claim::Publish, &unread.what, with));
     }
     if held.place {
-        acts.extend(words::acts(Claim::Deploy, &unread.what, with));
+        acts.extend(inputs::acts(Claim::Deploy, &unread.what, with));
     }
     acts
 }
