@@ -302,6 +302,15 @@ pub(super) fn composite(
             given.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
             given.push((name.to_lowercase(), text.clone()));
         }
+        // What the job checked out by an input of its own is no input of the action.
+        let branch = state.shell.branch.clone();
+        if let Some(name) = &mut state.shell.branch
+            && name.contains("inputs.")
+            && !name.contains("event.inputs.")
+        {
+            *name = name.replace("inputs.", "github.event.inputs.");
+        }
+        let renamed = state.shell.branch.clone();
         let inside = state.values.inside(&given, &out.env, tree);
         let outside = std::mem::replace(&mut state.values, inside);
         let mut steps: Vec<Step> = runs
@@ -312,6 +321,9 @@ pub(super) fn composite(
             .map(|item| step(&path, item, &there, state, depth + 1))
             .collect();
         state.values = outside;
+        if state.shell.branch == renamed {
+            state.shell.branch = branch;
+        }
         match program_of(runs, &prefix, tree) {
             Some(Program::Read(one)) => steps.push(*one),
             Some(Program::Unread) => note_unread(&short, uses, Kind::Missing, &path, state, out),

@@ -145,9 +145,26 @@ pub(super) fn agents(jobs: &mut [Job], file: &str, env: &Pairs) {
             let Some(step) = job.steps.get_mut(at) else {
                 continue;
             };
-            if let Some(agent) = agent_of(step, file, wide, &called, carried) {
-                step.agents.retain(|known| !known.generic);
-                step.agents.push(agent);
+            add(step, file, wide, &called, carried, 0);
+        }
+    }
+}
+
+/// Adds the agents of a step, and of the steps of an action of the repository.
+fn add(step: &mut Step, file: &str, wide: bool, called: &str, carried: bool, depth: u8) {
+    /// Deepest chain of composite actions.
+    const DEPTH_MAX: u8 = 8;
+    if let Some(agent) = agent_of(step, file, wide, called, carried) {
+        step.agents.retain(|known| !known.generic);
+        step.agents.push(agent);
+    }
+    let wide = wide || has_key(&step.env);
+    let called = step.name.as_deref().unwrap_or(called).to_owned();
+    if let Some(inner) = step.inner.as_mut().filter(|_| depth < DEPTH_MAX) {
+        for at in 0..inner.steps.len() {
+            let carried = carried || inner.steps.iter().skip(at + 1).any(carries);
+            if let Some(step) = inner.steps.get_mut(at) {
+                add(step, file, wide, &called, carried, depth + 1);
             }
         }
     }
