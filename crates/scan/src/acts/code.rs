@@ -758,7 +758,8 @@ fn without_expressions(text: &str) -> String {
 fn starts_something(text: &str) -> bool {
     const STARTERS: &[&str] = &[
         "bash", "sh", "python", "python3", "node", "npm", "yarn", "pnpm", "bun", "make", "just",
-        "task", "tsx", "ts-node", "ruby", "uv", "poetry", "rake", "pwsh", "deno",
+        "task", "tsx", "ts-node", "ruby", "uv", "poetry", "rake", "pwsh", "deno", "julia",
+        "Rscript",
     ];
     let first = text.split_whitespace().next().unwrap_or_default();
     STARTERS.contains(&first) || first.contains('/') && !first.contains(['$', '{'])

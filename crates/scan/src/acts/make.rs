@@ -72,14 +72,22 @@ impl Reader<'_> {
     ) -> bool {
         let recipe = recipe(text, target);
         if recipe.found {
-            for (body, line) in recipe.body {
+            for (body, line) in in_blocks(recipe.body) {
                 let body = body.replace("$$", "$").replace("$(MAKE)", "make");
                 let body = if tool == "make" {
                     put_in(&body, variables)
                 } else {
                     body
                 };
-                self.script_at(&body, path, line, depth + 1);
+                let first = body.lines().next().unwrap_or_default();
+                let other = ["python", "node", "ruby", "deno", "bun"]
+                    .iter()
+                    .any(|name| first.starts_with("#!") && first.contains(name));
+                if other {
+                    self.program_text(&body, path, line, &[], depth + 1);
+                } else {
+                    self.script_at(&body, path, line, depth + 1);
+                }
             }
             for need in recipe.needs {
                 self.make_target(tool, &need, place, depth + 1);
@@ -216,6 +224,28 @@ fn recipe(text: &str, target: &str) -> Recipe {
             });
             out.found |= inside;
         }
+    }
+    out
+}
+
+/// The lines of a recipe, those that belong together as one: a line that goes on in the next, and
+/// a recipe that is a script of its own (`#!/usr/bin/env bash`).
+fn in_blocks(lines: Vec<(String, usize)>) -> Vec<(String, usize)> {
+    let whole = lines
+        .first()
+        .is_some_and(|(text, _)| text.starts_with("#!"));
+    let mut out: Vec<(String, usize)> = Vec::new();
+    let mut last = 0;
+    for (text, line) in lines {
+        match out.last_mut() {
+            Some((block, _)) if whole || block.ends_with('\\') => {
+                let gap = if whole { line.saturating_sub(last) } else { 1 };
+                block.push_str(&"\n".repeat(gap.clamp(1, 100)));
+                block.push_str(&text);
+            }
+            _ => out.push((text, line)),
+        }
+        last = line;
     }
     out
 }
