@@ -162,6 +162,13 @@ fn turned_off(claim: Claim, what: &str, with: &With<'_>) -> bool {
     rehearses || looks || !more && switches(claim).iter().any(|name| with.says(name, "false"))
 }
 
+/// Whether what a workflow elsewhere is given says that it leaves nothing in production.
+pub(crate) fn leaves_nothing(claim: Claim, what: &str, with: &With<'_>) -> bool {
+    turned_off(claim, what, with)
+        || dry_run(with).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+        || matches!(claim, Claim::Deploy | Claim::Publish) && rehearses(what, with)
+}
+
 /// The template that decides whether it happens.
 fn asked<'a>(with: &'a With<'_>, claim: Claim) -> Option<&'a str> {
     with.first(switches(claim))

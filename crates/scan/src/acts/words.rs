@@ -639,6 +639,8 @@ fn merges_files(words: &[String]) -> bool {
                 | "logs"
                 | "blobs"
                 | "configs"
+                | "conflict"
+                | "conflicts"
                 | "allure"
         )
     })

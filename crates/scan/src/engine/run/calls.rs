@@ -6,7 +6,7 @@ use super::super::{Credential, Engine, Gate, PathStep, Way};
 use super::{Inputs, JobRun, Restriction, Run, Secrets, jobs};
 use crate::acts::catalog::With;
 use crate::acts::words::{self, Claim};
-use crate::acts::{SinkKind, is_rehearsal};
+use crate::acts::{SinkKind, inputs, is_rehearsal};
 use crate::agents;
 use crate::expr::{self, Value};
 use crate::workflow::{Call, Job};
@@ -186,7 +186,13 @@ fn unknown_call(
         .as_ref()
         .or(run.workflow.permissions.as_ref())
         .is_some_and(|permissions| permissions.writes("contents"));
-    let kind = match words::said(stem).map(|said| said.claim) {
+    let claim = words::said(stem).map(|said| said.claim);
+    if stem.contains("draft")
+        || claim.is_some_and(|claim| inputs::leaves_nothing(claim, stem, &With(&call.with)))
+    {
+        return;
+    }
+    let kind = match claim {
         Some(Claim::Publish) => SinkKind::Publish,
         Some(Claim::Deploy | Claim::Pages) => SinkKind::Deploy,
         Some(Claim::Release | Claim::Tag) => SinkKind::Release,
