@@ -3,7 +3,7 @@
 //!
 //! Bodies are found by indentation: these languages' formatters all keep it.
 
-use super::code::CALLS;
+use super::started::CALLS;
 
 /// Most functions of one program.
 const FUNCTIONS_MAX: usize = 2_000;

@@ -31,6 +31,7 @@ mod rarer;
 pub(crate) mod reviewed;
 mod runners;
 mod shipping;
+mod started;
 pub(crate) mod strange;
 mod table;
 mod tidy;

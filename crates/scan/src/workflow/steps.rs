@@ -146,7 +146,7 @@ pub(super) fn step(
             .iter()
             .any(|name| shell_name.contains(name))
         {
-            out.acts = crate::acts::code::read(text, file, run.line, state.shell.slug.as_deref());
+            out.acts = program(text, file, run.line, library, state);
         } else if let Some(tree) = library.tree() {
             script_step(
                 text,
@@ -183,6 +183,26 @@ pub(super) fn step(
         }
     }
     out
+}
+
+/// What a program that stands in a step does, and the scripts of the repository that it starts.
+fn program(
+    text: &str,
+    file: &str,
+    line: usize,
+    library: &Library<'_>,
+    state: &JobState,
+) -> Vec<Act> {
+    let Some(tree) = library.tree() else {
+        return Vec::new();
+    };
+    let shell = Shell {
+        slug: state.shell.slug.clone(),
+        ..Shell::default()
+    };
+    let mut reader = Reader::new(tree, shell);
+    reader.program_text(text, file, line, &[], 0);
+    reader.acts
 }
 
 /// Whether a shell goes on behind a command that failed, so that the last one alone counts.
@@ -481,8 +501,7 @@ fn uses_step(
                     return;
                 }
                 let text = &with_hooks(text, &out.env);
-                let mut acts =
-                    crate::acts::code::read(text, file, script.line, state.shell.slug.as_deref());
+                let mut acts = program(text, file, script.line, library, state);
                 if reviewed::program_waits(text) {
                     acts.insert(0, reviewed::check(file, script.line));
                 }

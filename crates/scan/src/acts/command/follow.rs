@@ -252,7 +252,7 @@ impl Reader<'_> {
     }
 
     /// Reads the text of a program: what it does, and the agents that it starts.
-    pub(in crate::acts) fn program_text(
+    pub(crate) fn program_text(
         &mut self,
         text: &str,
         file: &str,
