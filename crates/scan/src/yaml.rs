@@ -173,7 +173,8 @@ impl Node {
     pub(crate) fn with_kind(&self, kind: Kind) -> Self {
         Self {
             kind,
-            ..self.clone()
+            line: self.line,
+            size: self.size,
         }
     }
 

@@ -304,6 +304,96 @@ fn long_conditions_calls_and_tests_end() {
 }
 
 #[test]
+fn other_systems_and_what_steps_leave_end() {
+    let schedule =
+        "on: {schedule: [{cron: '0 0 * * *'}]}\njobs:\n  a:\n    runs-on: x\n    steps:\n";
+    let chain = |fan: &dyn Fn(usize) -> String| -> String {
+        (1..12)
+            .map(|at| format!(".a{at}:\n{}", fan(at + 1)))
+            .collect()
+    };
+    let extends = |at: usize| format!("  extends: [{}]\n", vec![format!(".a{at}"); 12].join(", "));
+    let refers = |at: usize| {
+        let one = format!("    - !reference [.a{at}, script]\n");
+        format!("  script:\n{}", one.repeat(12))
+    };
+    let manual =
+        |at: usize| format!("j{at}:\n  stage: s{at}\n  script: [x]\n  rules: [{{when: manual}}]\n");
+    let stages: Vec<String> = (0..900).map(|at| format!("s{at}")).collect();
+    // Outputs that stand for outputs, several times each.
+    let outputs: String = (0..12)
+        .map(|at| {
+            let next = format!("${{{{ steps.o{}.outputs.x }}}}", at + 1).repeat(50);
+            let write = format!("          echo \"x={next}\" >> $GITHUB_OUTPUT\n").repeat(20);
+            format!("      - id: o{at}\n        run: |\n{write}")
+        })
+        .collect();
+    let functions: String = (0..3_000)
+        .map(|at| format!("f{at}() {{\n  f{}\n}}\n", at + 1))
+        .collect();
+    let asked = "if [ \"$1\" = a ]; then\n  f0\nfi\n".repeat(200);
+    let cases: Vec<Vec<(&str, String)>> = vec![
+        vec![("Jenkinsfile", "if (x) { ".repeat(80_000))],
+        vec![("Jenkinsfile", "if (".repeat(200_000))],
+        vec![("Jenkinsfile", "if (x) {\n} else if (y) {\n".repeat(30_000))],
+        vec![("Jenkinsfile", "sh 'a'; ".repeat(100_000))],
+        vec![("Jenkinsfile", "sh \"\"\" a ".repeat(80_000))],
+        vec![(".gitlab-ci.yml", format!("a: {{script: [x], extends: [.a1]}}\n{}", chain(&extends)))],
+        vec![(
+            ".gitlab-ci.yml",
+            format!("a:\n  script:\n    - !reference [.a1, script]\n{}", chain(&refers)),
+        )],
+        vec![(
+            ".gitlab-ci.yml",
+            format!(
+                "stages: [{}]\n{}",
+                stages.join(", "),
+                (0..900).map(manual).collect::<String>()
+            ),
+        )],
+        vec![(
+            ".gitlab-ci.yml",
+            "a: {trigger: {include: .gitlab-ci.yml}}\nb: {trigger: {include: [b.yml, b.yml]}}\n".to_owned(),
+        ), ("b.yml", "c: {trigger: {include: .gitlab-ci.yml}}\nd: {script: [x]}\n".to_owned())],
+        vec![(
+            ".gitlab-ci.yml",
+            (0..60_000).map(|at| format!("k{at}: {{}}\n")).collect(),
+        )],
+        vec![(
+            ".circleci/config.yml",
+            format!("setup: true\njobs: {{a: {{steps: [run: \"{}\"]}}}}\n", "x.yml ".repeat(100_000)),
+        )],
+        vec![(
+            ".github/workflows/a.yml",
+            format!(
+                "{schedule}{outputs}      - if: steps.o0.outputs.x == 'y'\n        run: npm publish\n"
+            ),
+        )],
+        vec![
+            (
+                ".github/workflows/a.yml",
+                format!("{schedule}      - run: ./f.sh a\n"),
+            ),
+            ("f.sh", format!("#!/bin/sh\n{functions}{asked}npm publish\n")),
+        ],
+    ];
+    for case in cases {
+        let files = case
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text))
+            .chain([(".github/workflows/good.yml".to_owned(), GOOD.to_owned())])
+            .collect();
+        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+        assert!(
+            report
+                .verdicts()
+                .any(|verdict| verdict.sink == "npm publish"),
+            "the rest was not read"
+        );
+    }
+}
+
+#[test]
 fn a_file_with_more_jobs_than_are_read_is_told() {
     let file = ".github/workflows/x.yml";
     let problems = |jobs: usize| {

@@ -118,13 +118,14 @@ impl<'a> Reader<'a> {
         });
         let functions = arguments::functions(text);
         let bodies = arguments::bodies(text, &functions);
+        let calls = arguments::calls(&functions, &commands);
         for (condition, lines) in guards::of_script(text) {
             let condition = self.spelled_out(condition);
             let condition = match &self.arguments {
                 Some(given) if !moved => arguments::put_in(condition, given, &bodies, &lines),
                 Some(_) | None => condition,
             };
-            let lines = arguments::with_called(lines, &functions, &commands);
+            let lines = arguments::with_called(lines, &functions, &calls);
             for (_, acts) in made.iter().filter(|(at, _)| lines.contains(at)) {
                 for act in self.acts.get_mut(acts.clone()).unwrap_or_default() {
                     if act.only_if.len() < ONLY_IF_MAX {

@@ -49,6 +49,8 @@ pub(super) struct Run<'r> {
     pub(super) restricted: Restriction,
     pub(super) cap: Option<Permissions>,
     pub(super) calls: u8,
+    /// How many names have been looked up.
+    pub(super) lookups: Cell<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +155,7 @@ fn start(
         restricted,
         cap: None,
         calls: 0,
+        lookups: Cell::new(0),
     };
     let held = held_by_approval(engine, &run);
     let step = PathStep {

@@ -12,6 +12,8 @@ use crate::workflow::{Job, Pairs, System};
 
 /// Deepest chain of names that stand for names (`env` of `env`, outputs of outputs).
 pub(super) const DEPTH_MAX: u8 = 8;
+/// Most names that one run looks up: names that stand for several names would multiply.
+const LOOKUPS_MAX: u32 = 200_000;
 
 /// The names that a step sees.
 pub(super) struct Names<'r> {
@@ -79,9 +81,11 @@ fn text(value: &str) -> Value {
 
 impl Scope for Names<'_> {
     fn value(&self, path: &str) -> Value {
-        if self.depth.get() >= DEPTH_MAX {
+        let lookups = self.run.lookups.get();
+        if self.depth.get() >= DEPTH_MAX || lookups >= LOOKUPS_MAX {
             return Value::Open;
         }
+        self.run.lookups.set(lookups + 1);
         self.depth.set(self.depth.get() + 1);
         let value = self.look_up(path);
         self.depth.set(self.depth.get() - 1);

@@ -26,15 +26,17 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
 
 /// The files of the repository that a setup names to go on with.
 fn continued(root: &Node, here: Here<'_>) -> Vec<String> {
-    /// Most files that a setup may go on with.
+    /// Most files that a setup may go on with, and most names that are looked up for them.
     const FILES_MAX: usize = 20;
+    const NAMES_MAX: usize = 200;
     let mut texts = Vec::new();
     root.scalars(&mut texts);
     let mut out: Vec<String> = Vec::new();
     let words = texts.iter().flat_map(|(text, _)| {
         text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=' | ','))
     });
-    for word in words.filter(|word| word.ends_with(".yml") || word.ends_with(".yaml")) {
+    let files = words.filter(|word| word.ends_with(".yml") || word.ends_with(".yaml"));
+    for word in files.take(NAMES_MAX) {
         let Some(path) = crate::tree::normal(word) else {
             continue;
         };

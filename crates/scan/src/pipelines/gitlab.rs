@@ -9,6 +9,12 @@ use crate::yaml::{self, Entry, Kind, Node, YamlError};
 const DEPTH_MAX: usize = 10;
 /// Most jobs of one pipeline, included files counted.
 const JOBS_MAX: usize = 1_000;
+/// Most keys of one pipeline, jobs and templates among them, included files counted.
+const ENTRIES_MAX: usize = 5_000;
+/// Most templates that one job extends.
+const PARENTS_MAX: usize = 32;
+/// Most values of one pipeline with what they refer to.
+const REFERRED_MAX: usize = 20_000;
 /// Most files that one pipeline includes.
 const INCLUDES_MAX: usize = 100;
 /// Most jobs that hold others up.
@@ -37,8 +43,9 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Option<Work
     let mut seen = vec![file.to_owned()];
     gather(file, &root, here, &mut entries, &mut seen, 0);
     let whole = entries.clone();
+    let mut left = REFERRED_MAX;
     for (_, entry) in &mut entries {
-        entry.value = referred(&entry.value, &whole, 0);
+        entry.value = referred(&entry.value, &whole, 0, &mut left);
     }
     let mut jobs = jobs_of(&entries, here);
     children(&mut jobs, &entries, here, &mut seen, 0);
@@ -99,8 +106,7 @@ fn children(
     depth: usize,
 ) {
     for (_, entry) in entries.iter().filter(|(_, entry)| is_job(entry)) {
-        let Some(include) =
-            key(&entry.value, "trigger", entries, 0).and_then(|to| to.get("include"))
+        let Some(include) = key(&entry.value, "trigger", entries).and_then(|to| to.get("include"))
         else {
             continue;
         };
@@ -119,8 +125,9 @@ fn children(
             let mut inner: Vec<(String, Entry)> = Vec::new();
             gather(&path, &root, here, &mut inner, seen, depth + 1);
             let whole = inner.clone();
+            let mut left = REFERRED_MAX;
             for (_, entry) in &mut inner {
-                entry.value = referred(&entry.value, &whole, 0);
+                entry.value = referred(&entry.value, &whole, 0, &mut left);
             }
             let mut started = jobs_of(&inner, here);
             children(&mut started, &inner, here, seen, depth + 1);
@@ -153,7 +160,7 @@ fn hold_up(jobs: &mut [Job], all: &[(String, Entry)]) {
         .map(|(_, entry)| entry.value.texts().into_iter().map(str::to_owned).collect())
         .unwrap_or_else(|| ["build", "test", "deploy"].map(str::to_owned).to_vec());
     let place = |entry: &Entry| {
-        let stage = key(&entry.value, "stage", all, 0)
+        let stage = key(&entry.value, "stage", all)
             .and_then(Node::text)
             .unwrap_or("test");
         match stage {
@@ -173,7 +180,7 @@ fn hold_up(jobs: &mut [Job], all: &[(String, Entry)]) {
         .filter(|job| job.manual.is_some())
         .filter_map(|job| {
             let entry = of(&job.id)?;
-            let get = |name: &str| key(&entry.value, name, all, 0);
+            let get = |name: &str| key(&entry.value, name, all);
             // By rules a manual job holds the pipeline up, by `when` alone it does not.
             let rule = get("rules").and_then(|rules| {
                 let manual = |rule: &&Node| rule.str_of("when") == Some("manual");
@@ -192,7 +199,7 @@ fn hold_up(jobs: &mut [Job], all: &[(String, Entry)]) {
     }
     for job in jobs {
         let Some(entry) = of(&job.id) else { continue };
-        let Some(at) = place(entry).filter(|_| key(&entry.value, "needs", all, 0).is_none()) else {
+        let Some(at) = place(entry).filter(|_| key(&entry.value, "needs", all).is_none()) else {
             continue;
         };
         let before = holding.iter().filter(|(before, _)| *before < at);
@@ -258,8 +265,14 @@ fn gather(
         }
     }
     for entry in root.entries() {
-        into.retain(|(_, known)| known.key != entry.key);
-        into.push((file.to_owned(), entry.clone()));
+        if into.len() >= ENTRIES_MAX {
+            break;
+        }
+        if let Some(known) = into.iter_mut().find(|(_, known)| known.key == entry.key) {
+            *known = (file.to_owned(), entry.clone());
+        } else {
+            into.push((file.to_owned(), entry.clone()));
+        }
     }
 }
 
@@ -277,10 +290,11 @@ fn includes(node: &Node) -> Vec<String> {
 }
 
 /// A node with its `!reference [.job, script]` put in.
-fn referred(node: &Node, all: &[(String, Entry)], depth: usize) -> Node {
-    if depth >= DEPTH_MAX {
+fn referred(node: &Node, all: &[(String, Entry)], depth: usize, left: &mut usize) -> Node {
+    if depth >= DEPTH_MAX || *left == 0 {
         return node.clone();
     }
+    *left -= 1;
     let target = |node: &Node| -> Option<Node> {
         let texts = node
             .items()
@@ -300,10 +314,11 @@ fn referred(node: &Node, all: &[(String, Entry)], depth: usize) -> Node {
                 .iter()
                 .map(|entry| Entry {
                     value: match target(&entry.value) {
-                        Some(found) => referred(&found, all, depth + 1),
-                        None => referred(&entry.value, all, depth + 1),
+                        Some(found) => referred(&found, all, depth + 1, left),
+                        None => referred(&entry.value, all, depth + 1, left),
                     },
-                    ..entry.clone()
+                    key: entry.key.clone(),
+                    line: entry.line,
                 })
                 .collect();
             node.with_kind(Kind::Map(entries))
@@ -313,14 +328,16 @@ fn referred(node: &Node, all: &[(String, Entry)], depth: usize) -> Node {
             for item in items {
                 match target(item) {
                     Some(found) => {
-                        let found = referred(&found, all, depth + 1);
-                        if found.items().is_empty() {
-                            out.push(found);
-                        } else {
-                            out.extend(found.items().iter().cloned());
+                        let found = referred(&found, all, depth + 1, left);
+                        match found.kind {
+                            Kind::List(items) if !items.is_empty() => {
+                                *left = left.saturating_sub(items.len());
+                                out.extend(items);
+                            }
+                            Kind::List(_) | Kind::Scalar { .. } | Kind::Map(_) => out.push(found),
                         }
                     }
-                    None => out.push(referred(item, all, depth + 1)),
+                    None => out.push(referred(item, all, depth + 1, left)),
                 }
             }
             node.with_kind(Kind::List(out))
@@ -343,45 +360,51 @@ const KEYS: &[&str] = &[
     "release",
 ];
 
+/// A job and what it extends, nearest first, each once.
+fn descent<'a>(node: &'a Node, all: &'a [(String, Entry)]) -> Vec<&'a Node> {
+    let mut out = vec![node];
+    let mut names: Vec<&str> = Vec::new();
+    // Of several parents the last has the word.
+    let mut next = node.get("extends").map(Node::texts).unwrap_or_default();
+    while let Some(name) = next.pop() {
+        if out.len() > PARENTS_MAX || names.contains(&name) {
+            continue;
+        }
+        names.push(name);
+        if let Some((_, entry)) = all.iter().find(|(_, entry)| entry.key == name) {
+            out.push(&entry.value);
+            next.extend(
+                entry
+                    .value
+                    .get("extends")
+                    .map(Node::texts)
+                    .unwrap_or_default(),
+            );
+        }
+    }
+    out
+}
+
 /// A key of a job, through `extends`.
-fn key<'a>(
-    node: &'a Node,
-    name: &str,
-    all: &'a [(String, Entry)],
-    depth: usize,
-) -> Option<&'a Node> {
-    if let Some(found) = node.get(name) {
-        return Some(found);
-    }
-    if depth >= DEPTH_MAX {
-        return None;
-    }
-    let parents = node.get("extends").map(Node::texts).unwrap_or_default();
-    parents.iter().rev().find_map(|parent| {
-        let entry = all.iter().find(|(_, entry)| entry.key == *parent)?;
-        key(&entry.1.value, name, all, depth + 1)
-    })
+fn key<'a>(node: &'a Node, name: &str, all: &'a [(String, Entry)]) -> Option<&'a Node> {
+    descent(node, all)
+        .into_iter()
+        .find_map(|node| node.get(name))
 }
 
 /// The variables of a job, those of what it extends first.
-fn variables(node: &Node, all: &[(String, Entry)], depth: usize, out: &mut Vec<(String, String)>) {
-    if depth >= DEPTH_MAX {
-        return;
-    }
-    for parent in node.get("extends").map(Node::texts).unwrap_or_default() {
-        if let Some((_, entry)) = all.iter().find(|(_, entry)| entry.key == parent) {
-            variables(&entry.value, all, depth + 1, out);
+fn variables(node: &Node, all: &[(String, Entry)], out: &mut Vec<(String, String)>) {
+    for node in descent(node, all).into_iter().rev() {
+        for (name, value) in crate::workflow::pairs(node.get("variables")) {
+            out.retain(|(known, _)| *known != name);
+            out.push((name, value));
         }
-    }
-    for (name, value) in crate::workflow::pairs(node.get("variables")) {
-        out.retain(|(known, _)| *known != name);
-        out.push((name, value));
     }
 }
 
 fn job(file: &str, entry: &Entry, all: &[(String, Entry)], here: Here<'_>) -> Vec<Job> {
     let node = &entry.value;
-    let get = |name: &str| key(node, name, all, 0);
+    let get = |name: &str| key(node, name, all);
     let top = |name: &str| {
         let (_, entry) = all.iter().find(|(_, entry)| entry.key == name)?;
         Some(&entry.value)
@@ -394,7 +417,7 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], here: Here<'_>) -> Ve
                 draft.job.env.push((entry.key.clone(), value.to_owned()));
             }
         }
-        variables(node, all, 0, &mut draft.job.env);
+        variables(node, all, &mut draft.job.env);
         let lines = |name: &str| {
             let mut lines = Vec::new();
             let said = get(name)

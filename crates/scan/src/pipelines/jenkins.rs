@@ -11,6 +11,8 @@ use crate::workflow::{Condition, Job, System, Workflow};
 
 /// Most stages of one file.
 const STAGES_MAX: usize = 500;
+/// Most steps of one line.
+const STEPS_MAX: usize = 50;
 
 pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
     let mut jobs: Vec<Job> = Vec::new();
@@ -94,7 +96,8 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
             draft.act(act, at);
         }
         let mut rest = line;
-        while let Some(start) = step_at(rest) {
+        for _ in 0..STEPS_MAX {
+            let Some(start) = step_at(rest) else { break };
             blocks.pass(rest.get(..start).unwrap_or_default(), &parameters);
             let step = rest.get(start..).unwrap_or_default();
             let Some(Words {

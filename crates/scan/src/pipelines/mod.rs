@@ -180,9 +180,14 @@ impl<'a> Draft<'a> {
     fn shell(&mut self, parts: &[(&str, usize)]) {
         /// Most empty lines that stand in for what is between two parts.
         const GAP_MAX: usize = 5_000;
+        /// Most lines of one shell.
+        const LINES_MAX: usize = 5_000;
+        /// Most pieces that a shell is read in; what comes behind is no longer told by its line.
+        const PIECES_MAX: usize = 50;
+        let mut pieces = 0;
         let mut text = String::new();
         let (mut start, mut at) = (0, 0);
-        for (part, line) in parts {
+        for (part, line) in parts.iter().take(LINES_MAX) {
             if text.is_empty() {
                 (start, at) = (*line, *line);
             } else if !text.ends_with('\n') {
@@ -190,12 +195,16 @@ impl<'a> Draft<'a> {
                 at += 1;
             }
             // What stands further up comes from elsewhere (`extends`): lines could not be told.
-            if *line < at || line.saturating_sub(at) > GAP_MAX {
+            let far = *line < at || line.saturating_sub(at) > GAP_MAX;
+            if far && pieces < PIECES_MAX {
+                pieces += 1;
                 self.script(&text, start);
                 text.clear();
                 (start, at) = (*line, *line);
             }
-            text.extend(std::iter::repeat_n('\n', line.saturating_sub(at)));
+            if !far {
+                text.extend(std::iter::repeat_n('\n', line.saturating_sub(at)));
+            }
             text.push_str(part);
             at = *line + part.matches('\n').count();
         }

@@ -1,5 +1,6 @@
 //! What a script is called with: `$1` and its like in the conditions of what it does.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::shell::Command;
@@ -75,29 +76,36 @@ pub(super) fn bodies(text: &str, functions: &[Function<'_>]) -> Vec<Range<usize>
         .collect()
 }
 
+/// The lines on which each of some functions is called from outside of itself.
+pub(super) fn calls(functions: &[Function<'_>], commands: &[Command]) -> Vec<Vec<usize>> {
+    let mut out = vec![Vec::new(); functions.len()];
+    for command in commands {
+        let Some(word) = command.words.first() else {
+            continue;
+        };
+        for ((name, body), lines) in functions.iter().zip(&mut out) {
+            if word == name && !body.contains(&command.line) {
+                lines.push(command.line);
+            }
+        }
+    }
+    out
+}
+
 /// Lines with those of the functions that are called from among them alone.
 pub(super) fn with_called(
-    mut lines: Vec<usize>,
+    lines: Vec<usize>,
     functions: &[Function<'_>],
-    commands: &[Command],
-) -> Vec<usize> {
+    calls: &[Vec<usize>],
+) -> HashSet<usize> {
     /// How deep functions that call functions are followed.
     const DEPTH_MAX: usize = 3;
+    let mut lines: HashSet<usize> = lines.into_iter().collect();
     for _ in 0..DEPTH_MAX {
         let before = lines.len();
-        for (name, body) in functions {
-            let mut calls = commands
-                .iter()
-                .filter(|command| {
-                    command.words.first().is_some_and(|word| word == name)
-                        && !body.contains(&command.line)
-                })
-                .peekable();
-            let called = calls.peek().is_some();
-            if called
-                && !lines.contains(&body.start)
-                && calls.all(|call| lines.contains(&call.line))
-            {
+        for ((_, body), calls) in functions.iter().zip(calls) {
+            let called = !calls.is_empty() && calls.iter().all(|line| lines.contains(line));
+            if called && !lines.contains(&body.start) {
                 lines.extend(body.clone());
             }
         }
@@ -159,11 +167,14 @@ mod tests {
     #[test]
     fn what_a_function_does_stands_under_the_conditions_of_its_calls() {
         let text = "a() {\n  b\n}\nb() {\n  c\n}\nif x; then\n  a\nfi\n";
-        let commands = crate::shell::commands(text);
-        let all = functions(text);
-        assert_eq!(with_called(vec![7], &all, &commands), [7, 0, 1, 2, 3, 4, 5]);
-        let text = format!("{text}a\n");
-        let commands = crate::shell::commands(&text);
-        assert_eq!(with_called(vec![7], &functions(&text), &commands), [7]);
+        let lines = |text: &str| {
+            let all = functions(text);
+            let calls = calls(&all, &crate::shell::commands(text));
+            let mut lines: Vec<usize> = with_called(vec![7], &all, &calls).into_iter().collect();
+            lines.sort_unstable();
+            lines
+        };
+        assert_eq!(lines(text), [0, 1, 2, 3, 4, 5, 7]);
+        assert_eq!(lines(&format!("{text}a\n")), [7]);
     }
 }

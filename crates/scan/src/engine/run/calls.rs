@@ -129,6 +129,7 @@ pub(super) fn called(
             .or_else(|| run.workflow.permissions.clone())
             .or_else(|| run.cap.clone()),
         calls: run.calls + 1,
+        lookups: run.lookups.clone(),
     };
     let step = PathStep {
         file: run.workflow.file.clone(),

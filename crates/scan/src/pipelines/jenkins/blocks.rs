@@ -109,13 +109,17 @@ fn is_word(text: &str, word: &str) -> bool {
 
 /// What stands in the brackets behind `if`, and how much of the text that takes.
 fn asked(text: &str) -> Option<(&str, usize)> {
-    let open = text.find('(').filter(|at| {
-        text.get(2..*at)
-            .is_some_and(|between| between.trim().is_empty())
-    })?;
+    let spaces = text.get(2..)?.len() - text.get(2..)?.trim_start().len();
+    let open = 2 + spaces;
+    if !text.get(open..)?.starts_with('(') {
+        return None;
+    }
+    /// Longest condition, in bytes.
+    const BYTES_MAX: usize = 400;
     let mut depth = 0_usize;
     let mut quote = None;
-    for (at, c) in text.char_indices().skip_while(|(at, _)| *at < open) {
+    let inside = text.char_indices().skip_while(|(at, _)| *at < open);
+    for (at, c) in inside.take_while(|(at, _)| *at < BYTES_MAX) {
         match (quote, c) {
             (Some(mark), _) if c == mark => quote = None,
             (Some(_), _) => {}
