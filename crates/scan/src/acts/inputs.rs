@@ -20,6 +20,8 @@ const OFF: &[&str] = &[
     "nocommit",
     "noop",
     "preview",
+    "ispreview",
+    "previewmode",
     "check",
     "checkmode",
     "testmode",
@@ -135,6 +137,9 @@ fn switches(claim: Claim) -> &'static [&'static str] {
             "should_deploy",
             "do-deploy",
             "do_deploy",
+            // Without it a preview is deployed.
+            "production",
+            "prod",
         ],
         Claim::Pages => &["push", "publish", "deploy"],
         Claim::CreatePr | Claim::Dispatch | Claim::RepositoryDispatch => &[],
@@ -148,12 +153,20 @@ fn turned_off(claim: Claim, what: &str, with: &With<'_>) -> bool {
         let key: String = key.to_ascii_lowercase().replace(['-', '_'], "");
         on(value) && OFF.contains(&key.as_str())
     });
-    let looks = matches!(
-        claim,
-        Claim::Publish | Claim::Deploy | Claim::Release | Claim::Pages
-    ) && with
-        .first(MODES)
-        .is_some_and(|value| LOOKS.contains(&value.trim().to_ascii_lowercase().as_str()));
+    let looks = with.first(MODES).is_some_and(|value| {
+        let value = value.trim().to_ascii_lowercase();
+        match claim {
+            Claim::Publish | Claim::Deploy | Claim::Release | Claim::Pages => {
+                LOOKS.contains(&value.as_str())
+            }
+            Claim::Bump | Claim::Tag => matches!(value.as_str(), "check" | "dry-run" | "preview"),
+            Claim::Merge { .. } => matches!(
+                value.as_str(),
+                "approve" | "approve-only" | "label" | "comment" | "check"
+            ),
+            _ => false,
+        }
+    });
     // One that also tags does so without a release.
     let more = claim == Claim::Release
         && ["semantic", "tag", "version", "bump"]
@@ -240,17 +253,20 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
         }
         Claim::Tag => forge(Op::Tag(with.first(&["tag", "tag_name"]).map(str::to_owned))),
         Claim::Pages => forge(Op::Push(Target::Branch("gh-pages".to_owned()))),
-        Claim::Commit => vec![Act::new(
-            Op::Push(
-                with.first(&["branch", "target-branch", "target_branch"])
-                    .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
-            ),
-            what,
-            match with.token() {
-                Token::Env(_) => Token::Git,
-                given => given,
-            },
-        )],
+        Claim::Commit => vec![
+            Act::new(
+                Op::Push(
+                    with.first(&["branch", "target-branch", "target_branch"])
+                        .map_or(Target::Current, |branch| Target::Branch(branch.to_owned())),
+                ),
+                what,
+                match with.token() {
+                    Token::Env(_) => Token::Git,
+                    given => given,
+                },
+            )
+            .unless(dry_run(with)),
+        ],
         // Without this it opens a pull request and leaves the merge to someone else.
         Claim::Update if with.says("auto_merge", "false") || with.says("auto-merge", "false") => {
             forge(Op::CreatePr(NewPr {
@@ -265,12 +281,26 @@ pub(crate) fn acts(claim: Claim, what: &str, with: &With<'_>) -> Vec<Act> {
         )),
         Claim::Publish => {
             let target = with.first(&["environment", "stage"]).unwrap_or_default();
+            let registry = with
+                .first(&[
+                    "registry",
+                    "registry-url",
+                    "registry_url",
+                    "repository",
+                    "repository-url",
+                    "repository_url",
+                    "index-url",
+                ])
+                .unwrap_or_default();
+            let tried = ["test.pypi", "testpypi", "localhost", "127.0.0.1"]
+                .iter()
+                .any(|place| registry.contains(place));
             vec![
                 Act::publish(what)
                     .unless(dry_run(with))
                     .only_if(asked(with, claim))
                     .benign_if(
-                        is_rehearsal(target),
+                        tried || is_rehearsal(target),
                         "the target's name says that it is not production",
                     ),
             ]
