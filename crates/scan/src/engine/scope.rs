@@ -438,6 +438,11 @@ impl Names<'_> {
         match field {
             "event" => event.upstream.map_or(Value::Open, text),
             "conclusion" if event.failed => text("failure"),
+            // The forge lists none of forks.
+            _ if field.starts_with("pull_requests") => match &event.pull_request {
+                Some(pull) if pull.fork => Value::Null,
+                Some(_) | None => Value::Open,
+            },
             "head_branch" => match (&event.pull_request, &event.reference) {
                 (Some(pull), _) => pull.head.as_deref().map_or(Value::Open, text),
                 (None, Reference::Default) => text(self.run.default_branch()),
