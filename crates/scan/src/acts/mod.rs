@@ -25,6 +25,7 @@ mod modules;
 pub(crate) mod naming;
 pub(crate) mod outputs;
 mod programs;
+mod projects;
 mod publishes;
 mod questions;
 mod rarer;

@@ -59,12 +59,23 @@ impl Reader<'_> {
             ("nx", _) => {
                 for task in after(command, &["-t", "--target", "--targets"]) {
                     self.every_package(&task, depth);
+                    self.nx(&task, None, depth);
                 }
                 if let ["run", target, ..] = words.as_slice()
                     && let Some((_, task)) = target.split_once(':')
                 {
                     self.every_package(task, depth);
+                    let project = target.split(':').next();
+                    let task = task.split(':').next().unwrap_or(task);
+                    self.nx(task, project, depth);
+                } else if let [task, project] = words.as_slice()
+                    && !matches!(*task, "affected" | "run-many" | "run" | "release")
+                {
+                    self.nx(task, Some(project), depth);
                 }
+            }
+            ("run-s" | "run-p" | "npm-run-all" | "npm-run-all2", tasks) => {
+                self.side_by_side(tasks, depth);
             }
             ("poe", [task, ..])
             | ("poetry", ["poe", task, ..])
@@ -371,13 +382,14 @@ impl Reader<'_> {
         let Ok(text) = self.tree.read(&path) else {
             return;
         };
-        if !text.contains(task) || !self.enter(&format!("{path}#{task}")) {
+        let last = task.rsplit(':').next().unwrap_or(task);
+        if !text.contains(last) || !self.enter(&format!("{path}#{task}")) {
             return;
         }
         let Ok(table) = text.parse::<toml::Table>() else {
             return;
         };
-        let task = task.rsplit(':').next().unwrap_or(task);
+        let task = last;
         let tool = table.get("tool");
         let at = |names: &[&str]| {
             names

@@ -86,7 +86,13 @@ impl Reader<'_> {
             let Some(body) = json.pointer(&format!("/scripts/{}", name.replace('/', "~1"))) else {
                 continue;
             };
-            let Some(body) = body.as_str() else { continue };
+            // Wireit keeps the command elsewhere in the file.
+            let kept = json.pointer(&format!("/wireit/{}/command", name.replace('/', "~1")));
+            let body = match body.as_str() {
+                Some("wireit") => kept.and_then(serde_json::Value::as_str),
+                body => body,
+            };
+            let Some(body) = body else { continue };
             let line = text
                 .lines()
                 .position(|line| line.contains(&format!("\"{name}\"")))
