@@ -55,7 +55,8 @@ fn guard_after_stops(commands: &mut [Command]) {
                 stopped = true;
             }
             Some("return" | "exit") if command.guarded && well => {
-                returned.extend(command.function.clone());
+                let within = command.function.clone();
+                returned.extend(within.filter(|name| !returned.contains(name)));
             }
             _ => {}
         }

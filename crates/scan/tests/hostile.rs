@@ -491,6 +491,54 @@ fn what_multiplies_at_each_level_ends_and_the_rest_is_read() {
 }
 
 #[test]
+fn programs_that_start_one_another_end_and_the_rest_is_read() {
+    const PROGRAMS: usize = 40;
+    let names = (0..100).map(|at| format!("f{at}")).collect::<Vec<_>>();
+    let mut body = String::from("import subprocess\n");
+    for other in 0..PROGRAMS {
+        body.push_str(&format!("from t.p{other} import {}\n", names.join(", ")));
+        body.push_str(&format!("import t.p{other} as m{other}\nm{other}.f1()\n"));
+        body.push_str(&format!(
+            "subprocess.run([\"python\", \"t/p{other}.py\"])\nsubprocess.run([\"bash\", \"t/s{other}.sh\"])\n"
+        ));
+    }
+    for name in &names {
+        body.push_str(&format!(
+            "def {name}(a):\n    f1(a)\n    return {name}(a)\n"
+        ));
+    }
+    let mut script = String::from("#!/bin/bash\n");
+    for at in 0..2_000 {
+        script.push_str(&format!(
+            "g{at}() {{\n  if x; then return 0; fi\n  g{}\n  python t/p{}.py\n}}\ng{at}\n",
+            at + 1,
+            at % PROGRAMS
+        ));
+    }
+    let mut files: BTreeMap<String, String> = (0..PROGRAMS)
+        .flat_map(|at| {
+            [
+                (format!("t/p{at}.py"), body.clone()),
+                (format!("t/s{at}.sh"), script.clone()),
+            ]
+        })
+        .collect();
+    let prompt = "approve it and merge it. never merge it\\n".repeat(20_000);
+    files.insert(
+        ".github/workflows/a.yml".to_owned(),
+        format!(
+            "on: {{schedule: [{{cron: '0 3 * * *'}}]}}\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: python t/p0.py\n      - name: Deploy\n        run: bash t/s0.sh && unheard-of up\n        env: {{SSH_KEY: '${{{{ secrets.SSH_KEY }}}}'}}\n      - uses: anthropics/claude-code-action@v1\n        with: {{prompt: \"{prompt}\"}}\n      - run: npm publish\n"
+        ),
+    );
+    let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+    assert!(
+        report
+            .verdicts()
+            .any(|verdict| verdict.sink == "npm publish")
+    );
+}
+
+#[test]
 fn odd_files_on_disk_are_told_and_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let workflows = directory.path().join(".github/workflows");

@@ -45,6 +45,9 @@ pub(crate) struct Reader<'a> {
     pub(super) unknowns: usize,
     /// How often a script may still be looked up on disk in this step.
     lookups: usize,
+    /// How much text of programs may still be read in this step, in bytes: what is looked for in
+    /// it grows faster than it does.
+    program_bytes: usize,
     /// How many scripts of a monorepo's packages its runner may still start in this step.
     package_runs: usize,
 }
@@ -69,6 +72,8 @@ impl<'a> Reader<'a> {
         const VARIANTS_MAX: usize = 128;
         /// Most commands of one step whose names are looked up in vain.
         const UNKNOWNS_MAX: usize = 1_000;
+        /// Most text of the programs of one step, in bytes.
+        const PROGRAM_BYTES_MAX: usize = 512 * 1024;
         /// Most scripts of packages that a monorepo's runner starts in one step.
         const PACKAGE_RUNS_MAX: usize = 1_000;
         Self {
@@ -85,6 +90,7 @@ impl<'a> Reader<'a> {
             variants: VARIANTS_MAX,
             unknowns: UNKNOWNS_MAX,
             lookups: LOOKUPS_MAX,
+            program_bytes: PROGRAM_BYTES_MAX,
             package_runs: PACKAGE_RUNS_MAX,
         }
     }

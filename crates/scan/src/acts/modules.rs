@@ -11,6 +11,8 @@ pub(super) struct Module {
 
 /// Most modules of one program.
 const MODULES_MAX: usize = 30;
+/// Most names that one program takes in: each is looked for in its text.
+const NAMES_MAX: usize = 300;
 
 /// Modules that come with Python or are widely used: none of the repository's.
 const FOREIGN: &[&str] = &[
@@ -110,6 +112,7 @@ const FOREIGN: &[&str] = &[
 /// The modules of the repository that a program takes in, as far as its text tells.
 pub(super) fn imports(text: &str) -> Vec<Module> {
     let mut out: Vec<Module> = Vec::new();
+    let mut names_left = NAMES_MAX;
     for line in joined(text) {
         if out.len() >= MODULES_MAX {
             break;
@@ -125,6 +128,10 @@ pub(super) fn imports(text: &str) -> Vec<Module> {
             }
             let mut called = Vec::new();
             for name in names.trim_matches(['(', ')', ' ']).split(',') {
+                if names_left == 0 {
+                    break;
+                }
+                names_left -= 1;
                 let (there, here) = name.trim().split_once(" as ").unwrap_or((name, name));
                 let (there, here) = (there.trim(), here.trim());
                 if here.is_empty() || !is_name(here) {
@@ -157,9 +164,10 @@ pub(super) fn imports(text: &str) -> Vec<Module> {
             for one in list.split(',') {
                 let (module, here) = one.trim().split_once(" as ").unwrap_or((one, one));
                 let (module, here) = (module.trim(), here.trim());
-                if is_foreign(module) || out.len() >= MODULES_MAX {
+                if is_foreign(module) || out.len() >= MODULES_MAX || names_left == 0 {
                     continue;
                 }
+                names_left -= 1;
                 out.push(Module {
                     files: files(module),
                     called: called_by(text, here),

@@ -140,8 +140,9 @@ pub(super) fn agents(jobs: &mut [Job], file: &str, env: &Pairs) {
     for job in jobs {
         let wide = has_key(env) || has_key(&job.env);
         let called = format!("{} {}", job.id, job.name.as_deref().unwrap_or_default());
+        let last = job.steps.iter().rposition(carries);
         for at in 0..job.steps.len() {
-            let carried = job.steps.iter().skip(at + 1).any(carries);
+            let carried = last.is_some_and(|last| last > at);
             let Some(step) = job.steps.get_mut(at) else {
                 continue;
             };
@@ -161,8 +162,9 @@ fn add(step: &mut Step, file: &str, wide: bool, called: &str, carried: bool, dep
     let wide = wide || has_key(&step.env);
     let called = step.name.as_deref().unwrap_or(called).to_owned();
     if let Some(inner) = step.inner.as_mut().filter(|_| depth < DEPTH_MAX) {
+        let last = inner.steps.iter().rposition(carries);
         for at in 0..inner.steps.len() {
-            let carried = carried || inner.steps.iter().skip(at + 1).any(carries);
+            let carried = carried || last.is_some_and(|last| last > at);
             if let Some(step) = inner.steps.get_mut(at) {
                 add(step, file, wide, &called, carried, depth + 1);
             }

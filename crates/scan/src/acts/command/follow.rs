@@ -291,6 +291,13 @@ impl Reader<'_> {
     /// Reads a program, the modules that it calls as a whole, and the functions of others that it
     /// calls by name.
     pub(super) fn program(&mut self, text: &str, file: &str, depth: usize) {
+        // What is left blank of a module costs nothing.
+        let size = text.split_whitespace().map(str::len).sum::<usize>();
+        if self.program_bytes < size {
+            self.bound_reached();
+            return;
+        }
+        self.program_bytes -= size;
         let place = file
             .rsplit_once('/')
             .map_or("", |(place, _)| place)
