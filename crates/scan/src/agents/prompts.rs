@@ -118,6 +118,10 @@ pub(crate) fn read<'a>(texts: impl Iterator<Item = &'a str>) -> Asks {
             .split(['\n', ';', '!', '?'])
             .flat_map(|line| line.split(". "))
         {
+            // What is not done yet is no ban on doing it.
+            let sentence = &["not yet ", "not already ", "not been ", "yet to be "]
+                .iter()
+                .fold(sentence.to_owned(), |text, words| text.replace(words, ""));
             let has = |list: &[&str]| list.iter().any(|words| sentence.contains(words));
             let denied = has(DENIES);
             let strictly = ["not ", "never", "n't "]
@@ -210,6 +214,11 @@ mod tests {
                 "Never merge the PR; a human does. Approve it if it is fine",
                 true,
                 false,
+            ),
+            (
+                "For any PR that has been approved and not yet merged: merge it into master.",
+                false,
+                true,
             ),
             ("Say LGTM when it is ready to merge", false, false),
             ("Resolve the merge conflicts", false, false),
