@@ -402,10 +402,47 @@ pub(super) fn is_place(word: &str) -> bool {
     PLACES.contains(&word)
 }
 
+/// Well-known actions whose names do not say that they ship nothing.
+const KNOWN_QUIET: &[&str] = &[
+    "step-security/harden-runner",
+    "ossf/scorecard-action",
+    "snyk/actions",
+    "gitleaks/gitleaks-action",
+    "trufflesecurity/trufflehog",
+    "anchore/sbom-action",
+    "anchore/scan-action",
+    "securecodewarrior/github-action-add-sarif",
+    "bridgecrewio/checkov-action",
+    "aquasecurity/tfsec-action",
+    "coverallsapp/github-action",
+    "deepsourcelabs/test-coverage-action",
+    "qltysh/qlty-action",
+    "chromaui/action",
+    "percy/exec-action",
+    "cypress-io/github-action",
+    "codspeedhq/action",
+    "socketdev/action",
+    "fossas/fossa-action",
+    "oxsecurity/megalinter",
+    "super-linter/super-linter",
+    "github/super-linter",
+    "nick-fields/retry",
+    "jwalton/gh-find-current-pr",
+    "dorny/paths-filter",
+    "dorny/test-reporter",
+    "tj-actions/changed-files",
+    "fkirc/skip-duplicate-actions",
+    "styfle/cancel-workflow-action",
+    "webfactory/ssh-agent",
+    "hashicorp/vault-action",
+    "1password/load-secrets-action",
+];
+
 /// Whether a name says that nothing leaves the run.
 pub(crate) fn is_quiet(name: &str) -> bool {
     let name = plain_name(name);
-    only_looks(&name)
+    KNOWN_QUIET.iter().any(|known| name.starts_with(known))
+        || only_looks(&name)
         || words(&name)
             .iter()
             .any(|word| QUIET_WORDS.contains(&word.as_str()))

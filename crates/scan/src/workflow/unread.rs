@@ -278,6 +278,12 @@ fn one_step(
             && rights.pull_requests
             && words::said(&unread.name).is_some_and(|said| said.claim == Claim::Update);
         for act in &mut acts {
+            // A sink keeps its name when the action is pinned anew.
+            if unread.kind == Kind::Action
+                && let Some((name, _)) = act.what.split_once('@')
+            {
+                act.what = name.to_owned();
+            }
             if opens && matches!(act.op, Op::Push(_)) {
                 act.op = Op::CreatePr(NewPr::default());
             }
