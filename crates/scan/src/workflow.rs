@@ -150,6 +150,9 @@ pub(crate) struct Condition {
     pub(crate) expr: Option<Expr>,
 }
 
+/// What the name of a job that a person starts ends with, where its rules start it by itself too.
+pub(crate) const MANUAL: &str = " (manual)";
+
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) id: String,

@@ -16,7 +16,7 @@ use super::{
 use crate::acts::is_rehearsal;
 use crate::expr::{self, Truth, Value};
 use crate::glob;
-use crate::workflow::{Condition, Job, Permissions, Step, System, Trigger, Workflow};
+use crate::workflow::{Condition, Job, MANUAL, Permissions, Step, System, Trigger, Workflow};
 use calls::called;
 
 /// Most runs in a row that `workflow_run` chains; GitHub stops after three.
@@ -252,8 +252,11 @@ fn jobs(engine: &mut Engine<'_>, run: &Run<'_>, way: &Way) -> bool {
                 continue;
             }
             let known = |need: &&String| {
-                done.contains_key(need.as_str())
-                    || !workflow.jobs.iter().any(|job| job.id == **need)
+                let is_open = |id: &str| {
+                    let wanted = id.strip_suffix(MANUAL).unwrap_or(id) == need.as_str();
+                    wanted && !done.contains_key(id)
+                };
+                !workflow.jobs.iter().any(|job| is_open(&job.id))
             };
             if !job.needs.iter().chain(&job.after).all(|need| known(&need)) {
                 continue;
@@ -292,7 +295,13 @@ fn job_way(
                 .any(|need| matches!(done.get(need.as_str()), Some(Some(_))))
     };
     for need in &job.needs {
-        match done.get(need.as_str()) {
+        // A job that did not start by itself may have been started by a person.
+        let by_hand = || done.get(format!("{need}{MANUAL}").as_str());
+        let before = match done.get(need.as_str()) {
+            Some(None) => by_hand().filter(|way| way.is_some()).or(Some(&None)),
+            found => found,
+        };
+        match before {
             Some(Some(before)) => {
                 if (before.level, before.facts) > (base.level, base.facts) {
                     base = before.clone();

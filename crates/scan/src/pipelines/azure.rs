@@ -225,7 +225,7 @@ fn template(
 ) -> Option<(String, Node)> {
     /// Longest text that parameters are put into.
     const TEXT_MAX: usize = 512 * 1024;
-    if path.contains('@') {
+    if path.contains('@') || !here.takes(0) {
         return None;
     }
     let base = file.rsplit_once('/').map_or("", |(folder, _)| folder);

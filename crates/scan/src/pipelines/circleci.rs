@@ -246,10 +246,7 @@ fn filters(options: &Node) -> Expr {
             .at(path)
             .map(|list| list.texts().into_iter().map(str::to_owned).collect())
     };
-    let any = |list: &[String]| {
-        list.iter()
-            .fold(flag(false), |rest, name| either(rest, branch_is(name)))
-    };
+    let any = |list: &[String]| super::any(list.iter().map(|name| branch_is(name)));
     let branch = match (
         list(&["filters", "branches", "only"]),
         list(&["filters", "branches", "ignore"]),
@@ -269,6 +266,9 @@ fn filters(options: &Node) -> Expr {
 }
 
 fn steps(draft: &mut Draft<'_>, list: Option<&Node>, root: &Node, given: &Given, depth: usize) {
+    if !draft.here.takes(0) {
+        return;
+    }
     for step in list.map(Node::items).unwrap_or_default() {
         // `deploy` is the older name of `run`, of the branch that is deployed.
         if let Some(run) = step.get("run").or_else(|| step.get("deploy")) {

@@ -1,8 +1,10 @@
 //! GitLab CI.
 
-use super::{Draft, Here, both, either, equals, flag, is_tag, not, trigger, workflow};
+use super::{
+    Draft, Here, PARTS_MAX, any, both, either, equals, flag, is_tag, not, trigger, workflow,
+};
 use crate::expr::{Expr, Value};
-use crate::workflow::{Job, System, Workflow};
+use crate::workflow::{Job, MANUAL, System, Workflow};
 use crate::yaml::{self, Entry, Kind, Node, YamlError};
 
 /// Deepest chain of `extends` and of `include`.
@@ -19,8 +21,6 @@ const REFERRED_MAX: usize = 20_000;
 const INCLUDES_MAX: usize = 100;
 /// Most jobs that hold others up.
 const HOLDING_MAX: usize = 50;
-/// What the name of a job that a person starts ends with, where others start it too.
-const MANUAL: &str = " (manual)";
 
 const KEYWORDS: &[&str] = &[
     "stages",
@@ -48,7 +48,8 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Option<Work
         entry.value = referred(&entry.value, &whole, 0, &mut left);
     }
     let mut jobs = jobs_of(&entries, here);
-    children(&mut jobs, &entries, here, &mut seen, 0);
+    let mut files = INCLUDES_MAX;
+    children(&mut jobs, &entries, here, &mut files, 0);
     if jobs.is_empty() {
         return Ok(None);
     }
@@ -102,7 +103,7 @@ fn children(
     jobs: &mut Vec<Job>,
     entries: &[(String, Entry)],
     here: Here<'_>,
-    seen: &mut Vec<String>,
+    files: &mut usize,
     depth: usize,
 ) {
     for (_, entry) in entries.iter().filter(|(_, entry)| is_job(entry)) {
@@ -110,45 +111,65 @@ fn children(
         else {
             continue;
         };
+        let mut inner: Vec<(String, Entry)> = Vec::new();
+        let mut seen: Vec<String> = Vec::new();
         for path in includes(include) {
             let path = path.trim_start_matches('/').to_owned();
-            if depth >= DEPTH_MAX || seen.len() >= INCLUDES_MAX || seen.contains(&path) {
+            if depth >= DEPTH_MAX || *files == 0 || seen.contains(&path) {
                 continue;
             }
+            *files -= 1;
             seen.push(path.clone());
             let Ok(text) = here.tree.read(&path) else {
                 continue;
             };
-            let Ok(root) = yaml::parse_one(&text) else {
-                continue;
-            };
-            let mut inner: Vec<(String, Entry)> = Vec::new();
-            gather(&path, &root, here, &mut inner, seen, depth + 1);
-            let whole = inner.clone();
-            let mut left = REFERRED_MAX;
-            for (_, entry) in &mut inner {
-                entry.value = referred(&entry.value, &whole, 0, &mut left);
-            }
-            let mut started = jobs_of(&inner, here);
-            children(&mut started, &inner, here, seen, depth + 1);
-            hold_up(&mut started, &inner);
-            for one in &mut started {
-                for id in one.needs.iter_mut().chain(&mut one.after) {
-                    *id = format!("{}/{id}", entry.key);
-                }
-                one.id = format!("{}/{}", entry.key, one.id);
-                one.needs.push(entry.key.clone());
-                if let Some(expr) = one.condition.as_mut().and_then(|it| it.expr.as_mut()) {
-                    *expr = replaced(expr, &|path| {
-                        (path == "$ci_pipeline_source").then(|| super::text("parent_pipeline"))
-                    });
-                }
-            }
-            if jobs.len().saturating_add(started.len()) <= JOBS_MAX {
-                jobs.extend(started);
+            if let Ok(root) = yaml::parse_one(&text) {
+                gather(&path, &root, here, &mut inner, &mut seen, depth + 1);
             }
         }
+        let whole = inner.clone();
+        let mut left = REFERRED_MAX;
+        for (_, entry) in &mut inner {
+            entry.value = referred(&entry.value, &whole, 0, &mut left);
+        }
+        let mut started = jobs_of(&inner, here);
+        children(&mut started, &inner, here, files, depth + 1);
+        hold_up(&mut started, &inner);
+        let mut given = Vec::new();
+        variables(&entry.value, entries, &mut given);
+        // By its rules a job may be started by itself or by a person; so is what it starts.
+        let starters: Vec<String> = jobs
+            .iter()
+            .map(|job| &job.id)
+            .filter(|id| **id == entry.key || id.strip_suffix(MANUAL) == Some(&entry.key))
+            .cloned()
+            .collect();
+        for id in starters {
+            if jobs.len().saturating_add(started.len()) > JOBS_MAX {
+                break;
+            }
+            jobs.extend(started.iter().map(|job| child(job.clone(), &id, &given)));
+        }
     }
+}
+
+/// A job of a pipeline that another job starts, with the variables that it is handed.
+fn child(mut job: Job, starter: &str, given: &[(String, String)]) -> Job {
+    for id in job.needs.iter_mut().chain(&mut job.after) {
+        *id = format!("{starter}/{id}");
+    }
+    job.id = format!("{starter}/{}", job.id);
+    job.needs.push(starter.to_owned());
+    for (name, value) in given {
+        job.env.retain(|(known, _)| known != name);
+        job.env.push((name.clone(), value.clone()));
+    }
+    if let Some(expr) = job.condition.as_mut().and_then(|it| it.expr.as_mut()) {
+        *expr = replaced(expr, &|path| {
+            (path == "$ci_pipeline_source").then(|| super::text("parent_pipeline"))
+        });
+    }
+    job
 }
 
 /// Jobs that name none to wait for wait for the stages before theirs; one there that a person must
@@ -459,16 +480,17 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], here: Here<'_>) -> Ve
                 draft.job.environment = Some((name.to_owned(), environment.line));
             }
         }
-        draft.job.needs = get("needs")
-            .map(|needs| {
-                needs
-                    .items()
-                    .iter()
-                    .filter_map(|item| item.text().or_else(|| item.str_of("job")))
-                    .map(str::to_owned)
-                    .collect()
-            })
-            .unwrap_or_default();
+        for item in get("needs").map(Node::items).unwrap_or_default() {
+            let Some(name) = item.text().or_else(|| item.str_of("job")) else {
+                continue;
+            };
+            // What may be missing holds up only where it is there.
+            if item.str_of("optional") == Some("true") {
+                draft.job.after.push(name.to_owned());
+            } else {
+                draft.job.needs.push(name.to_owned());
+            }
+        }
         if manual {
             let line = get("when")
                 .or_else(|| get("rules"))
@@ -532,23 +554,33 @@ fn job(file: &str, entry: &Entry, all: &[(String, Entry)], here: Here<'_>) -> Ve
 
 /// The first rule that fits decides; `manual` asks for those that a person starts.
 fn by_rules(rules: &Node, manual: bool) -> Expr {
-    rules.items().iter().rev().fold(flag(false), |rest, rule| {
-        let fits = match rule.str_of("if") {
-            None => flag(true),
-            Some(text) => asked(text),
-        };
-        let fits = match rule.get("changes") {
-            Some(changes) => both(fits, changed(changes)),
-            None => fits,
-        };
-        let when = rule.str_of("when").unwrap_or("on_success");
-        let wanted = if manual {
-            when == "manual"
-        } else {
-            !matches!(when, "never" | "manual")
-        };
-        either(both(fits.clone(), flag(wanted)), both(not(fits), rest))
-    })
+    let rules = rules.items();
+    let beyond = if rules.len() > PARTS_MAX {
+        Expr::Literal(Value::Open)
+    } else {
+        flag(false)
+    };
+    rules
+        .iter()
+        .take(PARTS_MAX)
+        .rev()
+        .fold(beyond, |rest, rule| {
+            let fits = match rule.str_of("if") {
+                None => flag(true),
+                Some(text) => asked(text),
+            };
+            let fits = match rule.get("changes") {
+                Some(changes) => both(fits, changed(changes)),
+                None => fits,
+            };
+            let when = rule.str_of("when").unwrap_or("on_success");
+            let wanted = if manual {
+                when == "manual"
+            } else {
+                !matches!(when, "never" | "manual")
+            };
+            either(both(fits.clone(), flag(wanted)), both(not(fits), rest))
+        })
 }
 
 /// What a rule asks for. A schedule sets variables of its own, over those of the file: beside a
@@ -584,9 +616,10 @@ fn changed(node: &Node) -> Expr {
 
 fn refs(node: &Node) -> Expr {
     let list = node.get("refs").unwrap_or(node);
-    let by_ref = list.texts().iter().fold(flag(false), |rest, name| {
+    let texts = list.texts();
+    let by_ref = any(texts.iter().map(|name| {
         let source = |wanted: &str| equals("$ci_pipeline_source", wanted);
-        let one = match *name {
+        match *name {
             "branches" => Expr::Path("$ci_commit_branch".to_owned()),
             "tags" => is_tag(),
             "merge_requests" => source("merge_request_event"),
@@ -598,18 +631,17 @@ fn refs(node: &Node) -> Expr {
             "pushes" => source("push"),
             "external" | "external_pull_requests" | "chat" => flag(false),
             other => super::branch_is(other.split('@').next().unwrap_or(other)),
-        };
-        either(rest, one)
-    });
+        }
+    }));
     let by_variable = node.get("variables").map(Node::texts).unwrap_or_default();
     if by_variable.is_empty() {
         return by_ref;
     }
     let scheduled = list.texts().contains(&"schedules");
-    let variables = by_variable.iter().fold(flag(false), |rest, text| {
+    let variables = any(by_variable.iter().map(|text| {
         let asked = super::parse(text).unwrap_or(Expr::Literal(Value::Open));
-        either(rest, if scheduled { as_set(&asked) } else { asked })
-    });
+        if scheduled { as_set(&asked) } else { asked }
+    }));
     if list.texts().is_empty() {
         variables
     } else {

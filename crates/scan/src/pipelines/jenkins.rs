@@ -22,7 +22,10 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
         trigger("pull_request", 1),
         trigger("workflow_dispatch", 1),
     ];
-    let mut asked: Option<usize> = None;
+    // Jobs that wait for a person, before which nothing behind them runs.
+    let mut asking: Vec<String> = Vec::new();
+    // Branches that run side by side: how deep they stand, what they follow, who asked before.
+    let mut parallel: Option<(usize, String, usize)> = None;
     let images = Images::of(text);
     let parameters = when::parameters(text);
     let variables = when::variables(text);
@@ -51,12 +54,22 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
             draft.job.env.clone_from(&variables);
             let previous = before.job.id.clone();
             jobs.push(before.done());
+            let beside = parallel
+                .as_ref()
+                .filter(|(depth, ..)| blocks.depth >= *depth);
             // Stages follow each other; what a person confirms, the rest waits for.
-            if jobs.last().is_some_and(|job| job.condition.is_none()) {
-                draft.job.needs.push(previous);
-            }
-            if let Some(place) = asked {
-                draft.job.manual = Some(("a person answers the input step", place));
+            match beside {
+                Some((_, before, asked)) => {
+                    draft.job.needs.push(before.clone());
+                    draft.job.after.extend(asking.iter().take(*asked).cloned());
+                }
+                None => {
+                    parallel = None;
+                    if jobs.last().is_some_and(|job| job.condition.is_none()) {
+                        draft.job.needs.push(previous);
+                    }
+                    draft.job.after.clone_from(&asking);
+                }
             }
         }
         let timed = ["cron(", "cron ", "parameterizedCron(", "parameterizedCron "]
@@ -65,10 +78,6 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
             .any(|rest| rest.trim_start().starts_with(['\'', '"', 'e']) || rest.is_empty());
         if timed || line.contains("new TimerTrigger") {
             triggers.push(trigger("schedule", at));
-        }
-        if asks(line) {
-            asked = Some(at);
-            draft.job.manual = Some(("a person answers the input step", at));
         }
         let asked_when = word_at(line, "when {").or_else(|| word_at(line, "when{"));
         if let Some(start) = asked_when
@@ -92,8 +101,40 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
         {
             draft.only_if(Some(expr), line, at);
         }
+        let before = draft.job.steps.len();
         if let Some(act) = plugin(line, &images) {
             draft.act(act, at);
+        }
+        if let (Some(step), Some(expr)) = (
+            draft.job.steps.get_mut(before),
+            blocks.condition_at(line.split('(').next().unwrap_or_default(), &parameters),
+        ) {
+            step.condition = Some(under(expr, at));
+        }
+        if let Some(place) = asks(line)
+            && asking.len() < STAGES_MAX
+        {
+            let text = ("a person answers the input step", at);
+            let there = line.get(..place).unwrap_or_default();
+            match blocks.condition_at(there, &parameters) {
+                // Only some are asked: a job of its own, which the rest waits for where it runs.
+                Some(expr) => {
+                    let mut asks = Draft::new(&format!("input:{at}"), at, file, here);
+                    asks.job.needs.clone_from(&draft.job.needs);
+                    asks.job.after.clone_from(&draft.job.after);
+                    let stage = draft.job.condition.as_ref().and_then(|it| it.expr.clone());
+                    let all = stage.map_or(expr.clone(), |stage| super::both(stage, expr));
+                    asks.only_if(Some(all), "if", at);
+                    asks.job.manual = Some(text);
+                    asking.push(asks.job.id.clone());
+                    draft.job.after.push(asks.job.id.clone());
+                    jobs.push(asks.done());
+                }
+                None => {
+                    draft.job.manual = Some(text);
+                    asking.push(draft.job.id.clone());
+                }
+            }
         }
         let mut rest = line;
         for _ in 0..STEPS_MAX {
@@ -122,25 +163,32 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Option<Workflow> {
             }
             draft.script(&unescaped(&body), at);
             if let (Some(expr), Some(step)) = (blocks.condition(), draft.job.steps.last_mut()) {
-                step.condition = Some(Condition {
-                    text: "if".to_owned(),
-                    line: at,
-                    expr: Some(expr),
-                });
+                step.condition = Some(under(expr, at));
             }
         }
         blocks.pass(rest, &parameters);
         blocks.end_line();
+        if parallel.is_none() && word_at(line, "parallel {").is_some() {
+            parallel = Some((blocks.depth, draft.job.id.clone(), asking.len()));
+        }
     }
     jobs.push(draft.done());
     Some(workflow(System::Jenkins, file, file, triggers, jobs))
 }
 
-/// Whether a line asks a person: `input 'Deploy?'`, `input(message: …)`, `input { … }`.
-fn asks(line: &str) -> bool {
-    ["input ", "input(", "input{"].iter().any(|mark| {
-        word_at(line, mark)
-            .and_then(|at| line.get(at + mark.len()..))
+fn under(expr: Expr, line: usize) -> Condition {
+    Condition {
+        text: "if".to_owned(),
+        line,
+        expr: Some(expr),
+    }
+}
+
+/// Where a line asks a person: `input 'Deploy?'`, `input(message: …)`, `input { … }`.
+fn asks(line: &str) -> Option<usize> {
+    ["input ", "input(", "input{"].iter().find_map(|mark| {
+        let at = word_at(line, mark)?;
+        line.get(at + mark.len()..)
             .is_some_and(|rest| {
                 let rest = rest.trim_start();
                 rest.is_empty()
@@ -153,6 +201,7 @@ fn asks(line: &str) -> bool {
                             })
                         })
             })
+            .then_some(at)
     })
 }
 

@@ -7,6 +7,8 @@ mod circleci;
 mod gitlab;
 mod jenkins;
 
+use std::cell::Cell;
+
 use crate::acts::Act;
 use crate::bots::Bot;
 use crate::expr::{self, Comparison, Expr, Value};
@@ -78,8 +80,10 @@ pub(crate) fn read(
     let Some(tree) = library.tree() else {
         return Ok(Vec::new());
     };
+    let left = Cell::new(WORK_MAX);
     let here = Here {
         tree,
+        left: &left,
         slug: library.slug(),
     };
     let mut found = match kind(file) {
@@ -115,10 +119,28 @@ pub(crate) fn servers(tree: &Tree, slug: Option<&str>) -> Vec<Bot> {
         .collect()
 }
 
+/// Most bytes of scripts, with what templates repeat of them, that one file stands for.
+const WORK_MAX: usize = 8 * 1024 * 1024;
+/// What a script or a template costs besides its text.
+const WORK_EACH: usize = 1024;
+/// Most parts of a condition that is put together; of the rest nothing is known.
+const PARTS_MAX: usize = 200;
+
+impl Here<'_> {
+    /// Whether there is still room for a script or a template of so many bytes.
+    fn takes(self, bytes: usize) -> bool {
+        let left = self.left.get().checked_sub(bytes.saturating_add(WORK_EACH));
+        self.left.set(left.unwrap_or_default());
+        left.is_some()
+    }
+}
+
 /// The repository that a pipeline stands in.
 #[derive(Clone, Copy)]
 struct Here<'a> {
     tree: &'a Tree,
+    /// How much of scripts and templates the file may still stand for, in bytes.
+    left: &'a Cell<usize>,
     /// As in [`crate::checkout::guess_slug`].
     slug: Option<&'a str>,
 }
@@ -158,6 +180,9 @@ impl<'a> Draft<'a> {
 
     /// A script as a step.
     fn script(&mut self, text: &str, line: usize) {
+        if !self.here.takes(text.len()) {
+            return;
+        }
         let mut step = Step {
             line,
             run: Some((text.to_owned(), line)),
@@ -280,6 +305,16 @@ fn equals(path: &str, value: &str) -> Expr {
         Comparison::Equal,
         Box::new(text(value)),
     )
+}
+
+/// Any of some expressions.
+fn any(parts: impl Iterator<Item = Expr>) -> Expr {
+    let mut parts: Vec<Expr> = parts.take(PARTS_MAX + 1).collect();
+    if parts.len() > PARTS_MAX {
+        parts.truncate(PARTS_MAX);
+        parts.push(Expr::Literal(Value::Open));
+    }
+    parts.into_iter().reduce(either).unwrap_or(flag(false))
 }
 
 fn both(left: Expr, right: Expr) -> Expr {

@@ -9,17 +9,52 @@ const DEPTH_MAX: usize = 64;
 /// Most conditions that one step is put under.
 const CONDITIONS_MAX: usize = 8;
 
+/// One branch: its own condition, and those of the branches before it, none of which holds.
+#[derive(Clone)]
+struct Branch {
+    own: Option<Expr>,
+    others: Vec<Expr>,
+}
+
+impl Branch {
+    /// The branch behind an `else`.
+    fn other(mut self) -> Self {
+        let own = self.own.take();
+        if self.others.len() < DEPTH_MAX {
+            self.others.extend(own);
+        }
+        self
+    }
+
+    /// Another question in front of the same statement.
+    fn asking(mut self, expr: Expr) -> Self {
+        self.own = Some(match self.own.take() {
+            Some(before) if self.others.len() < CONDITIONS_MAX => both(before, expr),
+            Some(_) => Expr::Literal(Value::Open),
+            None => expr,
+        });
+        self
+    }
+
+    fn holds(&self) -> Option<Expr> {
+        let others = self.others.iter().take(CONDITIONS_MAX).cloned().map(not);
+        others.chain(self.own.clone()).reduce(both)
+    }
+}
+
 /// The blocks that are open at a place, and their conditions.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Blocks {
-    depth: usize,
-    open: Vec<(usize, Expr)>,
-    /// A condition whose block, or only statement, comes next.
-    coming: Option<Expr>,
-    /// The condition of the only statement that this line holds.
-    alone: Option<Expr>,
+    pub(super) depth: usize,
+    open: Vec<(usize, Branch)>,
+    /// A branch whose block, or only statement, comes next.
+    coming: Option<Branch>,
+    /// How many questions stand in front of it.
+    questions: usize,
+    /// The branch of the only statement that this line holds.
+    alone: Option<Branch>,
     /// The block that ended last, for an `else` behind it.
-    ended: Option<(usize, Expr)>,
+    ended: Option<(usize, Branch)>,
 }
 
 impl Blocks {
@@ -37,10 +72,11 @@ impl Blocks {
                 '/' if rest.starts_with("//") => return,
                 '{' => {
                     self.depth += 1;
-                    if let Some(expr) = self.coming.take()
+                    self.questions = 0;
+                    if let Some(branch) = self.coming.take()
                         && self.open.len() < DEPTH_MAX
                     {
-                        self.open.push((self.depth, expr));
+                        self.open.push((self.depth, branch));
                     }
                     1
                 }
@@ -56,16 +92,23 @@ impl Blocks {
                         .ended
                         .take()
                         .filter(|(depth, _)| *depth == self.depth + 1);
-                    self.coming = other.map(|(_, expr)| not(expr));
+                    self.coming = other.map(|(_, branch)| branch.other());
                     4
                 }
                 _ if starts_word && is_word(rest, "if") => match asked(rest) {
                     Some((text, length)) => {
                         let expr = when::expression(text, parameters, when::CONDITIONS_MAX)
                             .unwrap_or(Expr::Literal(Value::Open));
-                        self.coming = Some(match self.coming.take() {
-                            Some(other) => both(other, expr),
-                            None => expr,
+                        self.questions += 1;
+                        let first = Branch {
+                            own: None,
+                            others: Vec::new(),
+                        };
+                        let before = self.coming.take().unwrap_or(first);
+                        self.coming = Some(if self.questions <= CONDITIONS_MAX {
+                            before.asking(expr)
+                        } else {
+                            before
                         });
                         length
                     }
@@ -73,6 +116,7 @@ impl Blocks {
                 },
                 _ => {
                     if !c.is_whitespace() {
+                        self.questions = 0;
                         self.alone = self.coming.take().or(self.alone.take());
                     }
                     c.len_utf8()
@@ -89,16 +133,24 @@ impl Blocks {
 
     /// What must hold for a step at this place; `None` where nothing is asked.
     pub(super) fn condition(&mut self) -> Option<Expr> {
-        if let Some(expr) = self.coming.take() {
-            self.alone = Some(expr);
+        if let Some(branch) = self.coming.take() {
+            self.alone = Some(branch);
         }
         self.open
             .iter()
             .rev()
             .take(CONDITIONS_MAX)
-            .map(|(_, expr)| expr.clone())
-            .chain(self.alone.clone())
+            .map(|(_, branch)| branch)
+            .chain(&self.alone)
+            .filter_map(Branch::holds)
             .reduce(both)
+    }
+
+    /// The same for a place further on in the line.
+    pub(super) fn condition_at(&self, part: &str, parameters: &Parameters) -> Option<Expr> {
+        let mut there = self.clone();
+        there.pass(part, parameters);
+        there.condition()
     }
 }
 
@@ -178,6 +230,13 @@ mod tests {
             after(&["if (env.BRANCH_NAME == 'main') { a() }", "else {", "b()"]),
             other
         );
+        let dev = when::expression("BRANCH_NAME == 'dev'", &Vec::new(), 8).unwrap();
+        let chain = [
+            "if (env.BRANCH_NAME == 'main') {",
+            "} else if (env.BRANCH_NAME == 'dev') {",
+            "} else {",
+        ];
+        assert_eq!(after(&chain), Some(both(not(main.clone()), not(dev))));
         assert_eq!(after(&["gif (BRANCH_NAME == 'main') {"]), None);
         assert_eq!(after(&["echo 'if (BRANCH_NAME == 1) {'"]), None);
         let long = "if (x) { ".repeat(10_000);

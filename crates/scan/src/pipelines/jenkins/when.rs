@@ -190,13 +190,21 @@ pub(super) fn expression(text: &str, parameters: &Parameters, parts: usize) -> O
     let Some(left_over) = parts.checked_sub(1) else {
         return open;
     };
-    if let Some((left, right)) = text.split_once("&&") {
-        return both_of(left, right, parameters, left_over, both);
+    // Calls and groups are not followed.
+    if text.contains('(') {
+        return open;
     }
+    // `&&` binds closer.
     if let Some((left, right)) = text.split_once("||") {
         return both_of(left, right, parameters, left_over, either);
     }
+    if let Some((left, right)) = text.split_once("&&") {
+        return both_of(left, right, parameters, left_over, both);
+    }
     if text.contains("BRANCH_NAME") || text.contains("GIT_BRANCH") {
+        if text.starts_with('!') || !(text.contains("==") || text.contains("!=")) {
+            return open;
+        }
         let Some(name) = quoted(text) else {
             return open;
         };
