@@ -27,7 +27,7 @@ pub(crate) struct Command {
 /// Longest script that is read, in bytes.
 const SCRIPT_BYTES_MAX: usize = 512 * 1024;
 /// Most commands of one script.
-const COMMANDS_MAX: usize = 5_000;
+pub(crate) const COMMANDS_MAX: usize = 5_000;
 /// Deepest nesting of `$(…)`.
 const NESTING_MAX: usize = 8;
 

@@ -32,6 +32,10 @@ pub(crate) struct Reader<'a> {
     pub(crate) strange: Vec<Unresolved>,
     /// What names stand for, and the environment of the step.
     pub(crate) known: Option<(&'a Values, &'a Pairs)>,
+    /// The command at hand is given more words than it shows.
+    fed: bool,
+    /// Something before may have made a private package public, or hands packages on to publish.
+    private_changed: bool,
     /// What the script at hand was called with; `None` for the step's own.
     arguments: Option<Vec<String>>,
     /// Variables of loops over words.
@@ -83,6 +87,8 @@ impl<'a> Reader<'a> {
             unresolved: Vec::new(),
             strange: Vec::new(),
             known: None,
+            fed: false,
+            private_changed: false,
             arguments: None,
             loops: Vec::new(),
             here: String::new(),
@@ -104,6 +110,9 @@ impl<'a> Reader<'a> {
         // The acts of each command, by the line that it stands on.
         let mut made: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
         let commands = shell::commands(text);
+        if commands.len() >= shell::COMMANDS_MAX {
+            self.bound_reached();
+        }
         for command in &commands {
             let before = self.acts.len();
             if before >= ACTS_MAX {
@@ -203,7 +212,12 @@ impl<'a> Reader<'a> {
             _ => {}
         }
         if self.acts.len() == before {
+            // What is fed to a command stands behind its own words.
+            self.fed = words
+                .iter()
+                .any(|word| matches!(*word, "xargs" | "parallel"));
             self.command(&command.unwrapped(), file, line, depth);
+            self.fed = false;
         }
     }
 
@@ -291,12 +305,18 @@ impl<'a> Reader<'a> {
                 self.call(name, command, depth, file, line);
             }
             _ if program.contains('/') || name.ends_with(".sh") || name.ends_with(".ps1") => {
-                let given = words.get(1..).unwrap_or_default();
-                self.follow_with(program, given, depth);
+                if self.fed {
+                    self.follow(program, depth);
+                } else {
+                    let given = words.get(1..).unwrap_or_default();
+                    self.follow_with(program, given, depth);
+                }
             }
             _ => {}
         }
         self.task(name, command, depth);
+        self.private_changed |= words.iter().any(|word| word.contains("private"))
+            || matches!(name, "xargs" | "lerna" | "jq" | "cp" | "mv");
         let before_publish = self.acts.len();
         if name != "fastlane" || !self.lane(&words) {
             self.acts.extend(publishes::read(name, command));
@@ -412,19 +432,41 @@ impl<'a> Reader<'a> {
 
     /// Whether a command publishes the package of its directory, which may not be published.
     fn is_private(&self, name: &str, command: &Command) -> bool {
-        let own = matches!(name, "npm" | "pnpm" | "yarn" | "bun")
-            && command.words.iter().any(|word| word == "publish")
-            && !command.words.iter().any(|word| {
-                word.starts_with("-w")
-                    || word.starts_with("--workspace")
-                    || word.starts_with("--filter")
-                    || word.starts_with("--prefix")
-                    || word.starts_with("--cwd")
-                    || matches!(word.as_str(), "-r" | "--recursive" | "-C" | "--dir" | "workspace" | "workspaces")
-                    // Another directory, or a packed file.
-                    || word.contains('/') && !word.contains("://") && !word.starts_with('-')
-                    || word.ends_with(".tgz")
-            });
+        let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+        let published = words.iter().position(|word| *word == "publish");
+        // Whatever else is named is another package, or may be.
+        let own = match (name, published) {
+            ("npm" | "pnpm" | "bun", Some(1)) | ("yarn", Some(1 | 2)) => {
+                let mut values = false;
+                words
+                    .iter()
+                    .skip(published.unwrap_or_default() + 1)
+                    .all(|word| {
+                        let value = std::mem::take(&mut values);
+                        values = matches!(
+                            *word,
+                            "--access" | "--tag" | "--registry" | "--otp" | "--provenance"
+                        );
+                        value
+                            || word.starts_with('-')
+                                && ![
+                                    "-w",
+                                    "--workspace",
+                                    "--filter",
+                                    "--prefix",
+                                    "--cwd",
+                                    "-r",
+                                    "-C",
+                                    "--recursive",
+                                    "--dir",
+                                ]
+                                .iter()
+                                .any(|option| word.starts_with(option))
+                    })
+            }
+            _ => false,
+        } && !self.private_changed
+            && !self.fed;
         let directory = self.shell.directory.as_deref();
         own && !directory.is_some_and(|place| place.contains('$'))
             && self
@@ -454,7 +496,11 @@ impl<'a> Reader<'a> {
             self.script_at(&text, file, line, depth + 1);
         } else if let Some(at) = words.iter().skip(1).position(|word| !word.starts_with('-')) {
             let path = words.get(at + 1).copied().unwrap_or_default().to_owned();
-            self.follow_with(&path, words.get(at + 2..).unwrap_or_default(), depth);
+            if self.fed {
+                self.follow(&path, depth);
+            } else {
+                self.follow_with(&path, words.get(at + 2..).unwrap_or_default(), depth);
+            }
         } else if let Some(body) = &command.stdin {
             let body = body.clone();
             self.script_at(&body, file, line + 1, depth + 1);

@@ -104,7 +104,16 @@ pub(crate) fn past(text: &str) -> Vec<String> {
         }
     }
     gentle.push_str(text.get(from..).unwrap_or_default());
-    if !fails || text.contains("set +e") {
+    // What fails in a function, a group of its own or another shell may be forgiven.
+    let apart = text.contains("()")
+        || text.lines().any(|line| {
+            let line = line.trim_start();
+            line.starts_with('(') && !line.starts_with("((") || line.starts_with("function ")
+        })
+        || ["bash -c", "sh -c", "&& (", "|| ("]
+            .iter()
+            .any(|mark| text.contains(mark));
+    if !fails || apart || text.contains("set +e") {
         return Vec::new();
     }
     let end = gentle.lines().count();
@@ -118,7 +127,10 @@ pub(crate) fn past(text: &str) -> Vec<String> {
 /// The same of a program that fails its step. One that returns before its end tells nothing.
 pub(crate) fn past_program(text: &str) -> Vec<String> {
     let fails = text.matches("setFailed(").count() + text.matches("throw ").count();
-    if fails == 0 || text.matches("return").count() > fails || text.contains("catch") {
+    let apart = ["catch", "function", "=>"]
+        .iter()
+        .any(|mark| text.contains(mark));
+    if fails == 0 || text.matches("return").count() > fails || apart {
         return Vec::new();
     }
     let text = text

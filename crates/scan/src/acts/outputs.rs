@@ -31,6 +31,9 @@ pub(crate) fn written(text: &str) -> Vec<Write> {
             .filter(|(_, lines)| lines.contains(&command.line));
         about.map(|(condition, _)| condition.clone()).collect()
     };
+    if commands.iter().any(hands_over) {
+        return Vec::new();
+    }
     let mut out: Vec<Write> = Vec::new();
     let mut may_end = false;
     for command in &commands {
@@ -75,6 +78,25 @@ pub(crate) fn written(text: &str) -> Vec<Write> {
         }
     }
     out
+}
+
+/// Whether a command starts something of the repository's own, or takes its text for a script: that
+/// may write outputs and, in the same shell, set variables.
+fn hands_over(command: &Command) -> bool {
+    const PROGRAMS: &[&str] = &[
+        "source", ".", "eval", "bash", "sh", "zsh", "python", "python3", "node", "deno", "bun",
+        "npx", "npm", "pnpm", "yarn", "ruby", "perl", "php", "go", "cargo", "make", "just", "task",
+        "mise", "gradle", "mvn", "dotnet", "uv", "poetry", "pipx", "uvx", "tsx", "ts-node",
+    ];
+    let Some(first) = command.words.first() else {
+        return false;
+    };
+    PROGRAMS.contains(&first.as_str())
+        || first.contains(['/', '$'])
+        || command
+            .stdin
+            .as_ref()
+            .is_some_and(|text| text.contains("GITHUB_OUTPUT"))
 }
 
 /// `echo "name=value" >> "$GITHUB_OUTPUT"`.
@@ -131,16 +153,44 @@ fn assignments<'a>(
         // In any other way it may become anything.
         if matches!(
             first,
-            Some("read" | "for" | "local" | "export" | "declare" | "unset" | "mapfile")
+            Some(
+                "read"
+                    | "for"
+                    | "local"
+                    | "export"
+                    | "declare"
+                    | "typeset"
+                    | "readonly"
+                    | "unset"
+                    | "mapfile"
+                    | "readarray"
+                    | "let"
+                    | "printf"
+                    | "getopts"
+            )
         ) && command.words.iter().any(|word| {
             word == name
                 || word
                     .strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with('='))
+                    .is_some_and(|rest| rest.starts_with(['=', '+', '-']))
         }) {
             return None;
         }
+        // `((N++))`.
+        let counted = first
+            .and_then(|word| word.strip_prefix(name))
+            .is_some_and(|rest| {
+                ["++", "--", "+=", "-=", "="]
+                    .iter()
+                    .any(|end| rest.starts_with(end))
+            });
+        if counted || first.and_then(|word| word.strip_prefix("++")) == Some(name) {
+            return None;
+        }
         for (known, value) in &command.env {
+            if known.strip_suffix('+') == Some(name) {
+                return None;
+            }
             if known != name || !command.words.is_empty() {
                 continue;
             }
@@ -205,10 +255,16 @@ mod tests {
             "echo a=b >> $GITHUB_OUTPUT\necho \"$X\" >> $GITHUB_OUTPUT\n",
             "echo 'a<<EOF' >> $GITHUB_OUTPUT\n",
             "./x.py > $GITHUB_OUTPUT\n",
+            "echo a=b >> $GITHUB_OUTPUT\n./decide.sh\n",
+            "source ./decide.sh\necho a=b >> $GITHUB_OUTPUT\n",
             "echo a=b | tee -a $GITHUB_OUTPUT\n",
         ] {
             assert_eq!(brief(text), [], "{text}");
         }
+        let counted = "X=0\n((X++))\necho \"a=$X\" >> $GITHUB_OUTPUT\n";
+        assert_eq!(brief(counted), [("a".to_owned(), None, true, 0)]);
+        let more = "X=a\nX+=b\necho \"a=$X\" >> $GITHUB_OUTPUT\n";
+        assert_eq!(brief(more), [("a".to_owned(), None, true, 0)]);
         let read = "read X\necho \"a=$X\" >> $GITHUB_OUTPUT\n";
         assert_eq!(brief(read), [("a".to_owned(), None, true, 0)]);
     }

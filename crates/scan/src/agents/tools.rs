@@ -330,9 +330,18 @@ fn names_own_branch(rest: &str) -> bool {
     let named = branch.trim_end_matches('*').trim_start_matches("head:");
     !named.is_empty()
         && !named.contains(['$', '*'])
-        && !["main", "master", "head", "refs/heads/"]
-            .iter()
-            .any(|name| name.starts_with(named) || named.starts_with(name))
+        && ![
+            "main",
+            "master",
+            "head",
+            "develop",
+            "dev",
+            "trunk",
+            "next",
+            "refs/heads/",
+        ]
+        .iter()
+        .any(|name| name.starts_with(named) || named.starts_with(name))
 }
 
 /// Whether a tool list lets its agent push commits.

@@ -26,6 +26,13 @@ pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflo
             .unwrap_or(kind);
         let line = document.line;
         if kind == "ImageUpdateAutomation" {
+            let own = document
+                .at(&["spec", "sourceRef", "name"])
+                .and_then(Node::text);
+            let held = document.at(&["spec", "suspend"]).and_then(Node::text) == Some("true");
+            if held || own != Some("flux-system") {
+                continue;
+            }
             let triggers = vec![trigger("schedule", line)];
             let jobs = vec![image_updates(name, file, &document, here)];
             out.push(workflow(System::Flux, file, name, triggers, jobs));

@@ -300,6 +300,7 @@ fn spread(file: &str, list: &Node, key: &str, here: Here<'_>, depth: usize) -> V
     out
 }
 
+/// Whether a job waits for a person: a validation that is always asked and ends the run by itself.
 fn has_task(item: &Node, name: &str) -> bool {
     item.get("steps")
         .map(Node::items)
@@ -308,11 +309,14 @@ fn has_task(item: &Node, name: &str) -> bool {
         .any(|step| {
             step.str_of("task")
                 .is_some_and(|task| task.starts_with(name))
+                && step.get("condition").is_none()
+                && step.at(&["inputs", "onTimeout"]).and_then(Node::text) != Some("resume")
         })
 }
 
 fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
     for step in list.map(Node::items).unwrap_or_default() {
+        let first = draft.job.steps.len();
         for key in ["script", "bash", "pwsh", "powershell"] {
             if let Some(script) = step.get(key)
                 && let Some(text) = script.text()
@@ -360,8 +364,10 @@ fn steps(draft: &mut Draft<'_>, list: Option<&Node>, depth: usize) {
             }
         }
         let condition = step.get("condition").and_then(condition_of);
-        if let (Some(condition), Some(last)) = (condition, draft.job.steps.last_mut()) {
-            last.condition = Some(condition);
+        if let Some(condition) = condition {
+            for one in draft.job.steps.iter_mut().skip(first) {
+                one.condition = Some(condition.clone());
+            }
         }
     }
 }

@@ -11,13 +11,13 @@ const COMMANDS_MAX: usize = 8;
 
 pub(super) fn read(file: &str, text: &str, here: Here<'_>) -> Result<Vec<Workflow>, YamlError> {
     let root = yaml::parse_one(text)?;
-    let mut out = configured(file, &root, here);
+    let mut out = configured(file, &root, here, false);
     if root.str_of("setup") == Some("true") {
         for path in continued(&root, here) {
             if let Ok(text) = here.tree.read(&path)
                 && let Ok(root) = yaml::parse_one(&text)
             {
-                out.extend(configured(&path, &root, here));
+                out.extend(configured(&path, &root, here, true));
             }
         }
     }
@@ -50,7 +50,8 @@ fn continued(root: &Node, here: Here<'_>) -> Vec<String> {
     out
 }
 
-fn configured(file: &str, root: &Node, here: Here<'_>) -> Vec<Workflow> {
+/// `goes_on` says that a setup chooses the parameters.
+fn configured(file: &str, root: &Node, here: Here<'_>, goes_on: bool) -> Vec<Workflow> {
     let mut out = Vec::new();
     for entry in root.get("workflows").map(Node::entries).unwrap_or_default() {
         let Some(list) = entry.value.get("jobs") else {
@@ -80,10 +81,11 @@ fn configured(file: &str, root: &Node, here: Here<'_>) -> Vec<Workflow> {
         if triggers.is_empty() {
             if condition.contains("scheduled_pipeline") && !denied {
                 triggers.push(trigger("schedule", entry.line));
-            } else if entry
-                .value
-                .get("when")
-                .is_some_and(|when| off_by_parameter(when, root))
+            } else if !goes_on
+                && entry
+                    .value
+                    .get("when")
+                    .is_some_and(|when| off_by_parameter(when, root))
             {
                 // Someone sets the parameter: by hand, or for a schedule that the settings hold.
                 let name = entry.key.to_ascii_lowercase();

@@ -13,7 +13,7 @@ pub(super) fn by_outputs(jobs: &mut [Job], file: &str) {
 /// Words of outputs that say whether an account may do something.
 const MAY: &[&str] = &[
     "allow", "auth", "perm", "access", "trusted", "member", "admin", "maintain", "write", "can",
-    "ok", "proceed", "should", "is_", "has_", "valid",
+    "ok", "proceed", "should", "is", "has", "valid",
 ];
 
 /// Outputs by which a script that looks up the account's rights says what it found.
@@ -43,8 +43,10 @@ fn permitted(text: &str) -> Vec<String> {
     by_call
         .chain(by_line)
         .filter(|name| {
-            let lower = name.to_ascii_lowercase();
-            MAY.iter().any(|word| lower.contains(word))
+            crate::acts::words::words(name).iter().any(|part| {
+                MAY.iter()
+                    .any(|word| part == word || word.len() > 3 && part.starts_with(word))
+            })
         })
         .collect()
 }

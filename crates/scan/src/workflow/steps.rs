@@ -214,9 +214,10 @@ fn goes_on(shell: &str) -> bool {
         "bash" | "sh" => {
             let own: Vec<&str> = words.collect();
             !own.is_empty()
-                && !own
-                    .iter()
-                    .any(|word| word.starts_with('-') && word.contains('e'))
+                && !own.iter().any(|word| {
+                    word.starts_with('-') && !word.starts_with("--") && word.contains('e')
+                        || *word == "errexit"
+                })
         }
         _ => false,
     }

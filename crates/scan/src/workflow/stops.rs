@@ -20,6 +20,12 @@ pub(super) fn judge(jobs: &mut [Job], forgiven: impl Fn(&str, usize) -> bool) {
             .iter()
             .filter(|(id, _)| job.needs.contains(id))
             .flat_map(|(_, carried)| carried.clone())
+            // Names that mean something else in another job.
+            .filter(|condition| {
+                !["env.", "steps.", "matrix."]
+                    .iter()
+                    .any(|own| condition.contains(own))
+            })
             .take(CARRIED_MAX)
             .collect();
         let mut carried: Vec<String> = Vec::new();

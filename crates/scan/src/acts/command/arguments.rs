@@ -22,6 +22,14 @@ pub(super) fn put_in(
     }
     let mut out = condition;
     for number in 1..=ARGUMENTS_MAX {
+        // A word that stands for several moves those behind it.
+        if arguments
+            .iter()
+            .take(number)
+            .any(|word| word.contains(['@', '*']) && word.contains('$'))
+        {
+            break;
+        }
         let value = arguments.get(number - 1).map_or("", String::as_str);
         let name = format!("env.{number}");
         if value.contains(['$', '\'']) || !out.contains(&name) {
@@ -80,11 +88,10 @@ pub(super) fn bodies(text: &str, functions: &[Function<'_>]) -> Vec<Range<usize>
 pub(super) fn calls(functions: &[Function<'_>], commands: &[Command]) -> Vec<Vec<usize>> {
     let mut out = vec![Vec::new(); functions.len()];
     for command in commands {
-        let Some(word) = command.words.first() else {
-            continue;
-        };
+        // `retry ship` and `trap ship EXIT` call it as well.
         for ((name, body), lines) in functions.iter().zip(&mut out) {
-            if word == name && !body.contains(&command.line) {
+            let called = command.words.iter().any(|word| word == name);
+            if called && !body.contains(&command.line) {
                 lines.push(command.line);
             }
         }

@@ -105,9 +105,14 @@ impl Reader<'_> {
         known
     }
 
-    /// Reads a script file of the repository, as it is called without arguments.
+    /// Reads a script file of the repository, whatever it is called with.
     pub(crate) fn follow(&mut self, path: &str, depth: usize) {
-        self.follow_with(path, &[], depth);
+        if depth >= FOLLOW_MAX {
+            return;
+        }
+        let outer = self.arguments.take();
+        self.follow_file(path, depth);
+        self.arguments = outer;
     }
 
     /// Reads a script file of the repository, as it is called with some arguments.
