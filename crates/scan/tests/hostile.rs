@@ -335,6 +335,31 @@ fn other_systems_and_what_steps_leave_end() {
     let cases: Vec<Vec<(&str, String)>> = vec![
         vec![("Jenkinsfile", "if (x) { ".repeat(80_000))],
         vec![("Jenkinsfile", "if (".repeat(200_000))],
+        vec![("Jenkinsfile", format!("{}sh 'a'\n", "if (x) ".repeat(100_000)))],
+        vec![(
+            ".gitlab-ci.yml",
+            format!("a:\n  script: [x]\n  rules:\n{}", "    - if: $A\n".repeat(20_000)),
+        )],
+        vec![(
+            ".gitlab-ci.yml",
+            format!("a:\n  script: [x]\n  only:\n{}", "    - b\n".repeat(50_000)),
+        )],
+        vec![(
+            ".circleci/config.yml",
+            format!(
+                "workflows:\n  w:\n    jobs:\n      - a:\n          filters:\n            branches:\n              only: [{}]\n",
+                "b, ".repeat(50_000)
+            ),
+        )],
+        vec![(
+            ".circleci/config.yml",
+            format!(
+                "jobs:\n  build:\n    steps: [c0]\ncommands:\n{}",
+                (0..9)
+                    .map(|at| format!("  c{at}: {{steps: [{}]}}\n", format!("c{}, ", at + 1).repeat(12)))
+                    .collect::<String>()
+            ),
+        )],
         vec![("Jenkinsfile", "if (x) {\n} else if (y) {\n".repeat(30_000))],
         vec![("Jenkinsfile", "sh 'a'; ".repeat(100_000))],
         vec![("Jenkinsfile", "sh \"\"\" a ".repeat(80_000))],

@@ -134,14 +134,16 @@ impl<'a> Reader<'a> {
         let functions = arguments::functions(text);
         let bodies = arguments::bodies(text, &functions);
         let calls = arguments::calls(&functions, &commands);
+        let count = text.lines().count();
         for (condition, lines) in guards::of_script(text) {
             let condition = self.spelled_out(condition);
             let condition = match &self.arguments {
                 Some(given) if !moved => arguments::put_in(condition, given, &bodies, &lines),
                 Some(_) | None => condition,
             };
-            let lines = arguments::with_called(lines, &functions, &calls);
-            for (_, acts) in made.iter().filter(|(at, _)| lines.contains(at)) {
+            let lines = arguments::with_called(&lines, count, &functions, &calls);
+            let among = |at: &usize| lines.get(*at) == Some(&true);
+            for (_, acts) in made.iter().filter(|(at, _)| among(at)) {
                 for act in self.acts.get_mut(acts.clone()).unwrap_or_default() {
                     if act.only_if.len() < ONLY_IF_MAX {
                         act.only_if.push(condition.clone());

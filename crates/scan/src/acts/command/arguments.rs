@@ -1,6 +1,5 @@
 //! What a script is called with: `$1` and its like in the conditions of what it does.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::shell::Command;
@@ -99,24 +98,36 @@ pub(super) fn calls(functions: &[Function<'_>], commands: &[Command]) -> Vec<Vec
     out
 }
 
-/// Lines with those of the functions that are called from among them alone.
+/// Lines with those of the functions that are called from among them alone: which of so many they
+/// are.
 pub(super) fn with_called(
-    lines: Vec<usize>,
+    chosen: &[usize],
+    count: usize,
     functions: &[Function<'_>],
     calls: &[Vec<usize>],
-) -> HashSet<usize> {
+) -> Vec<bool> {
     /// How deep functions that call functions are followed.
     const DEPTH_MAX: usize = 3;
-    let mut lines: HashSet<usize> = lines.into_iter().collect();
+    let mut lines = vec![false; count];
+    for line in chosen {
+        if let Some(line) = lines.get_mut(*line) {
+            *line = true;
+        }
+    }
     for _ in 0..DEPTH_MAX {
-        let before = lines.len();
+        let mut more = false;
         for ((_, body), calls) in functions.iter().zip(calls) {
-            let called = !calls.is_empty() && calls.iter().all(|line| lines.contains(line));
-            if called && !lines.contains(&body.start) {
-                lines.extend(body.clone());
+            let among = |line: &usize| lines.get(*line) == Some(&true);
+            if calls.is_empty() || among(&body.start) || !calls.iter().all(among) {
+                continue;
+            }
+            let end = body.end.min(count);
+            if let Some(body) = lines.get_mut(body.start..end) {
+                body.fill(true);
+                more = true;
             }
         }
-        if lines.len() == before {
+        if !more {
             break;
         }
     }
@@ -143,6 +154,8 @@ fn defined(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing, reason = "a test may fail")]
+
     use super::*;
 
     #[test]
@@ -177,8 +190,8 @@ mod tests {
         let lines = |text: &str| {
             let all = functions(text);
             let calls = calls(&all, &crate::shell::commands(text));
-            let mut lines: Vec<usize> = with_called(vec![7], &all, &calls).into_iter().collect();
-            lines.sort_unstable();
+            let lines = with_called(&[7], text.lines().count(), &all, &calls);
+            let lines: Vec<usize> = (0..lines.len()).filter(|at| lines[*at]).collect();
             lines
         };
         assert_eq!(lines(text), [0, 1, 2, 3, 4, 5, 7]);
