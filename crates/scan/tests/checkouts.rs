@@ -369,7 +369,7 @@ fn a_fork_is_told_apart_where_no_remote_names_the_repository() {
         let path = directory.path();
         std::fs::create_dir_all(path.join(".github/workflows")).unwrap();
         let workflow = format!(
-            "on: pull_request_target\njobs:\n  m:\n    if: {condition}\n    runs-on: x\n    steps:\n      - run: gh pr merge 1\n        env: {{GH_TOKEN: '${{{{ secrets.PAT }}}}'}}\n"
+            "on: pull_request_target\njobs:\n  m:\n    if: {condition}\n    runs-on: x\n    steps:\n      - run: gh pr merge 1\n        env: {{GH_REPO: a/b, GH_TOKEN: '${{{{ secrets.PAT }}}}'}}\n"
         );
         std::fs::write(path.join(".github/workflows/merge.yml"), workflow).unwrap();
         read(path)

@@ -292,7 +292,12 @@ impl<'a> Reader<'a> {
                 let acts = git::read(command, &mut self.shell);
                 self.acts.extend(acts);
             }
-            "gh" => self.acts.extend(forge::gh(command, &mut self.shell)),
+            "gh" => {
+                let mut acts = forge::gh(command, &mut self.shell);
+                let here = self.finds_by_checkout(command);
+                acts.iter_mut().for_each(|act| act.needs_checkout = here);
+                self.acts.extend(acts);
+            }
             "hub" => self.acts.extend(forge::hub(&words)),
             "glab" => self.acts.extend(forge::glab(command)),
             "curl" | "wget" | "http" | "https" | "Invoke-RestMethod" | "Invoke-WebRequest"
@@ -430,6 +435,40 @@ impl<'a> Reader<'a> {
         if let Some(foreign) = self.shell.foreign_of(place) {
             self.shell.foreign = Some(foreign);
         }
+    }
+
+    /// Whether `gh` is told neither a repository nor an address, so that it asks git. A variable
+    /// that may hold an address is taken for one.
+    fn finds_by_checkout(&self, command: &Command) -> bool {
+        let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+        let [
+            _,
+            "pr" | "issue" | "release" | "workflow",
+            _,
+            arguments @ ..,
+        ] = words.as_slice()
+        else {
+            return false;
+        };
+        let told = words.iter().any(|word| {
+            matches!(*word, "-R" | "--repo")
+                || word.starts_with("-R")
+                || word.starts_with("--repo=")
+                || word.contains("://")
+        });
+        let named = arguments.iter().find(|word| !word.starts_with('-'));
+        let is_number = named.is_some_and(|word| {
+            let value = self.known.and_then(|(_, env)| {
+                let name = word.strip_prefix('$')?;
+                let name = name.trim_start_matches('{').trim_end_matches('}');
+                let (_, value) = env.iter().find(|(known, _)| known == name)?;
+                Some(value.as_str())
+            });
+            let text = value.unwrap_or(word);
+            text.trim_end_matches(['}', ' ']).ends_with(".number")
+                || text.chars().all(|c| c.is_ascii_digit())
+        });
+        !told && is_number && words.get(1) == Some(&"pr")
     }
 
     /// Whether a command publishes the package of its directory, which may not be published.

@@ -490,7 +490,14 @@ pub(super) fn request(
     } else if path.ends_with("/issues") {
         Op::Issue
     } else if path.ends_with("/pages/builds") || path.ends_with("/pages/deployments") {
-        return vec![Act::deploy(what)];
+        // The job's own token needs the right; another's is not asked for it.
+        let own = matches!(&token, Token::Value(text) if {
+            let text = text.to_ascii_lowercase();
+            text.contains("secrets.github_token") || text.contains("github.token")
+        });
+        let mut act = Act::deploy(what);
+        act.needs_right = own.then_some("pages");
+        return vec![act];
     } else {
         return Vec::new();
     };

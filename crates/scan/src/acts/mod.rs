@@ -71,6 +71,8 @@ pub(crate) struct Act {
     pub(crate) must: bool,
     /// A publish that needs a registry's credential, which the job may not have.
     pub(crate) needs_registry: bool,
+    /// It finds the repository by the checkout around it, and fails without one.
+    pub(crate) needs_checkout: bool,
     /// The right that the job's own token needs for it.
     pub(crate) needs_right: Option<&'static str>,
     /// It takes the place of what users get by name (`:latest`), from whichever branch it is made.
@@ -221,6 +223,7 @@ impl Act {
             silent: false,
             must: false,
             needs_registry: false,
+            needs_checkout: false,
             needs_right: None,
             latest: false,
             unsure: None,

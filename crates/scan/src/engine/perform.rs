@@ -116,6 +116,10 @@ pub(super) fn one_act(
     {
         way = agent.clone();
     }
+    if act.needs_checkout && !state.repository && !names.sets("GH_REPO") {
+        state.ended |= act.must;
+        return;
+    }
     if act.needs_registry && !holds_registry(run, job, names) {
         return;
     }

@@ -420,6 +420,8 @@ fn condition_gate(condition: Option<&Condition>, names: &Names<'_>) -> Option<Ga
 pub(super) struct JobRun {
     pub(super) git: Credential,
     pub(super) checkout: bool,
+    /// Some repository is there, for programs that ask git which.
+    pub(super) repository: bool,
     /// The agent whose work later steps carry on, and its way.
     pub(super) agent: Option<Way>,
     /// The pull request opened in this job.
@@ -448,6 +450,7 @@ impl JobRun {
         Self {
             git,
             checkout,
+            repository: checkout,
             agent: None,
             pull: None,
             spare: None,
@@ -534,6 +537,17 @@ fn step_acts(
         .condition
         .as_ref()
         .map(|condition| condition.text.trim().to_owned());
+    state.repository |= run.workflow.system != System::GitHub
+        || step.checkout.is_some()
+        || step.uses.as_deref().is_some_and(|uses| {
+            let known = uses.starts_with("actions/") && !uses.starts_with("actions/checkout");
+            !known && !uses.starts_with("dependabot/fetch-metadata")
+        })
+        || step.run.as_ref().is_some_and(|(text, _)| {
+            ["git clone", "git init", "repo clone", "GH_REPO", "GH_DIR"]
+                .iter()
+                .any(|mark| text.contains(mark))
+        });
     if let Some(checkout) = &step.checkout
         && checkout.aside
         && let Some(given) = checkout.ssh_key.as_ref().or(checkout.token.as_ref())

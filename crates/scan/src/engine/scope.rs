@@ -132,6 +132,13 @@ impl Names<'_> {
         }
     }
 
+    /// Whether the environment of a step has a variable.
+    pub(super) fn sets(&self, name: &str) -> bool {
+        self.env
+            .iter()
+            .any(|layer| layer.iter().any(|(known, _)| known == name))
+    }
+
     fn environment(&self, name: &str) -> Value {
         for layer in self.env.iter().rev() {
             if let Some((_, value)) = layer.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
@@ -441,6 +448,7 @@ impl Names<'_> {
             // The forge lists none of forks.
             _ if field.starts_with("pull_requests") => match &event.pull_request {
                 Some(pull) if pull.fork => Value::Null,
+                None if event.reference == Reference::Default => Value::Null,
                 Some(_) | None => Value::Open,
             },
             "head_branch" => match (&event.pull_request, &event.reference) {

@@ -282,6 +282,7 @@ pub(super) fn composite(
         let path = format!("{prefix}{name}");
         let Ok(text) = tree.read(&path) else { continue };
         let Ok(root) = yaml::parse_one(&text) else {
+            note_unread(&short, uses, Kind::Missing, &path, state, out);
             return;
         };
         let defaults: Vec<(String, String)> = root
