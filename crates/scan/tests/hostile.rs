@@ -171,6 +171,24 @@ fn bombs_loops_and_monsters_end() {
     }
 }
 
+/// Scans each repository with one good workflow more, which must be read.
+fn the_rest_is_read(cases: Vec<Vec<(&str, String)>>) {
+    for case in cases {
+        let files = case
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text))
+            .chain([(".github/workflows/good.yml".to_owned(), GOOD.to_owned())])
+            .collect();
+        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
+        assert!(
+            report
+                .verdicts()
+                .any(|verdict| verdict.sink == "npm publish"),
+            "the rest was not read"
+        );
+    }
+}
+
 #[test]
 fn long_conditions_calls_and_tests_end() {
     let scripts = |script: &str| {
@@ -287,20 +305,7 @@ fn long_conditions_calls_and_tests_end() {
             ),
         ],
     ];
-    for case in cases {
-        let files = case
-            .into_iter()
-            .map(|(name, text)| (name.to_owned(), text))
-            .chain([(".github/workflows/good.yml".to_owned(), GOOD.to_owned())])
-            .collect();
-        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
-        assert!(
-            report
-                .verdicts()
-                .any(|verdict| verdict.sink == "npm publish"),
-            "the rest was not read"
-        );
-    }
+    the_rest_is_read(cases);
 }
 
 #[test]
@@ -402,20 +407,7 @@ fn other_systems_and_what_steps_leave_end() {
             ("f.sh", format!("#!/bin/sh\n{functions}{asked}npm publish\n")),
         ],
     ];
-    for case in cases {
-        let files = case
-            .into_iter()
-            .map(|(name, text)| (name.to_owned(), text))
-            .chain([(".github/workflows/good.yml".to_owned(), GOOD.to_owned())])
-            .collect();
-        let report = scan_memory(vec![("acme/widget".to_owned(), files)], &[]);
-        assert!(
-            report
-                .verdicts()
-                .any(|verdict| verdict.sink == "npm publish"),
-            "the rest was not read"
-        );
-    }
+    the_rest_is_read(cases);
 }
 
 #[test]
