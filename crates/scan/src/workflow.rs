@@ -200,6 +200,8 @@ pub(crate) struct Step {
     pub(crate) acts: Vec<Act>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) checkout: Option<Checkout>,
+    /// A repository may be there afterwards, for programs that ask git which.
+    pub(crate) brings_repository: bool,
     /// Makes a token of an app with these scopes to write; `None` for no such token, or for one
     /// with all rights of its installation.
     pub(crate) token_rights: Option<Vec<String>>,

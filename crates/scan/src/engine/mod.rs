@@ -433,8 +433,9 @@ pub(crate) struct Engine<'a> {
     refused: Option<Gate>,
     /// Names of workflows that some `workflow_run` waits for, by repository.
     listened: Vec<Vec<String>>,
-    /// Whether a workflow can do anything, or start one that can; the others are passed over.
-    active: Vec<Vec<bool>>,
+    /// The workflows that listen for an event and can do anything, or start one that can, by
+    /// repository and by the event's name.
+    listening: Vec<HashMap<&'a str, Arc<[usize]>>>,
 }
 
 /// Searches under one assumption.
@@ -481,6 +482,28 @@ fn active(subject: &Subject) -> Vec<bool> {
         .collect()
 }
 
+/// Which of them listen for which event.
+fn listening(subject: &Subject) -> HashMap<&str, Arc<[usize]>> {
+    let mut out: HashMap<&str, Vec<usize>> = HashMap::new();
+    let active = active(subject);
+    let workflows = subject.workflows.iter().enumerate().zip(active);
+    for ((index, workflow), _) in workflows.filter(|(_, active)| *active) {
+        for trigger in &workflow.triggers {
+            let name = match trigger.event.as_str() {
+                "pull_request_target" => "pull_request",
+                other => other,
+            };
+            let list = out.entry(name).or_default();
+            if list.last() != Some(&index) {
+                list.push(index);
+            }
+        }
+    }
+    out.into_iter()
+        .map(|(name, list)| (name, list.into()))
+        .collect()
+}
+
 /// Names that `workflow_run` triggers of a repository wait for.
 fn listened(subject: &Subject) -> Vec<String> {
     let mut names: Vec<String> = subject
@@ -517,7 +540,7 @@ impl<'a> Engine<'a> {
             called: 0,
             refused: None,
             listened: subjects.iter().map(listened).collect(),
-            active: subjects.iter().map(active).collect(),
+            listening: subjects.iter().map(listening).collect(),
         }
     }
 

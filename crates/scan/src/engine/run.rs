@@ -85,15 +85,23 @@ pub(super) fn event(engine: &mut Engine<'_>, event: &Event, way: &Way) {
     if event.name == "pull_request" {
         merge::answer_pull_request(engine, event, way);
     }
-    // An event of one workflow concerns that one alone; looking at all would cost the square.
+    let Some(listening) = engine
+        .listening
+        .get(event.repository)
+        .and_then(|names| names.get(event.name))
+        .cloned()
+    else {
+        return;
+    };
+    // An event of one workflow concerns that one alone.
     let only = event.workflow.filter(|_| event.name != "workflow_run");
-    let (first, count) = only.map_or((0, subject.workflows.len()), |index| (index, 1));
-    for (index, workflow) in subject.workflows.iter().enumerate().skip(first).take(count) {
-        let active = engine
-            .active
-            .get(event.repository)
-            .and_then(|list| list.get(index));
-        if active == Some(&false) || event.quiet && workflow.system == System::GitHub {
+    for index in listening.iter().copied() {
+        let Some(workflow) = subject.workflows.get(index) else {
+            continue;
+        };
+        if only.is_some_and(|only| only != index)
+            || event.quiet && workflow.system == System::GitHub
+        {
             continue;
         }
         for trigger in &workflow.triggers {
@@ -537,17 +545,7 @@ fn step_acts(
         .condition
         .as_ref()
         .map(|condition| condition.text.trim().to_owned());
-    state.repository |= run.workflow.system != System::GitHub
-        || step.checkout.is_some()
-        || step.uses.as_deref().is_some_and(|uses| {
-            let known = uses.starts_with("actions/") && !uses.starts_with("actions/checkout");
-            !known && !uses.starts_with("dependabot/fetch-metadata")
-        })
-        || step.run.as_ref().is_some_and(|(text, _)| {
-            ["git clone", "git init", "repo clone", "GH_REPO", "GH_DIR"]
-                .iter()
-                .any(|mark| text.contains(mark))
-        });
+    state.repository |= run.workflow.system != System::GitHub || step.brings_repository;
     if let Some(checkout) = &step.checkout
         && checkout.aside
         && let Some(given) = checkout.ssh_key.as_ref().or(checkout.token.as_ref())

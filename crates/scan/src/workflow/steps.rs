@@ -165,6 +165,7 @@ pub(super) fn step(
             }
         }
     }
+    out.brings_repository = brings_repository(&out);
     out.agents.extend(generic_agent(file, &out));
     for agent in &mut out.agents {
         let mut files = Vec::new();
@@ -221,6 +222,20 @@ fn goes_on(shell: &str) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a step checks something out, or may: what other actions do is not known.
+fn brings_repository(step: &Step) -> bool {
+    step.checkout.is_some()
+        || step.uses.as_deref().is_some_and(|uses| {
+            let known = uses.starts_with("actions/") && !uses.starts_with("actions/checkout");
+            !known && !uses.starts_with("dependabot/fetch-metadata")
+        })
+        || step.run.as_ref().is_some_and(|(text, _)| {
+            ["git clone", "git init", "repo clone", "GH_REPO"]
+                .iter()
+                .any(|mark| text.contains(mark))
+        })
 }
 
 /// A program that gets a model's key and the forge's token in one environment is taken for an
