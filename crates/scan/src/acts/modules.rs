@@ -246,18 +246,22 @@ fn called_by(text: &str, name: &str) -> Vec<String> {
             .and_then(|before| before.chars().next_back())
             .is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
         let rest = text.get(at + mark.len()..).unwrap_or_default();
-        let word: String = rest
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
-        let call = rest
-            .get(word.len()..)
-            .is_some_and(|after| after.starts_with('('));
-        if !inside && call && !word.is_empty() && !out.contains(&word) {
+        if let Some(word) = called_first(rest).filter(|_| !inside)
+            && !out.contains(&word)
+        {
             out.push(word);
         }
     }
     out
+}
+
+/// The name that a text begins with, if it is called.
+fn called_first(text: &str) -> Option<String> {
+    let end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|end| *end > 0)?;
+    let (word, rest) = text.split_at(end);
+    rest.starts_with('(').then(|| word.to_owned())
 }
 
 /// Every name behind a point that a program calls.
@@ -267,14 +271,10 @@ fn every_method(text: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for (at, _) in text.match_indices('.') {
         let rest = text.get(at + 1..).unwrap_or_default();
-        let word: String = rest
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
-        let call = rest
-            .get(word.len()..)
-            .is_some_and(|after| after.starts_with('('));
-        if call && !word.is_empty() && out.len() < METHODS_MAX && !out.contains(&word) {
+        if let Some(word) = called_first(rest)
+            && out.len() < METHODS_MAX
+            && !out.contains(&word)
+        {
             out.push(word);
         }
     }

@@ -361,21 +361,16 @@ pub(crate) fn may_push(tools: &[String]) -> bool {
 
 /// Whether a tool list lets its agent review pull requests.
 pub(crate) fn may_approve(tools: &[String]) -> bool {
-    tools.iter().any(|tool| {
-        let lower = tool.to_ascii_lowercase();
-        runs(&lower, "gh")
-            || matches!(
-                lower.as_str(),
-                "bash(gh pr:*)" | "bash(gh pr *)" | "bash(gh api:*)" | "bash(gh api *)"
-            )
-            || lower.starts_with("bash(gh pr review")
-            || lower.starts_with("shell(gh pr review")
-            || lower.contains("pull_request_review")
-    })
+    may_at_requests(tools, "gh pr review", "pull_request_review")
 }
 
 /// Whether a tool list lets its agent merge pull requests.
 pub(crate) fn may_merge(tools: &[String]) -> bool {
+    may_at_requests(tools, "gh pr merge", "merge_pull_request")
+}
+
+/// Whether a tool list lets its agent run a command of `gh pr`, or call the forge's tool for it.
+fn may_at_requests(tools: &[String], command: &str, tool_of_forge: &str) -> bool {
     tools.iter().any(|tool| {
         let lower = tool.to_ascii_lowercase();
         runs(&lower, "gh")
@@ -383,9 +378,12 @@ pub(crate) fn may_merge(tools: &[String]) -> bool {
                 lower.as_str(),
                 "bash(gh pr:*)" | "bash(gh pr *)" | "bash(gh api:*)" | "bash(gh api *)"
             )
-            || lower.starts_with("bash(gh pr merge")
-            || lower.starts_with("shell(gh pr merge")
-            || lower.contains("merge_pull_request")
+            || ["bash(", "shell("].iter().any(|shell| {
+                lower
+                    .strip_prefix(shell)
+                    .is_some_and(|rest| rest.starts_with(command))
+            })
+            || lower.contains(tool_of_forge)
     })
 }
 

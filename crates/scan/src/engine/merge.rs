@@ -57,7 +57,7 @@ pub(super) fn push(
             let gate = push_gate(engine, repository, credential);
             let cost = gate.clone();
             let way = engine.step(way, step("push to the default branch".to_owned()), &gate);
-            landed(engine, repository, place, &way, None);
+            landed(engine, repository, &way);
             let heard = !how.silent && engine.has_other_systems(repository);
             if fires || heard {
                 let event = Event {
@@ -127,13 +127,7 @@ fn branch_pushed(
 }
 
 /// Commits are on the default branch: the merge sink, and services that serve it.
-pub(super) fn landed(
-    engine: &mut Engine<'_>,
-    repository: usize,
-    place: (&str, usize),
-    way: &Way,
-    _pull: Option<&PullRequest>,
-) {
+pub(super) fn landed(engine: &mut Engine<'_>, repository: usize, way: &Way) {
     let Some(subject) = engine.subject(repository) else {
         return;
     };
@@ -144,7 +138,6 @@ pub(super) fn landed(
         ("", 0),
         way,
     );
-    let _ = place;
     for bot in &subject.bots {
         if matches!(bot.duty, Duty::Serves | Duty::Syncs) {
             let step = PathStep {
@@ -237,7 +230,7 @@ fn merged(
 ) {
     let base = pull.and_then(|pull| pull.base.clone());
     if base.is_none() {
-        landed(engine, repository, ("", 0), way, pull);
+        landed(engine, repository, way);
     }
     if !fires && !engine.has_other_systems(repository) {
         return;

@@ -164,7 +164,7 @@ pub(super) fn sow(engine: &mut Engine<'_>, repository: usize) {
         let gate = Gate::Human("a person pushes or merges to the branch".to_owned());
         let mut way = engine.step(&Way::start(), step, &gate);
         way.length = 4;
-        super::merge::landed(engine, repository, ("", 0), &way, None);
+        super::merge::landed(engine, repository, &way);
     }
     let merges_any = subject.bots.iter().any(|bot| {
         matches!(
