@@ -126,6 +126,10 @@ impl<'a> Reader<'a> {
         if made.is_empty() {
             return;
         }
+        let conditions = guards::of_script(text);
+        if conditions.is_empty() {
+            return;
+        }
         // After `shift` they are others.
         let moved = commands.iter().any(|command| {
             matches!(command.words.as_slice(), [first, rest @ ..]
@@ -135,7 +139,7 @@ impl<'a> Reader<'a> {
         let bodies = arguments::bodies(text, &functions);
         let calls = arguments::calls(&functions, &commands);
         let count = text.lines().count();
-        for (condition, lines) in guards::of_script(text) {
+        for (condition, lines) in conditions {
             let condition = self.spelled_out(condition);
             let condition = match &self.arguments {
                 Some(given) if !moved => arguments::put_in(condition, given, &bodies, &lines),
